@@ -26,8 +26,8 @@ quietly() {
   local label=$1 log=$2 start=$SECONDS status=0
   shift 2
   printf '%s ...' "$label" >&2
-  # The ticker's own stdout is closed: it must not keep a caller's pipe open.
-  (while sleep "$TICK_SECONDS"; do printf '.' >&2; done) >/dev/null &
+  # The last sleep outlives the ticker: it must not hold a caller's pipe open.
+  (while sleep "$TICK_SECONDS" 2>/dev/null; do printf '.' >&2; done) </dev/null >/dev/null &
   local ticker=$!
   # shellcheck disable=SC2064  # the pid of now
   trap "kill $ticker 2>/dev/null || true" EXIT
