@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A migration as the daemon thinks of it: plain data, no protobuf, no fd, no lock. The service
+// translates it to rehome.v1.Migration, the journal to rehome.journal.v1.Record.
+#ifndef REHOME_DAEMON_MIGRATION_H_
+#define REHOME_DAEMON_MIGRATION_H_
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kvmglue/vm_type.h"
+
+namespace rehome {
+
+// Public states (architecture: one migration). Values are stored in the journal: append only.
+enum class MigrationState : uint8_t {
+  kPending = 1,
+  kPreparing = 2,
+  kHandingOver = 3,
+  kCompleting = 4,
+  kRollingBack = 5,
+  kSucceeded = 6,
+  kFailed = 7,
+  kCancelled = 8,
+  kIndeterminate = 9,
+};
+inline constexpr size_t kMigrationStateCount = 9;
+bool IsTerminal(MigrationState state);
+const char* MigrationStateName(MigrationState state);  // "PENDING", ...
+
+// Who may run the guest as far as this daemon can prove.
+enum class GuestOwner : uint8_t { kSource = 1, kTarget = 2, kUndecided = 3, kNobody = 4 };
+
+enum class Strategy : uint8_t { kLinkMove = 1, kMapMove = 2, kLink = 3, kMap = 4 };
+const char* StrategyName(Strategy strategy);  // "LINK_MOVE", ...
+
+enum class FencePolicy : uint8_t {
+  kUnspecified = 0,    // take the strategy's default
+  kKernel = 1,         // MOVE strategies: vm_dead
+  kBeforeResume = 2,   // default without MOVE
+  kAfterResume = 3,
+};
+
+struct PreflightCheck {
+  enum class Result : uint8_t { kPassed = 1, kFailed = 2, kNotApplicable = 3 };
+  std::string name;    // stable, snake_case: "source_registered", "strategy_supported", ...
+  Result result = Result::kPassed;
+  std::string reason;  // UPPER_SNAKE when failed
+  std::string detail;  // for people
+};
+
+// CLOCK_MONOTONIC, ns, indexed by rehome_phase of vmm/agent/handover_block.h; 0 = not reached.
+// The values come from the VMMs and are shown only when they are in order and within the migration.
+using PhaseTimes = std::array<uint64_t, 8>;
+
+// A process named so that it cannot be mistaken for a later one with the same number.
+struct ProcessIdentity {
+  int32_t pid = 0;
+  uint64_t start_ticks = 0;  // field 22 of /proc/PID/stat
+  uint64_t pidfd_inode = 0;  // unique per process on pidfs kernels (6.9+), else 0
+  friend bool operator==(const ProcessIdentity&, const ProcessIdentity&) = default;
+};
+
+struct InodeHolder {
+  int32_t pid = 0;
+  std::string command;
+  std::string how;  // "fd" or "mapping"
+};
+
+// Why the source cannot run the guest again. Kept with the migration.
+struct FenceProof {
+  bool kernel_vm_dead = false;  // the target's MOVE returned 0: the kernel marked the source dead
+  bool process_exited = false;  // pidfd readable and reaped or gone
+  bool stopped_before_resume = false;  // every task exiting before the target ran
+  std::string observer;         // who saw it: "rehomed", "target"
+  ProcessIdentity source;
+  uint64_t kill_sent_ns = 0;    // CLOCK_MONOTONIC
+  uint64_t tasks_stopped_ns = 0;
+  uint64_t exited_ns = 0;
+  uint32_t inodes_checked = 0;
+  std::vector<InodeHolder> foreign_holders;  // beyond target and daemon; must be empty
+  std::string kernel_release;
+  bool complete() const { return process_exited && inodes_checked > 0 && foreign_holders.empty(); }
+};
+
+struct Failure {
+  std::string reason;   // UPPER_SNAKE, docs/reasons.md; empty if none
+  std::string message;  // for people
+};
+
+struct MigrationRequest {
+  std::string request_id;      // caller's, optional; same id = same migration
+  std::string vm_id;
+  std::string target_profile;
+  FencePolicy fence_policy = FencePolicy::kUnspecified;
+  std::chrono::milliseconds handover_timeout{0};  // claim deadline of the blackout; 0 = default
+  std::chrono::milliseconds deadline{0};          // of the whole migration; 0 = default
+  bool validate_only = false;
+  std::string requested_by;    // peer credentials: "uid=0 pid=123"
+  friend bool operator==(const MigrationRequest&, const MigrationRequest&) = default;
+};
+
+// The private step inside a state; the machine's real state. Append only (journal).
+enum class Step : uint8_t {
+  kQueued = 1,         // PENDING
+  kPreflight = 2,      // PREPARING
+  kLaunching = 3,      // PREPARING: starting the target, until its HELLO
+  kPreparingTarget = 4,// PREPARING: PREPARE sent; layouts compared on the answer
+  kArming = 5,         // PREPARING: ARM_TARGET, ARM_SOURCE
+  kHandingOver = 6,    // HANDING_OVER: START sent; watching the verdict
+  kFirstRun = 7,       // COMPLETING: verdict RUNNING; waiting for the target's first run
+  kFencing = 8,        // COMPLETING: source released, killed, proven gone
+  kAborting = 9,       // ROLLING_BACK: verdict to ABORTED, source resumes
+  kDiscardingTarget = 10,  // ROLLING_BACK: target killed and reaped
+  kDone = 11,          // terminal
+};
+inline constexpr size_t kStepCount = 11;
+const char* StepName(Step step);
+
+struct Migration {
+  std::string id;  // "m-" + 16 hex digits, never re-used
+  MigrationRequest request;
+  MigrationState state = MigrationState::kPending;
+  Step step = Step::kQueued;
+  GuestOwner owner = GuestOwner::kSource;
+  uint64_t revision = 0;  // +1 per transition
+  bool cancel_requested = false;
+  Strategy strategy = Strategy::kMap;  // valid from the end of preflight
+  FencePolicy fence_policy = FencePolicy::kUnspecified;
+  VmType vm_type = VmType::kDefault;
+  std::vector<PreflightCheck> preflight;
+  ProcessIdentity source;
+  ProcessIdentity target;
+  std::string source_vmm;  // "rehome-vmm 1.0"
+  std::string target_vmm;
+  uint64_t memory_bytes = 0;
+  uint32_t vcpu_count = 0;
+  uint64_t layout_digest = 0;
+  PhaseTimes phases{};
+  FenceProof fence;
+  Failure failure;       // first cause wins
+  MigrationState outcome_after_rollback = MigrationState::kFailed;  // or kCancelled
+  int64_t create_time_unix_ns = 0;
+  int64_t end_time_unix_ns = 0;
+  std::string boot_id;
+};
+
+}  // namespace rehome
+
+#endif  // REHOME_DAEMON_MIGRATION_H_

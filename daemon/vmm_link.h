@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The daemon's end of one agent connection: typed requests with a deadline, events out. Everything
+// that arrives is checked against vmm/agent/protocol.h before anybody sees it; a violation closes
+// the connection and every pending call fails with AGENT_PROTOCOL_VIOLATION.
+#ifndef REHOME_DAEMON_VMM_LINK_H_
+#define REHOME_DAEMON_VMM_LINK_H_
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "daemon/interrupt.h"
+#include "daemon/migration.h"
+#include "kvmglue/fd.h"
+#include "kvmglue/memory_layout.h"
+#include "kvmglue/vm_type.h"
+
+namespace rehome {
+
+struct VmmHello {
+  uint32_t features = 0;
+  bool is_target = false;
+  uint32_t state_format_write = 0, state_format_read_min = 0, state_format_read_max = 0;
+  std::string vmm_name, vmm_version;
+};
+
+struct NamedFd {
+  std::string name;
+  UniqueFd fd;
+};
+
+// rehome_description with its fds, checked: layout well-formed (ValidateLayout), each slot's
+// memory_index valid and its (device, inode) that of the fd really received (fstat, not the claim),
+// slot within the file's size.
+struct VmDescription {
+  std::string vm_id;
+  VmType vm_type = VmType::kDefault;
+  uint32_t vcpu_count = 0;
+  uint64_t state_capacity = 0;
+  uint64_t layout_digest = 0;  // recomputed here, not the claimed one (a difference is refused)
+  uint32_t state_format = 0;
+  MemoryLayout layout;
+  UniqueFd vm;
+  std::vector<UniqueFd> memory;
+  UniqueFd config;
+  std::vector<NamedFd> named;
+};
+
+struct LinkEvent {
+  enum class Kind { kResumed, kHandedOver, kFirstRun, kFirstRunFailed, kGuestStopped, kTakeOverFailed, kClosed };
+  Kind kind = Kind::kClosed;
+  std::string migration_id;
+  std::string text;
+};
+
+// Thread-safe. Calls block their thread until the reply, the deadline, the interrupt or the end of
+// the connection; sends never block (a full socket is AGENT_STALLED).
+class VmmLink {
+ public:
+  virtual ~VmmLink() = default;
+
+  virtual const VmmHello& hello() const = 0;
+  virtual ProcessIdentity process() const = 0;
+  // Of the peer, taken at connect (SO_PEERPIDFD, else pidfd_open on SO_PEERCRED).
+  virtual BorrowedFd pidfd() const = 0;
+  virtual bool closed() const = 0;
+
+  // `interrupt` may be null. Errors: UNAVAILABLE / AGENT_GONE, DEADLINE_EXCEEDED / AGENT_TIMEOUT,
+  // CANCELLED / INTERRUPTED, FAILED_PRECONDITION / AGENT_REFUSED_* with the agent's text,
+  // INVALID_ARGUMENT / AGENT_PROTOCOL_VIOLATION.
+  virtual absl::StatusOr<VmDescription> Describe(const std::string& migration_id, bool hold,
+                                                 std::chrono::milliseconds timeout,
+                                                 Interrupt* interrupt) = 0;
+  struct PrepareRequest {
+    std::string migration_id;
+    Strategy strategy;
+    FencePolicy fence_policy;
+    const VmDescription* source;  // its fds are sent as duplicates; VM fd only in MOVE strategies
+    BorrowedFd block;
+  };
+  virtual absl::StatusOr<VmDescription> Prepare(const PrepareRequest& request,
+                                                std::chrono::milliseconds timeout,
+                                                Interrupt* interrupt) = 0;
+  virtual absl::Status ArmTarget(const std::string& migration_id, BorrowedFd source_pidfd,
+                                 std::chrono::milliseconds timeout, Interrupt* interrupt) = 0;
+  virtual absl::Status ArmSource(const std::string& migration_id, uint64_t layout_digest,
+                                 BorrowedFd block, BorrowedFd target_pidfd,
+                                 std::chrono::milliseconds timeout, Interrupt* interrupt) = 0;
+  virtual absl::Status Start(const std::string& migration_id, std::chrono::milliseconds timeout) = 0;
+  virtual absl::Status Cancel(const std::string& migration_id, std::chrono::milliseconds timeout) = 0;
+  virtual absl::Status Release(const std::string& migration_id, std::chrono::milliseconds timeout) = 0;
+  struct Probe {
+    bool vm_alive = false;
+    bool guest_running = false;
+  };
+  virtual absl::StatusOr<Probe> ProbeVm(const std::string& migration_id,
+                                        std::chrono::milliseconds timeout) = 0;
+
+  // Waits for an event of `migration_id` of one of `kinds`; kClosed always ends the wait. Events
+  // are kept (bounded, oldest dropped) until somebody waits for them, so none is missed between
+  // two calls.
+  virtual absl::StatusOr<LinkEvent> AwaitEvent(const std::string& migration_id,
+                                               const std::vector<LinkEvent::Kind>& kinds,
+                                               std::chrono::milliseconds timeout,
+                                               Interrupt* interrupt) = 0;
+  // Closes the connection from our side.
+  virtual void Close() = 0;
+};
+
+}  // namespace rehome
+
+#endif  // REHOME_DAEMON_VMM_LINK_H_

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * librehome-agent: what a VMM links so that rehomed can move its guest. C11, libc and pthread only.
+ *
+ * The library owns one thread and the connection to rehomed. It calls the VMM back for each step of
+ * a migration; the VMM calls the rehome_target_*() functions from its own vCPU threads in the
+ * blackout, so that no extra thread has to be woken there. docs/vmm-authors.md walks through it.
+ *
+ * Threads: callbacks run on the library's thread, one at a time. Functions of this header may be
+ * called from any thread except where they say otherwise.
+ *
+ * What the library promises: it never blocks the guest outside a migration; when rehomed dies,
+ * the connection is retried for ever (every REHOME_RECONNECT_MS) and a migration under way is
+ * decided by the handover block alone; after a claim_timeout without a claim the guest is resumed.
+ */
+#ifndef REHOME_VMM_AGENT_REHOME_AGENT_H_
+#define REHOME_VMM_AGENT_REHOME_AGENT_H_
+
+#include <stdint.h>
+
+#include "vmm/agent/handover_block.h"
+#include "vmm/agent/layout.h"
+#include "vmm/agent/protocol.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define REHOME_RECONNECT_MS 200
+
+struct rehome_agent;
+
+/* Filled by the VMM in a callback that refuses: reason and a sentence for people. */
+struct rehome_error {
+  uint32_t refusal; /* enum rehome_refusal */
+  char text[REHOME_TEXT_SIZE];
+};
+
+struct rehome_vm_fd {
+  struct rehome_fd_entry entry;
+  int fd;
+};
+
+/* A VM as described to the other side. In callbacks that fill one, fds stay the VMM's: the library
+ * sends duplicates and closes nothing. In callbacks that receive one, the fds are the VMM's to keep
+ * and close (close-on-exec is set). */
+struct rehome_vm {
+  char vm_id[REHOME_ID_SIZE];
+  uint32_t vm_type;
+  uint32_t vcpu_count;
+  uint64_t state_capacity;
+  uint64_t layout_digest;
+  uint32_t state_format;
+  uint32_t slot_count;
+  uint32_t fd_count;
+  struct rehome_memslot slots[REHOME_MAX_SLOTS];
+  struct rehome_vm_fd fds[REHOME_MAX_FDS];
+};
+
+/* Each returns 0, or a negative errno after filling *error. A callback that a VMM does not need may
+ * be NULL; the request is then refused with REHOME_REFUSED_UNSUPPORTED. */
+struct rehome_agent_ops {
+  /* ---- source side ---- */
+  /* Describe the VM. With hold, keep memory slots and device fds as they are until resume(),
+   * released() or cancelled(). The guest runs on. */
+  int (*describe)(void *opaque, int hold, struct rehome_vm *vm, struct rehome_error *error);
+  /* The block is mapped and stays so until resume(), released() or cancelled(). The guest runs on. */
+  int (*arm_source)(void *opaque, struct rehome_block *block, struct rehome_error *error);
+  /* Stop every vCPU and write the state into block->state (at most block->state_capacity); *size is
+   * what was used. Stamp VCPUS_STOPPED. On failure the VMM has resumed nothing: the library aborts
+   * the verdict and calls resume(). Blackout path. */
+  int (*pause_and_save)(void *opaque, struct rehome_block *block, uint64_t *size,
+                        struct rehome_error *error);
+  /* Digest of the memslots as they are now; compared with the one that was agreed on. */
+  uint64_t (*layout_digest)(void *opaque);
+  /* A harmless VM ioctl in this process: 0 alive, -EIO dead. Only this process can tell
+   * (virt/kvm/kvm_main.c: kvm->mm != current->mm gives EIO to everybody else). */
+  int (*probe_vm)(void *opaque);
+  /* The verdict is ABORTED: run the guest again, here. Called only when that is safe. */
+  void (*resume)(void *opaque);
+  /* The verdict is RUNNING: the guest is history here. Do not run it again; exit when released(). */
+  void (*handed_over)(void *opaque);
+  /* Exit the process now. */
+  void (*released)(void *opaque);
+
+  /* ---- target side ---- */
+  /* Build the VM: create VM and vCPUs, LINK or map the memory, bind the slots, set CPUID, start the
+   * vCPU threads up to rehome_target_wait(). No vCPU may run, no PRIVATE attribute may be set, and
+   * with MOVE strategies nothing of the guest's memory may be touched. `source` and its fds are now
+   * the VMM's. Fill `target` with what was bound. */
+  int (*prepare)(void *opaque, uint32_t strategy, uint32_t fence_policy,
+                 const struct rehome_vm *source, struct rehome_block *block,
+                 struct rehome_vm *target, struct rehome_error *error);
+  /* From now on the source may hand over. */
+  int (*arm_target)(void *opaque, struct rehome_block *block, struct rehome_error *error);
+  /* The migration is off (target: exit; source: drop what describe() held, the guest runs on). */
+  void (*cancelled)(void *opaque);
+};
+
+struct rehome_agent_config {
+  /* One of both: an inherited connection (REHOME_AGENT_FD), which the library takes over, or -1 and
+   * the path to connect to, now and whenever the connection is lost. */
+  int connection_fd;
+  const char *socket_path;
+  uint32_t role; /* enum rehome_role */
+  uint32_t features;
+  uint32_t state_format_write, state_format_read_min, state_format_read_max;
+  const char *vmm_name;
+  const char *vmm_version;
+};
+
+/* Starts the thread. NULL and errno on failure. `ops` and `opaque` must outlive the agent; strings
+ * are copied. The connection is made in the background. */
+struct rehome_agent *rehome_agent_start(const struct rehome_agent_config *config,
+                                        const struct rehome_agent_ops *ops, void *opaque);
+
+/* Stops the thread and closes the connection. Not from a callback. */
+void rehome_agent_stop(struct rehome_agent *agent);
+
+/* Announces a VM that this process runs; repeated after each reconnect. `migration_id` may be "". */
+int rehome_agent_register(struct rehome_agent *agent, const struct rehome_register *vm);
+
+/* Queues an event; sent at once if connected, else after the reconnect. */
+int rehome_agent_send_event(struct rehome_agent *agent, uint32_t kind, const char *text);
+
+/* ---- the target's blackout, from its vCPU threads ----
+ * Every vCPU thread calls wait(); thread 0 goes on alone with claim, MOVE, commit, while the others
+ * restore; when all have restored, thread 0 calls run(); then all enter KVM_RUN. */
+
+/* Blocks until the source's state is complete. 0, -ECANCELED (leave: the source keeps the guest) or
+ * -ETIMEDOUT. */
+int rehome_target_wait(struct rehome_agent *agent, uint64_t spin_ns);
+/* OPEN -> CLAIMED. -ECANCELED: too late, the source keeps the guest. */
+int rehome_target_claim(struct rehome_agent *agent);
+/* CLAIMED -> COMMITTED. With MOVE: after it succeeded, before restoring. Without: after restoring. */
+int rehome_target_commit(struct rehome_agent *agent);
+/* CLAIMED -> ABORTED: nothing was moved and the guest never ran here; `text` is reported. */
+int rehome_target_refuse(struct rehome_agent *agent, const char *text);
+/* COMMITTED -> RUNNING, after the fence if the policy wants it. The caller enters KVM_RUN next.
+ * -ETIMEDOUT: no proof that the source stopped; the caller must exit without running the guest. */
+int rehome_target_run(struct rehome_agent *agent);
+/* After the first KVM_RUN came back: FIRST_RUN, or FIRST_RUN_FAILED with `failure` not NULL. The
+ * agent becomes an OWNER and registers `vm`. */
+int rehome_target_first_run(struct rehome_agent *agent, const struct rehome_register *vm,
+                            const char *failure);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* REHOME_VMM_AGENT_REHOME_AGENT_H_ */
