@@ -19,8 +19,7 @@ absl::Status NotFound(std::string_view message) {
 template <typename T>
 absl::StatusOr<T> ReadStruct(const GuestMemoryReader& memory, uint64_t offset) {
   T value;
-  const absl::Status status =
-      memory.Read(offset, std::as_writable_bytes(std::span<T>(&value, 1)));
+  const absl::Status status = memory.Read(offset, std::as_writable_bytes(std::span<T>(&value, 1)));
   if (!status.ok()) return status;
   return value;
 }
@@ -31,10 +30,10 @@ using Difference = std::optional<std::string>;
 Difference CompareErrors(uint32_t vcpu, const rehome_guest_mailbox& mailbox) {
   for (size_t kind = 0; kind < REHOME_GUEST_ERROR_KINDS; ++kind) {
     if (mailbox.errors[kind] == 0) continue;
-    return absl::StrFormat("vCPU %u counted %u errors of kind %s; its first: %s at step %u, gpa %#x",
-                           vcpu, mailbox.errors[kind], GuestErrorName(kind),
-                           GuestErrorName(mailbox.first_error_kind), mailbox.first_error_step,
-                           mailbox.first_error_gpa);
+    return absl::StrFormat(
+        "vCPU %u counted %u errors of kind %s; its first: %s at step %u, gpa %#x", vcpu,
+        mailbox.errors[kind], GuestErrorName(kind), GuestErrorName(mailbox.first_error_kind),
+        mailbox.first_error_step, mailbox.first_error_gpa);
   }
   return std::nullopt;
 }
@@ -81,8 +80,7 @@ class PageComparer {
     const uint64_t expected_ledger = rehome_guest_ledger_of(word.value, word.step, page);
     if (found == word && ledger == expected_ledger) return std::nullopt;
     if (page == next_.page) {
-      const uint64_t next_ledger =
-          rehome_guest_ledger_of(next_.word.value, next_.word.step, page);
+      const uint64_t next_ledger = rehome_guest_ledger_of(next_.word.value, next_.word.step, page);
       unfinished_.value = found.value == next_.word.value;
       unfinished_.step = found.step == next_.word.step;
       unfinished_.ledger = ledger == next_ledger;
@@ -92,7 +90,8 @@ class PageComparer {
       if (each_old_or_new && unfinished_.in_order()) return std::nullopt;
     }
     return absl::StrFormat(
-        "vCPU %u after %u steps: work page %u (gpa %#x) holds value %#x of step %u with ledger %#x; "
+        "vCPU %u after %u steps: work page %u (gpa %#x) holds value %#x of step %u with ledger "
+        "%#x; "
         "must be value %#x of step %u with ledger %#x",
         vcpu_, model_.steps(), page, rehome_guest_gpa(word_offset), found.value, found.step, ledger,
         word.value, word.step, expected_ledger);
@@ -124,8 +123,7 @@ absl::StatusOr<Difference> CompareVcpu(const GuestMemoryReader& memory, uint32_t
   }
   Unfinished unfinished = pages.unfinished();
   unfinished.chain = mailbox.chain == pages.next().chain;
-  const bool chain_ok =
-      unfinished.chain ? unfinished.in_order() : mailbox.chain == model.chain();
+  const bool chain_ok = unfinished.chain ? unfinished.in_order() : mailbox.chain == model.chain();
   if (chain_ok) return Difference();
   return Difference(absl::StrFormat("vCPU %u after %u steps: chain is %#x, must be %#x", vcpu,
                                     mailbox.steps, mailbox.chain, model.chain()));
@@ -187,8 +185,7 @@ absl::StatusOr<rehome_guest_boot_info> ReadBootInfo(const GuestMemoryReader& mem
       boot->vcpu_count >= 1 && boot->vcpu_count <= REHOME_GUEST_MAX_VCPUS &&
       boot->ram_bytes <= REHOME_GUEST_MAX_RAM && boot->working_set_pages >= 1 &&
       boot->working_set_pages <= rehome_guest_max_working_set(boot->ram_bytes, boot->vcpu_count) &&
-      boot->code_size <= REHOME_GUEST_CODE_MAX &&
-      boot->memory_count <= REHOME_GUEST_MAX_MEMORIES;
+      boot->code_size <= REHOME_GUEST_CODE_MAX && boot->memory_count <= REHOME_GUEST_MAX_MEMORIES;
   if (!sane) return NotFound("the guest's boot information is out of bounds");
   return boot;
 }
@@ -205,9 +202,9 @@ absl::StatusOr<GuestReport> GuestChecker::Check(const GuestMemoryReader& memory)
     models_.clear();
     seed_ = boot->seed;
     for (uint32_t i = 0; i < boot->vcpu_count; ++i) {
-      models_.emplace_back(rehome_guest_area_of(boot->ram_bytes, boot->vcpu_count, i,
-                                                boot->working_set_pages),
-                           boot->seed, i);
+      models_.emplace_back(
+          rehome_guest_area_of(boot->ram_bytes, boot->vcpu_count, i, boot->working_set_pages),
+          boot->seed, i);
     }
   }
   GuestReport report;

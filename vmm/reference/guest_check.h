@@ -79,7 +79,8 @@ class GuestChecker {
   uint64_t seed_ = 0;
 };
 
-// Boot information, validated: magic, version, counts and sizes within bounds. Errors as for Check().
+// Boot information, validated: magic, version, counts and sizes within bounds. Errors as for
+// Check().
 absl::StatusOr<rehome_guest_boot_info> ReadBootInfo(const GuestMemoryReader& memory);
 absl::StatusOr<rehome_guest_mailbox> ReadMailbox(const GuestMemoryReader& memory, uint32_t vcpu);
 

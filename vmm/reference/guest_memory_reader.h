@@ -11,8 +11,8 @@
 
 namespace rehome {
 
-// Read access to a guest's RAM by offset (guest_abi.h: offset == gpa below the hole). Reading does not
-// stop the guest: whoever wants one instant stops its vCPUs first.
+// Read access to a guest's RAM by offset (guest_abi.h: offset == gpa below the hole). Reading does
+// not stop the guest: whoever wants one instant stops its vCPUs first.
 class GuestMemoryReader {
  public:
   virtual ~GuestMemoryReader() = default;

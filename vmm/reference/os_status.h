@@ -10,8 +10,8 @@
 
 namespace rehome {
 
-// "CALL WHAT: text of errno" with errno's canonical code and reason OS_CALL_FAILED. `error` is passed
-// in, not read, so that it is captured with the call.
+// "CALL WHAT: text of errno" with errno's canonical code and reason OS_CALL_FAILED. `error` is
+// passed in, not read, so that it is captured with the call.
 absl::Status OsError(std::string_view call, std::string_view what, int error);
 
 }  // namespace rehome

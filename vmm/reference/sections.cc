@@ -19,8 +19,8 @@ absl::Status Malformed(std::string_view what) {
   return MakeStatus(absl::StatusCode::kInvalidArgument, "STATE_MALFORMED", what);
 }
 
-// Folding the high half down keeps a flip of the top bit from staying there, where a second one would
-// cancel it.
+// Folding the high half down keeps a flip of the top bit from staying there, where a second one
+// would cancel it.
 uint64_t Fold(uint64_t hash, uint64_t word) {
   hash = (hash ^ word) * kFnvPrime;
   return hash ^ (hash >> 32);
@@ -44,13 +44,6 @@ uint64_t Checksum(std::span<const std::byte> bytes, uint64_t hash) {
   return hash;
 }
 
-uint64_t TableChecksum(SectionHeader header, std::span<const SectionEntry> entries) {
-  header.checksum = 0;
-  const uint64_t hash =
-      Checksum(std::as_bytes(std::span<const SectionHeader>(&header, 1)), kFnvBasis);
-  return Checksum(std::as_bytes(entries), hash);
-}
-
 size_t TableEnd(size_t section_count) {
   return sizeof(SectionHeader) + section_count * sizeof(SectionEntry);
 }
@@ -60,8 +53,8 @@ absl::Status CheckEntries(std::span<const SectionEntry> entries, uint64_t total_
   uint64_t end = TableEnd(entries.size());
   for (size_t i = 0; i < entries.size(); ++i) {
     const SectionEntry& entry = entries[i];
-    if (entry.offset % kSectionAlignment != 0 || entry.offset < end ||
-        entry.offset > total_size || entry.length > total_size - entry.offset) {
+    if (entry.offset % kSectionAlignment != 0 || entry.offset < end || entry.offset > total_size ||
+        entry.length > total_size - entry.offset) {
       return Malformed(absl::StrCat("section ", i, " is misplaced"));
     }
     end = entry.offset + entry.length;
@@ -77,6 +70,13 @@ absl::Status CheckEntries(std::span<const SectionEntry> entries, uint64_t total_
 }  // namespace
 
 uint64_t SectionChecksum(std::span<const std::byte> bytes) { return Checksum(bytes, kFnvBasis); }
+
+uint64_t SectionTableChecksum(SectionHeader header, std::span<const SectionEntry> entries) {
+  header.checksum = 0;
+  const uint64_t hash =
+      Checksum(std::as_bytes(std::span<const SectionHeader>(&header, 1)), kFnvBasis);
+  return Checksum(std::as_bytes(entries), hash);
+}
 
 SectionWriter::SectionWriter(uint64_t magic, uint32_t format, std::span<const SectionSpec> specs)
     : magic_(magic), format_(format) {
@@ -94,8 +94,8 @@ absl::Status SectionWriter::Put(std::span<std::byte> area, size_t i,
   SectionEntry& entry = entries_[i];
   if (content.size() > capacities_[i] || entry.offset + content.size() > area.size()) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, "SECTION_TOO_LARGE",
-                      absl::StrCat("section ", i, " of type ", entry.type, " has ",
-                                   content.size(), " bytes, room is for ", capacities_[i]));
+                      absl::StrCat("section ", i, " of type ", entry.type, " has ", content.size(),
+                                   " bytes, room is for ", capacities_[i]));
   }
   if (!content.empty()) std::memcpy(area.data() + entry.offset, content.data(), content.size());
   entry.length = content.size();
@@ -112,7 +112,7 @@ size_t SectionWriter::Finish(std::span<std::byte> area) {
     if (entry.length == 0) entry.checksum = SectionChecksum({});
     header.total_size = entry.offset + entry.length;
   }
-  header.checksum = TableChecksum(header, entries_);
+  header.checksum = SectionTableChecksum(header, entries_);
   std::memcpy(area.data(), &header, sizeof(header));
   std::memcpy(area.data() + sizeof(header), entries_.data(),
               entries_.size() * sizeof(SectionEntry));
@@ -135,7 +135,7 @@ absl::StatusOr<SectionReader> SectionReader::Open(uint64_t magic,
     std::memcpy(reader.entries_.data(), bytes.data() + sizeof(header),
                 header.section_count * sizeof(SectionEntry));
   }
-  if (header.checksum != TableChecksum(header, reader.entries())) {
+  if (header.checksum != SectionTableChecksum(header, reader.entries())) {
     return Malformed("checksum of the table");
   }
   const absl::Status status = CheckEntries(reader.entries(), header.total_size);

@@ -9,8 +9,8 @@
 //
 // Writing needs no allocation and can be done by several threads, one section each, so that vCPU
 // threads can write their own state in the blackout. Reading trusts nothing: header and table are
-// copied and checked before use, a section is copied and then checked. The checksums find damage; they
-// are no defence against a liar, whose sections the readers of the contents have to survive.
+// copied and checked before use, a section is copied and then checked. The checksums find damage;
+// they are no defence against a liar, whose sections the readers of the contents have to survive.
 #ifndef REHOME_VMM_REFERENCE_SECTIONS_H_
 #define REHOME_VMM_REFERENCE_SECTIONS_H_
 
@@ -63,12 +63,12 @@ class SectionWriter {
   // Bytes of the area that Put() and Finish() are given.
   size_t capacity() const { return capacity_; }
 
-  // Writes section number `i` (position in the specs). Different sections may be written by different
-  // threads at once. INVALID_ARGUMENT / SECTION_TOO_LARGE beyond its capacity.
+  // Writes section number `i` (position in the specs). Different sections may be written by
+  // different threads at once. INVALID_ARGUMENT / SECTION_TOO_LARGE beyond its capacity.
   absl::Status Put(std::span<std::byte> area, size_t i, std::span<const std::byte> content);
 
-  // Writes header and table; a section that was not put is empty. Happens after every Put(). Returns
-  // the bytes used. The writer can be used again for another area.
+  // Writes header and table; a section that was not put is empty. Happens after every Put().
+  // Returns the bytes used. The writer can be used again for another area.
   size_t Finish(std::span<std::byte> area);
 
  private:
@@ -82,18 +82,16 @@ class SectionWriter {
 // The sections of `bytes`, which may be shared memory that somebody else writes to.
 class SectionReader {
  public:
-  // Errors are INVALID_ARGUMENT / STATE_MALFORMED, naming what is wrong: truncated, wrong magic, too
-  // many sections, a section out of bounds, overlapping or out of order, a (type, index) twice.
+  // Errors are INVALID_ARGUMENT / STATE_MALFORMED, naming what is wrong: truncated, wrong magic,
+  // too many sections, a section out of bounds, overlapping or out of order, a (type, index) twice.
   // `bytes` must outlive the reader.
   static absl::StatusOr<SectionReader> Open(uint64_t magic, std::span<const std::byte> bytes);
 
   uint32_t format() const { return header_.format; }
-  std::span<const SectionEntry> entries() const {
-    return {entries_.data(), header_.section_count};
-  }
+  std::span<const SectionEntry> entries() const { return {entries_.data(), header_.section_count}; }
 
-  // Copies the section out and checks the copy. Errors are INVALID_ARGUMENT / STATE_MALFORMED: no such
-  // section, length not out.size(), checksum. `out` is undefined then.
+  // Copies the section out and checks the copy. Errors are INVALID_ARGUMENT / STATE_MALFORMED: no
+  // such section, length not out.size(), checksum. `out` is undefined then.
   absl::Status CopyExact(uint32_t type, uint32_t index, std::span<std::byte> out) const;
   // The same for a section of up to out.size() bytes; returns its length.
   absl::StatusOr<size_t> Copy(uint32_t type, uint32_t index, std::span<std::byte> out) const;
@@ -109,6 +107,8 @@ class SectionReader {
 
 // FNV-1a over 8-byte words in four lanes, padded with zeroes, length included.
 uint64_t SectionChecksum(std::span<const std::byte> bytes);
+// SectionHeader::checksum for this header and table.
+uint64_t SectionTableChecksum(SectionHeader header, std::span<const SectionEntry> entries);
 
 }  // namespace rehome
 

@@ -16,15 +16,15 @@ constexpr uint16_t kLineStatus = 5;
 constexpr uint16_t kModemStatus = 6;
 constexpr uint16_t kScratch = 7;
 
-constexpr uint8_t kDivisorLatchBit = 0x80;    // line control
-constexpr uint8_t kDataReady = 0x01;          // line status
-constexpr uint8_t kTransmitterEmpty = 0x60;   // line status: we never make the guest wait
-constexpr uint8_t kLoopback = 0x10;           // modem control
-constexpr uint8_t kClearReceiveFifo = 0x02;   // FIFO control
-constexpr uint8_t kFifoEnabled = 0x01;        // FIFO control
-constexpr uint8_t kNoInterruptPending = 0x01; // interrupt id
-constexpr uint8_t kFifosAreOn = 0xc0;         // interrupt id
-constexpr uint8_t kLineIsUp = 0xb0;           // modem status: carrier, ready, clear to send
+constexpr uint8_t kDivisorLatchBit = 0x80;     // line control
+constexpr uint8_t kDataReady = 0x01;           // line status
+constexpr uint8_t kTransmitterEmpty = 0x60;    // line status: we never make the guest wait
+constexpr uint8_t kLoopback = 0x10;            // modem control
+constexpr uint8_t kClearReceiveFifo = 0x02;    // FIFO control
+constexpr uint8_t kFifoEnabled = 0x01;         // FIFO control
+constexpr uint8_t kNoInterruptPending = 0x01;  // interrupt id
+constexpr uint8_t kFifosAreOn = 0xc0;          // interrupt id
+constexpr uint8_t kLineIsUp = 0xb0;            // modem status: carrier, ready, clear to send
 
 }  // namespace
 
@@ -84,8 +84,8 @@ void Serial::Write(uint16_t offset, uint8_t value) {
   }
 }
 
-// Input is fetched when the guest looks for it and never earlier: what it has not asked for stays in
-// the socket, which moves with the guest.
+// Input is fetched when the guest looks for it and never earlier: what it has not asked for stays
+// in the socket, which moves with the guest.
 uint8_t Serial::LineStatus() {
   if (state_.fifo_count == 0 && (state_.modem_control & kLoopback) == 0) {
     const size_t count = line_.Receive(std::span(state_.fifo).first(fifo_depth_));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A 16550 on port 0x3f8 as far as a guest that polls needs it: data, line and modem status, the
-// registers that drivers write and read back, loopback, receive FIFO. It raises no interrupt: IER is
-// stored and IIR always says that none is pending.
+// registers that drivers write and read back, loopback, receive FIFO. It raises no interrupt: IER
+// is stored and IIR always says that none is pending.
 #ifndef REHOME_VMM_REFERENCE_SERIAL_H_
 #define REHOME_VMM_REFERENCE_SERIAL_H_
 
