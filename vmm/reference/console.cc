@@ -181,13 +181,15 @@ void Console::NoticeHangUpLocked() {
 }
 
 void Console::DropClientLocked() {
-  client_.Reset();
-  hung_up_ = false;
   pending_.clear();
+  gone_ = held_;
+  if (held_) return;
+  hung_up_ = false;
+  client_.Reset();
 }
 
 void Console::FlushLocked() {
-  while (client_.valid() && !pending_.empty()) {
+  while (client_.valid() && !gone_ && !pending_.empty()) {
     const ssize_t sent =
         send(client_.borrow().raw(), pending_.data(), pending_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) {
@@ -202,7 +204,7 @@ void Console::FlushLocked() {
 
 void Console::Send(uint8_t byte) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (!client_.valid() || hung_up_) return;
+  if (!client_.valid() || hung_up_ || gone_) return;
   if (pending_.size() == kMaxPending) {
     ++dropped_bytes_;
     return;
@@ -217,7 +219,7 @@ void Console::Send(uint8_t byte) {
 
 size_t Console::Receive(std::span<uint8_t> out) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (!client_.valid()) return 0;
+  if (!client_.valid() || gone_) return 0;
   const ssize_t count = recv(client_.borrow().raw(), out.data(), out.size(), MSG_DONTWAIT);
   if (count > 0) return static_cast<size_t>(count);
   // End of input alone is no reason to unplug: such a client may still be listening.
@@ -237,6 +239,7 @@ void Console::Release() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     held_ = false;
+    if (gone_) DropClientLocked();
   }
   Wake();
 }
@@ -250,7 +253,7 @@ BorrowedFd Console::client() const {
 
 void Console::Save(ConsoleState& state) const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  state.client_attached = client_.valid();
+  state.client_attached = client_.valid() && !gone_;
   state.dropped_bytes = dropped_bytes_;
   state.pending = pending_;
 }
@@ -258,7 +261,7 @@ void Console::Save(ConsoleState& state) const {
 void Console::Restore(const ConsoleState& state) {
   const std::lock_guard<std::mutex> lock(mutex_);
   dropped_bytes_ = state.dropped_bytes;
-  if (!state.client_attached) client_.Reset();
+  if (!state.client_attached) client_.Reset();  // ours alone: nobody has asked for it yet
   pending_ = client_.valid() ? state.pending : "";
 }
 

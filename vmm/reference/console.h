@@ -57,7 +57,7 @@ class Console : public SerialLine {
   void Hold();
   void Release();
 
-  // Valid until Release(); invalid if there is none. REQUIRES: held.
+  // Open until Release(); invalid if there is none. REQUIRES: held.
   BorrowedFd listener() const;
   BorrowedFd client() const;
 
@@ -86,6 +86,7 @@ class Console : public SerialLine {
   // State below is protected by mutex_.
   UniqueFd client_;
   bool hung_up_ = false;  // the client has gone and left input behind
+  bool gone_ = false;     // it has gone; its descriptor stays open while it may be handed over
   bool held_;
   bool stopping_ = false;
   std::string pending_;
