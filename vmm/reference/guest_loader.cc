@@ -12,7 +12,7 @@
 #include "vmm/reference/guest/payload.h"
 #include "vmm/reference/guest/step.h"
 #include "vmm/reference/guest_check.h"
-#include "vmm/reference/sim_cpu.h"
+#include "vmm/reference/sim_boot.h"
 
 namespace rehome {
 namespace {
@@ -31,11 +31,11 @@ constexpr uint64_t kTable = 0x27;
 constexpr uint64_t kLeaf = 0xe7;
 
 // ---- Registers.
-constexpr uint64_t kCr0 = 0x80050033;       // PG AM WP NE ET MP PE
-constexpr uint64_t kCr4 = 0x620;            // PAE OSFXSR OSXMMEXCPT
-constexpr uint64_t kEfer = 0x500;           // LME LMA
-constexpr uint64_t kRflags = 0x3202;        // IOPL 3, IF
-constexpr uint64_t kX2Apic = 0xc00;         // APIC base: enabled, x2APIC
+constexpr uint64_t kCr0 = 0x80050033;  // PG AM WP NE ET MP PE
+constexpr uint64_t kCr4 = 0x620;       // PAE OSFXSR OSXMMEXCPT
+constexpr uint64_t kEfer = 0x500;      // LME LMA
+constexpr uint64_t kRflags = 0x3202;   // IOPL 3, IF
+constexpr uint64_t kX2Apic = 0xc00;    // APIC base: enabled, x2APIC
 constexpr uint32_t kMsrKvmSystemTime = 0x4b564d01;
 constexpr uint32_t kClockEnabled = 1;
 
@@ -229,7 +229,7 @@ absl::Status StartSimVcpu(const rehome_guest_boot_info& boot, Vcpu& vcpu) {
   auto state = std::make_unique<VcpuState>();
   absl::Status status = vcpu.SaveState(*state);
   if (!status.ok()) return status;
-  SetSimBootRegisters(boot, vcpu.index(), state->regs);
+  BootInfoToRegisters(boot, vcpu.index(), state->regs);
   state->mp_state.mp_state = KVM_MP_STATE_RUNNABLE;
   return vcpu.RestoreState(*state);
 }

@@ -86,8 +86,7 @@ std::vector<RamSlot> PlanSlots(uint64_t ram_bytes, uint32_t files) {
     RamSlot slot;
     slot.memory_index = file;
     slot.slot.slot = static_cast<uint32_t>(slots.size());
-    slot.slot.gpa =
-        below_hole ? offset : offset - REHOME_GUEST_HOLE_START + REHOME_GUEST_HOLE_END;
+    slot.slot.gpa = below_hole ? offset : offset - REHOME_GUEST_HOLE_START + REHOME_GUEST_HOLE_END;
     slot.slot.size_bytes = end - offset;
     slot.slot.offset = offset - file * file_size;
     slots.push_back(slot);
@@ -135,8 +134,7 @@ GuestRam::~GuestRam() {
 absl::Status GuestRam::AddFile(KvmSyscalls& kernel, UniqueFd fd) {
   const auto identity = Identify(fd.borrow());
   if (!identity.ok()) return identity.status();
-  files_.push_back(
-      {.fd = std::move(fd), .size = identity->size_bytes, .inode = identity->id});
+  files_.push_back({.fd = std::move(fd), .size = identity->size_bytes, .inode = identity->id});
   File& file = files_.back();
   void* address = nullptr;
   if (mapped()) {
@@ -162,8 +160,8 @@ void GuestRam::Place(std::vector<RamSlot> slots) {
 }
 
 absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(KvmSyscalls& kernel, Vm& vm,
-                                                           const RamPlan& plan,
-                                                           uint64_t ram_bytes, uint32_t files) {
+                                                           const RamPlan& plan, uint64_t ram_bytes,
+                                                           uint32_t files) {
   std::unique_ptr<GuestRam> ram(new GuestRam(plan.access, ram_bytes));
   for (uint32_t i = 0; i < files; ++i) {
     auto fd = plan.guest_memfd ? vm.CreateGuestMemfd(ram_bytes / files, plan.guest_memfd_flags)
@@ -176,9 +174,11 @@ absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(KvmSyscalls& kernel, 
   return ram;
 }
 
-absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::TakeOver(
-    KvmSyscalls& kernel, Vm& vm, RamAccess access, std::vector<RamSlot> slots,
-    std::vector<UniqueFd> files, uint64_t ram_bytes) {
+absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::TakeOver(KvmSyscalls& kernel, Vm& vm,
+                                                             RamAccess access,
+                                                             std::vector<RamSlot> slots,
+                                                             std::vector<UniqueFd> files,
+                                                             uint64_t ram_bytes) {
   std::vector<uint64_t> sizes;
   for (const UniqueFd& file : files) {
     const auto identity = Identify(file.borrow());
@@ -226,8 +226,8 @@ absl::StatusOr<uint64_t> GuestRam::Populate(uint64_t limit_bytes) const {
   uint64_t done = 0;
   for (const File& file : files_) {
     for (uint64_t at = 0; at < file.size && done < limit_bytes; at += kPopulateChunk) {
-      const auto bytes = PopulateChunk(file.mapping + at,
-                                       std::min(kPopulateChunk, file.size - at), resident);
+      const auto bytes =
+          PopulateChunk(file.mapping + at, std::min(kPopulateChunk, file.size - at), resident);
       if (!bytes.ok()) return bytes.status();
       done += *bytes;
     }
@@ -239,8 +239,7 @@ absl::StatusOr<std::unique_ptr<GuestMemoryReader>> GuestRam::OpenForCheck() {
   std::vector<std::span<const std::byte>> views;
   for (File& file : files_) {
     if (file.mapping == nullptr && file.check == nullptr) {
-      void* address =
-          mmap(nullptr, file.size, PROT_READ, MAP_SHARED, file.fd.borrow().raw(), 0);
+      void* address = mmap(nullptr, file.size, PROT_READ, MAP_SHARED, file.fd.borrow().raw(), 0);
       if (address == MAP_FAILED) {
         return MakeStatus(absl::StatusCode::kFailedPrecondition, "MEMORY_PRIVATE",
                           "the guest's memory cannot be read from outside");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The guest's RAM: one or several files, and the memslots that put them at guest-physical addresses.
-// RAM is one range of offsets, cut into files of equal size, with a hole at 3 GiB (guest_abi.h).
+// The guest's RAM: one or several files, and the memslots that put them at guest-physical
+// addresses. RAM is one range of offsets, cut into files of equal size, with a hole at 3 GiB
+// (guest_abi.h).
 #ifndef REHOME_VMM_REFERENCE_GUEST_RAM_H_
 #define REHOME_VMM_REFERENCE_GUEST_RAM_H_
 
@@ -59,8 +60,8 @@ class GuestRam {
                                                           uint32_t files);
 
   // Memory of another VMM. With kBound and kBoundAndMapped each file is linked into `vm` first.
-  // `slots` come from outside: INVALID_ARGUMENT / LAYOUT_INVALID if they are not well-formed, name a
-  // file that is not there, reach beyond one, or do not add up to `ram_bytes`. Errors of
+  // `slots` come from outside: INVALID_ARGUMENT / LAYOUT_INVALID if they are not well-formed, name
+  // a file that is not there, reach beyond one, or do not add up to `ram_bytes`. Errors of
   // Vm::LinkGuestMemfd() and mmap(2) besides. kBound touches nothing of the memory.
   static absl::StatusOr<std::unique_ptr<GuestRam>> TakeOver(KvmSyscalls& kernel, Vm& vm,
                                                             RamAccess access,
@@ -84,13 +85,14 @@ class GuestRam {
   std::span<std::byte> mapping(size_t i) const;
 
   // Makes host page tables for what the files hold already, up to `limit_bytes`, so that the guest
-  // does not take these faults one by one after a take-over (4 to 6 times cheaper under shadow paging).
-  // Never allocates guest memory. Returns the bytes done. REQUIRES: mapped().
+  // does not take these faults one by one after a take-over (4 to 6 times cheaper under shadow
+  // paging). Never allocates guest memory. Returns the bytes done. REQUIRES: mapped().
   absl::StatusOr<uint64_t> Populate(uint64_t limit_bytes) const;
 
-  // A view for GuestChecker, whatever the VM may map. For private memory this works on the simulated
-  // kernel only, whose guest_memfds are memfds underneath; that is a way in for tests, which no real
-  // kernel has: FAILED_PRECONDITION / MEMORY_PRIVATE there. Valid as long as this object.
+  // A view for GuestChecker, whatever the VM may map. For private memory this works on the
+  // simulated kernel only, whose guest_memfds are memfds underneath; that is a way in for tests,
+  // which no real kernel has: FAILED_PRECONDITION / MEMORY_PRIVATE there. Valid as long as this
+  // object.
   absl::StatusOr<std::unique_ptr<GuestMemoryReader>> OpenForCheck();
 
  private:

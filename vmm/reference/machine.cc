@@ -27,9 +27,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
   auto vm = Vm::Create(host.kernel, options.vm_type, host.link_abi);
   if (!vm.ok()) return vm.status();
   machine->vm_ = *std::move(vm);
-  machine->config_ = {.vm_id = options.vm_id,
-                      .vm_type = options.vm_type,
-                      .ram_bytes = options.memory_mib << 20};
+  machine->config_ = {
+      .vm_id = options.vm_id, .vm_type = options.vm_type, .ram_bytes = options.memory_mib << 20};
   absl::Status status = IsSev(options.vm_type) ? machine->vm_->InitSev() : absl::OkStatus();
   if (status.ok()) status = machine->vm_->CreateIrqchip();
   if (!status.ok()) return status;
@@ -65,9 +64,9 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Prepare(const Host& host, Rece
   machine->vm_ = *std::move(vm);
   absl::Status status = machine->vm_->CreateIrqchip();
   if (!status.ok()) return status;
-  auto ram = GuestRam::TakeOver(host.kernel, *machine->vm_, received.access,
-                                std::move(received.slots), std::move(received.memory),
-                                machine->config_.ram_bytes);
+  auto ram =
+      GuestRam::TakeOver(host.kernel, *machine->vm_, received.access, std::move(received.slots),
+                         std::move(received.memory), machine->config_.ram_bytes);
   if (!ram.ok()) return ram.status();
   machine->ram_ = *std::move(ram);
   machine->devices_ = std::make_unique<Devices>(std::move(received.console), host.serial_depth);
@@ -111,8 +110,8 @@ absl::Status Machine::LoadGuestForKvm(const GuestOptions& options) {
   return absl::OkStatus();
 }
 
-// The simulated kernel's guest finds its boot information in registers; where memory is mapped it is
-// written as well, because the registers lack what tools want to know.
+// The simulated kernel's guest finds its boot information in registers; where memory is mapped it
+// is written as well, because the registers lack what tools want to know.
 absl::Status Machine::LoadGuestForSim(const GuestOptions& options) {
   rehome_guest_boot_info boot = MakeBootInfo(options, *ram_);
   if (ram_->mapped()) {

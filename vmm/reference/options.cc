@@ -34,7 +34,8 @@ void AddGuestOptions(CLI::App& app, GuestOptions& guest) {
       ->transform(CLI::CheckedTransformer(VmTypes()).description("TYPE"));
   app.add_option("--memory", guest.memory_mib, "RAM in MiB")
       ->check(CLI::Range(kMinMemoryMib, kMaxMemoryMib));
-  app.add_option("--memory-kind", guest.memory_kind, "what RAM is made of (default: what the VM type needs)")
+  app.add_option("--memory-kind", guest.memory_kind,
+                 "what RAM is made of (default: what the VM type needs)")
       ->transform(CLI::CheckedTransformer(std::map<std::string, MemoryKind>{
           {"gmem", MemoryKind::kGuestMemfd}, {"memfd", MemoryKind::kMemfd}}));
   app.add_option("--memories", guest.memories, "files that RAM consists of")

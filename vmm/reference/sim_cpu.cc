@@ -6,8 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "vmm/reference/guest/step.h"
-#include "vmm/reference/guest_check.h"
-#include "vmm/reference/serial.h"
+#include "vmm/reference/sim_boot.h"
 
 namespace rehome {
 namespace {
@@ -68,8 +67,8 @@ void CountError(rehome_guest_mailbox& mailbox, uint64_t steps, uint64_t kind, ui
   ++mailbox.errors[kind];
 }
 
-// Memory for rehome_guest_step(). Loads ask for write access, so that a step that cannot store fails
-// before its first store.
+// Memory for rehome_guest_step(). Loads ask for write access, so that a step that cannot store
+// fails before its first store.
 struct StepMemory {
   SimVcpuContext& vcpu;
   bool faulted = false;
@@ -135,8 +134,8 @@ class Turn {
   }
 
   bool TakeStep() {
-    const rehome_guest_area area = rehome_guest_area_of(
-        boot_.ram_bytes, boot_.vcpu_count, vcpu_.index(), boot_.working_set_pages);
+    const rehome_guest_area area = rehome_guest_area_of(boot_.ram_bytes, boot_.vcpu_count,
+                                                        vcpu_.index(), boot_.working_set_pages);
     StepMemory memory{vcpu_};
     const rehome_guest_step_result result = rehome_guest_step(
         &area, regs_.chain, regs_.steps, StepMemory::Load, StepMemory::Store, &memory);
@@ -212,15 +211,7 @@ class Turn {
 
 // The magic comes last: the other vCPUs wait for it.
 void WriteBootInfo(const kvm_regs& regs, rehome_guest_boot_info& boot) {
-  boot.abi_version = REHOME_GUEST_ABI_VERSION;
-  boot.seed = regs.rsi;
-  boot.ram_bytes = regs.rdx;
-  boot.vcpu_count = static_cast<uint32_t>(regs.rcx);
-  boot.working_set_pages = regs.r8;
-  boot.heartbeat_tsc = regs.r9;
-  boot.step_tsc = regs.r10;
-  boot.tsc_khz = regs.r11;
-  boot.code_digest = GuestCodeDigest({});
+  BootInfoFromRegisters(regs, boot);
   std::atomic_ref(boot.magic).store(REHOME_GUEST_MAGIC, std::memory_order_release);
 }
 
@@ -243,20 +234,6 @@ SimExit Boot(SimVcpuContext& vcpu, rehome_guest_boot_info& boot, rehome_guest_ma
 }
 
 }  // namespace
-
-void SetSimBootRegisters(const rehome_guest_boot_info& boot, uint32_t vcpu, kvm_regs& regs) {
-  regs = {};
-  regs.rip = REHOME_GUEST_CODE;
-  regs.rflags = 2;  // the bit that is always 1
-  regs.rdi = vcpu;
-  regs.rsi = boot.seed;
-  regs.rdx = boot.ram_bytes;
-  regs.rcx = boot.vcpu_count;
-  regs.r8 = boot.working_set_pages;
-  regs.r9 = boot.heartbeat_tsc;
-  regs.r10 = boot.step_tsc;
-  regs.r11 = boot.tsc_khz;
-}
 
 SimExit SimGuestCpu::Step(SimVcpuContext& vcpu) {
   auto* boot = Reach<rehome_guest_boot_info>(vcpu, REHOME_GUEST_BOOT_INFO);

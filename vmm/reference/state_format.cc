@@ -22,8 +22,10 @@ enum SectionType : uint32_t {
   kHistory = 5,  // from format 2
 };
 
-// Sections follow the vCPUs' in this order.
-enum AfterVcpus : size_t { kVmAt = 0, kSerialAt = 1, kConsoleAt = 2, kHistoryAt = 3 };
+// Sections follow the vCPUs' in this order; the console's, which has the most room and mostly needs
+// none, is the last.
+enum AfterVcpus : size_t { kVmAt = 0, kSerialAt = 1, kHistoryAt = 2 };
+size_t ConsoleAt(uint32_t format) { return format == 1 ? kHistoryAt : kHistoryAt + 1; }
 
 // On-disk, as it were. Little-endian, no padding.
 struct SerialSectionV1 {
@@ -80,8 +82,8 @@ std::vector<SectionSpec> Specs(uint32_t format, uint32_t vcpu_count) {
   for (uint32_t i = 0; i < vcpu_count; ++i) specs.push_back({kVcpu, i, sizeof(VcpuState)});
   specs.push_back({kVm, 0, sizeof(VmState)});
   specs.push_back({kSerial, 0, format == 1 ? sizeof(SerialSectionV1) : sizeof(SerialSectionV2)});
-  specs.push_back({kConsole, 0, sizeof(ConsoleBuffer)});
   if (format >= 2) specs.push_back({kHistory, 0, sizeof(HistorySection)});
+  specs.push_back({kConsole, 0, sizeof(ConsoleBuffer)});
   return specs;
 }
 
@@ -148,7 +150,7 @@ absl::Status StateWriter::PutDevices(std::span<std::byte> area, const DeviceStat
                    .pending_bytes = static_cast<uint32_t>(pending),
                    .dropped_bytes = state.console.dropped_bytes};
   std::memcpy(console.pending, state.console.pending.data(), pending);
-  status = sections_.Put(area, vcpu_count_ + kConsoleAt,
+  status = sections_.Put(area, vcpu_count_ + ConsoleAt(format_),
                          BytesOf(console).first(sizeof(console.fixed) + pending));
   if (!status.ok() || format_ == 1) return status;
   return sections_.Put(area, vcpu_count_ + kHistoryAt, BytesOf(HistorySection{state.hops}));
@@ -159,14 +161,14 @@ absl::StatusOr<StateReader> StateReader::Open(std::span<const std::byte> bytes, 
   const auto sections = SectionReader::Open(kStateMagic, bytes);
   if (!sections.ok()) return sections.status();
   if (sections->format() != format) {
-    return MakeStatus(absl::StatusCode::kFailedPrecondition, "STATE_FORMAT_UNSUPPORTED",
-                      absl::StrCat("state has format ", sections->format(), ", agreed on was ",
-                                   format));
+    return MakeStatus(
+        absl::StatusCode::kFailedPrecondition, "STATE_FORMAT_UNSUPPORTED",
+        absl::StrCat("state has format ", sections->format(), ", agreed on was ", format));
   }
   const size_t others = format == 1 ? 3 : 4;
   if (sections->entries().size() != vcpu_count + others) {
-    return Malformed(absl::StrCat(sections->entries().size(), " sections for ", vcpu_count,
-                                  " vCPUs"));
+    return Malformed(
+        absl::StrCat(sections->entries().size(), " sections for ", vcpu_count, " vCPUs"));
   }
   return StateReader(*sections);
 }

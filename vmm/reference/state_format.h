@@ -4,12 +4,13 @@
 //
 //   format 1 (rehome-vmm 1.x): one VCPU section per vCPU, VM, SERIAL (registers and one received
 //            byte: it has a 16450), CONSOLE
-//   format 2 (rehome-vmm 2.x): the same, but SERIAL with the FIFO of a 16550, and HISTORY, which counts
+//   format 2 (rehome-vmm 2.x): the same, but SERIAL with the FIFO of a 16550, and HISTORY, which
+//   counts
 //            how often the guest has moved
 //
 // A VMM writes its own format and reads that and older ones; what a format lacks starts at its
-// default. The layout of VCPU and VM is kvmglue's (vcpu_state.h, vm_state.h), which carry versions of
-// their own.
+// default. The layout of VCPU and VM is kvmglue's (vcpu_state.h, vm_state.h), which carry versions
+// of their own.
 #ifndef REHOME_VMM_REFERENCE_STATE_FORMAT_H_
 #define REHOME_VMM_REFERENCE_STATE_FORMAT_H_
 
@@ -40,8 +41,8 @@ struct DeviceState {
   uint64_t hops = 0;  // migrations so far
 };
 
-// Writes one state. Nothing here allocates after construction, and each Put may be called by another
-// thread; Finish() comes after all of them. Errors: INVALID_ARGUMENT / SECTION_TOO_LARGE.
+// Writes one state. Nothing here allocates after construction, and each Put may be called by
+// another thread; Finish() comes after all of them. Errors: INVALID_ARGUMENT / SECTION_TOO_LARGE.
 class StateWriter {
  public:
   // REQUIRES: kOldestStateFormat <= format <= kNewestStateFormat.
@@ -65,8 +66,8 @@ class StateWriter {
 // Reads a state out of memory that somebody else may still write to: whatever is judged or returned
 // has been copied first. Reading copies each section once and does not allocate, but for
 // ReadDevices() where output is pending. Errors are INVALID_ARGUMENT with reason STATE_MALFORMED,
-// VCPU_STATE_INVALID or VM_STATE_INVALID; FAILED_PRECONDITION / STATE_FORMAT_UNSUPPORTED for a format
-// that is not the one expected. What was read into is then undefined.
+// VCPU_STATE_INVALID or VM_STATE_INVALID; FAILED_PRECONDITION / STATE_FORMAT_UNSUPPORTED for a
+// format that is not the one expected. What was read into is then undefined.
 class StateReader {
  public:
   // `format` and `vcpu_count` are what was agreed on before. `bytes` must outlive the reader.

@@ -18,8 +18,8 @@ namespace rehome {
 namespace {
 
 constexpr int kKickSignal = SIGUSR1;
-// How long a guest that was taken over runs before it is asked whether it can: long beside the blackout,
-// short beside every deadline.
+// How long a guest that was taken over runs before it is asked whether it can: long beside the
+// blackout, short beside every deadline.
 constexpr long kFirstRunCheckNs = 5'000'000;
 
 // The vCPU of this thread, for the signal handler.
@@ -123,7 +123,8 @@ void VcpuCrew::RunGuest(uint32_t index) {
     if (!ServeExit(index, *exit)) return;
     if (first_runs_missing_.load(std::memory_order_relaxed) != 0) NoteFirstRun(index);
   }
-  // An access that was answered takes effect with the next KVM_RUN, which immediate_exit makes short.
+  // An access that was answered takes effect with the next KVM_RUN, which immediate_exit makes
+  // short.
 }
 
 bool VcpuCrew::ServeExit(uint32_t index, VcpuExit exit) {
@@ -167,8 +168,8 @@ void VcpuCrew::ServePortIo(uint32_t index) {
   }
 }
 
-// Clears the request for immediate exit, unless a pause has been asked for meanwhile: its own request
-// must not be the one that is cleared.
+// Clears the request for immediate exit, unless a pause has been asked for meanwhile: its own
+// request must not be the one that is cleared.
 void VcpuCrew::ContinueAfterKick(uint32_t index) {
   vcpus_[index]->ClearImmediateExit();
   std::atomic_thread_fence(std::memory_order_seq_cst);
@@ -219,7 +220,8 @@ void VcpuCrew::Resume() {
 
 void VcpuCrew::End(GuestEnd end, const std::string& text) {
   if (ended_.exchange(true)) return;
-  // A pause under way goes on: its work counts on every thread. It reports that the guest has ended.
+  // A pause under way goes on: its work counts on every thread. It reports that the guest has
+  // ended.
   uint32_t running = kRun;
   command_.compare_exchange_strong(running, kEnded);
   command_.notify_all();

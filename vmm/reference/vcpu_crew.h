@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The vCPU threads of a VM: they run the guest, stop together, do one piece of work together while it
-// is stopped (saving, each its own vCPU), and go on.
+// The vCPU threads of a VM: they run the guest, stop together, do one piece of work together while
+// it is stopped (saving, each its own vCPU), and go on.
 #ifndef REHOME_VMM_REFERENCE_VCPU_CREW_H_
 #define REHOME_VMM_REFERENCE_VCPU_CREW_H_
 
@@ -50,8 +50,8 @@ class PausedWork {
 class TakeOverWork {
  public:
   virtual ~TakeOverWork() = default;
-  // On each vCPU's thread, at the same time; blocks until the guest is ours. False, for all of them:
-  // it will never be.
+  // On each vCPU's thread, at the same time; blocks until the guest is ours. False, for all of
+  // them: it will never be.
   virtual bool Run(uint32_t index) = 0;
 };
 
@@ -63,18 +63,20 @@ class VcpuCrew {
   // Stops.
   ~VcpuCrew();
 
-  // Starts the threads; once. With `take_over` each thread does that first; after it the first time in
-  // the guest is cut short (kFirstRunCheck) to tell the listener that all is well. OS_CALL_FAILED.
+  // Starts the threads; once. With `take_over` each thread does that first; after it the first time
+  // in the guest is cut short (kFirstRunCheck) to tell the listener that all is well.
+  // OS_CALL_FAILED.
   absl::Status Start(TakeOverWork* take_over);
 
-  // Stops every vCPU and does `work` on the threads; returns when all have finished. FAILED_PRECONDITION
-  // / GUEST_ENDED: the guest has ended (meanwhile), `work` may or may not have been done. Not to be
-  // called again before Resume(), nor while a take-over is under way.
+  // Stops every vCPU and does `work` on the threads; returns when all have finished.
+  // FAILED_PRECONDITION / GUEST_ENDED: the guest has ended (meanwhile), `work` may or may not have
+  // been done. Not to be called again before Resume(), nor while a take-over is under way.
   absl::Status Pause(PausedWork& work);
   // After Pause(), whatever it returned.
   void Resume();
 
-  // Stops and joins the threads. For a crew whose take-over blocks, that must have been ended before.
+  // Stops and joins the threads. For a crew whose take-over blocks, that must have been ended
+  // before.
   void Stop();
 
  private:

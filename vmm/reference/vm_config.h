@@ -28,12 +28,12 @@ struct VmConfig {
 // One vCPU's CPUID: KVM_MAX_CPUID_ENTRIES (256) of 40 bytes and a head of 8.
 inline constexpr size_t kMaxCpuidBytes = 8 + 256 * 40;
 
-// A memfd with the configuration, sealed against every change. RESOURCE_EXHAUSTED / CONFIG_TOO_LARGE
-// beyond REHOME_MAX_CONFIG, or OS_CALL_FAILED.
+// A memfd with the configuration, sealed against every change. RESOURCE_EXHAUSTED /
+// CONFIG_TOO_LARGE beyond REHOME_MAX_CONFIG, or OS_CALL_FAILED.
 absl::StatusOr<UniqueFd> WriteVmConfig(const VmConfig& config);
 
-// Reads what somebody else wrote. INVALID_ARGUMENT / CONFIG_NOT_SEALED (not a memfd that can no longer
-// change), CONFIG_TOO_LARGE, STATE_MALFORMED.
+// Reads what somebody else wrote. INVALID_ARGUMENT / CONFIG_NOT_SEALED (not a memfd that can no
+// longer change), CONFIG_TOO_LARGE, STATE_MALFORMED.
 absl::StatusOr<VmConfig> ReadVmConfig(BorrowedFd fd);
 
 // The bytes of the file, for tests.

@@ -8,12 +8,13 @@
 
 namespace rehome {
 
-// How long threads of one VMM spin for each other in a blackout before they sleep: about what a futex
-// wake-up costs. 0 where there are fewer CPUs than threads, since there spinning takes the CPU from
-// whoever is waited for.
+// How long threads of one VMM spin for each other in a blackout before they sleep: about what a
+// futex wake-up costs. 0 where there are fewer CPUs than threads, since there spinning takes the
+// CPU from whoever is waited for.
 std::chrono::nanoseconds SpinBudget(uint32_t threads);
 
-// Waits until `word` is at least `value`: spins for `spin`, then sleeps. Whoever stores must notify.
+// Waits until `word` is at least `value`: spins for `spin`, then sleeps. Whoever stores must
+// notify.
 inline void AwaitAtLeast(const std::atomic<uint32_t>& word, uint32_t value,
                          std::chrono::nanoseconds spin) {
   if (word.load(std::memory_order_acquire) >= value) return;
