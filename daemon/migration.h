@@ -33,6 +33,7 @@ const char* MigrationStateName(MigrationState state);  // "PENDING", ...
 
 // Who may run the guest as far as this daemon can prove.
 enum class GuestOwner : uint8_t { kSource = 1, kTarget = 2, kUndecided = 3, kNobody = 4 };
+const char* GuestOwnerName(GuestOwner owner);  // "SOURCE", ...
 
 enum class Strategy : uint8_t { kLinkMove = 1, kMapMove = 2, kLink = 3, kMap = 4 };
 const char* StrategyName(Strategy strategy);  // "LINK_MOVE", ...
@@ -50,6 +51,7 @@ struct PreflightCheck {
   Result result = Result::kPassed;
   std::string reason;  // UPPER_SNAKE when failed
   std::string detail;  // for people
+  friend bool operator==(const PreflightCheck&, const PreflightCheck&) = default;
 };
 
 // CLOCK_MONOTONIC, ns, indexed by rehome_phase of vmm/agent/handover_block.h; 0 = not reached.
@@ -68,6 +70,7 @@ struct InodeHolder {
   int32_t pid = 0;
   std::string command;
   std::string how;  // "fd" or "mapping"
+  friend bool operator==(const InodeHolder&, const InodeHolder&) = default;
 };
 
 // Why the source cannot run the guest again. Kept with the migration.
@@ -84,11 +87,14 @@ struct FenceProof {
   std::vector<InodeHolder> foreign_holders;  // beyond target and daemon; must be empty
   std::string kernel_release;
   bool complete() const { return process_exited && inodes_checked > 0 && foreign_holders.empty(); }
+  friend bool operator==(const FenceProof&, const FenceProof&) = default;
 };
 
 struct Failure {
   std::string reason;   // UPPER_SNAKE, docs/reasons.md; empty if none
   std::string message;  // for people
+  bool none() const { return reason.empty(); }
+  friend bool operator==(const Failure&, const Failure&) = default;
 };
 
 struct MigrationRequest {
@@ -126,7 +132,7 @@ struct Migration {
   MigrationState state = MigrationState::kPending;
   Step step = Step::kQueued;
   GuestOwner owner = GuestOwner::kSource;
-  uint64_t revision = 0;  // +1 per transition
+  uint64_t revision = 0;  // 1 when admitted, +1 per transition
   bool cancel_requested = false;
   Strategy strategy = Strategy::kMap;  // valid from the end of preflight
   FencePolicy fence_policy = FencePolicy::kUnspecified;
@@ -141,11 +147,15 @@ struct Migration {
   uint64_t layout_digest = 0;
   PhaseTimes phases{};
   FenceProof fence;
-  Failure failure;       // first cause wins
+  // First cause wins; but a cancel is no failure, and one that follows it takes its place.
+  Failure failure;
   MigrationState outcome_after_rollback = MigrationState::kFailed;  // or kCancelled
+  // The first transition from the blackout on that could not be journalled; the migration went on.
+  Failure journal_failure;
   int64_t create_time_unix_ns = 0;
   int64_t end_time_unix_ns = 0;
-  std::string boot_id;
+  std::string boot_id;  // of the host; nothing of a migration survives a reboot
+  friend bool operator==(const Migration&, const Migration&) = default;
 };
 
 }  // namespace rehome

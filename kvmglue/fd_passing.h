@@ -20,7 +20,10 @@ namespace rehome {
 inline constexpr size_t kMaxFdsPerMessage = 64;
 
 // Sends one datagram; never blocks. UNAVAILABLE / SOCKET_FULL (the peer does not read), UNAVAILABLE /
-// PEER_GONE, INVALID_ARGUMENT / TOO_MANY_FDS, RESOURCE_EXHAUSTED / FD_LIMIT (ETOOMANYREFS).
+// PEER_GONE, INVALID_ARGUMENT / TOO_MANY_FDS, RESOURCE_EXHAUSTED / FD_LIMIT (ETOOMANYREFS),
+// INVALID_ARGUMENT / MESSAGE_TOO_LARGE (the socket's send buffer could never hold it),
+// INVALID_ARGUMENT / EMPTY_MESSAGE: on SOCK_SEQPACKET a receiver cannot tell an empty datagram from
+// the end of the connection. Nothing was sent in any of these cases.
 absl::Status SendMessage(BorrowedFd socket, std::span<const std::byte> bytes,
                          std::span<const BorrowedFd> fds);
 
@@ -42,7 +45,9 @@ struct PeerIdentity {
 };
 
 // Who connected: SO_PEERCRED (a snapshot at connect(2)) and SO_PEERPIDFD (6.5+), else pidfd_open(2) on
-// the pid, then checked not to have been re-used. NOT_FOUND / PEER_GONE if it has exited.
+// the pid, then checked not to have been re-used: the connection must still be open. (On those older
+// kernels one case stays open: the peer exited, its end lives on in another process, and its pid
+// went to a third.) NOT_FOUND / PEER_GONE if it has exited, reaped or not.
 absl::StatusOr<PeerIdentity> IdentifyPeer(BorrowedFd socket);
 
 // SOCK_SEQPACKET pair, both ends close-on-exec and non-blocking.
@@ -51,8 +56,13 @@ struct SocketPair {
 };
 absl::StatusOr<SocketPair> CreateSocketPair();
 
-// pidfd_open(2) and pidfd_send_signal(2); glibc 2.36 of Debian 12 has both.
+// pidfd_open(2), close-on-exec. NOT_FOUND / PROCESS_GONE, INVALID_ARGUMENT / BAD_PID (not positive, or
+// a thread that leads no process).
 absl::StatusOr<UniqueFd> OpenPidfd(pid_t pid);
+
+// pidfd_send_signal(2). NOT_FOUND / PROCESS_GONE once the process has been reaped (a zombie takes
+// signals without effect: OK), PERMISSION_DENIED / SIGNAL_DENIED.
+absl::Status SendSignal(BorrowedFd pidfd, int signal_number);
 
 }  // namespace rehome
 

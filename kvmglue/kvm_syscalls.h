@@ -7,19 +7,14 @@
 #ifndef REHOME_KVMGLUE_KVM_SYSCALLS_H_
 #define REHOME_KVMGLUE_KVM_SYSCALLS_H_
 
+#include <sys/types.h>
+
 #include <cstddef>
 
 #include "kvmglue/fd.h"
+#include "kvmglue/sys_result.h"
 
 namespace rehome {
-
-// The value of a system call with the errno it left; captured together, so that nothing that runs
-// in between can overwrite it.
-struct SysResult {
-  long value = 0;  // >= 0 on success
-  int error = 0;   // errno if value < 0, else 0
-  bool ok() const { return value >= 0; }
-};
 
 // Thread-safe: KVM's ioctls are. KVM_RUN blocks; the others return soon (MOVE waits for vCPUs).
 class KvmSyscalls {
