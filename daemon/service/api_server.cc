@@ -37,7 +37,7 @@ constexpr std::chrono::milliseconds kPingInterval = std::chrono::seconds(60);
 constexpr std::chrono::milliseconds kPingTimeout = std::chrono::seconds(20);
 
 absl::Status NotStarted(const std::string& what) {
-  return MakeStatus(absl::StatusCode::kInternal, reason::kServerNotStarted, what);
+  return MakeStatus(absl::StatusCode::kInternal, service_reason::kServerNotStarted, what);
 }
 
 template <typename Id>
@@ -49,9 +49,8 @@ bool Contains(const std::vector<Id>& ids, uint32_t id) {
 UnixListener::Options SocketOptions(const ApiServer::Options& options) {
   UnixListener::Options socket{.path = options.socket_path};
   if (!options.allowed_gids.empty()) socket.group = options.allowed_gids.front();
-  const bool more_users =
-      std::any_of(options.allowed_uids.begin(), options.allowed_uids.end(),
-                  [](uid_t uid) { return uid != 0 && uid != geteuid(); });
+  const bool more_users = std::any_of(options.allowed_uids.begin(), options.allowed_uids.end(),
+                                      [](uid_t uid) { return uid != 0 && uid != geteuid(); });
   if (more_users || options.allowed_gids.size() > 1) socket.mode = 0666;
   return socket;
 }
@@ -71,8 +70,7 @@ void SetBounds(grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS,
                               static_cast<int>(kMaxConnectionIdle.count()));
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
-                              static_cast<int>(kPingInterval.count()));
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(kPingInterval.count()));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
                               static_cast<int>(kPingTimeout.count()));
 }

@@ -48,9 +48,10 @@ class ApiServer {
   };
 
   // Binds the socket and serves `services`, which must outlive the server, as must `peers` and
-  // `watches`. Health says NOT_SERVING until SetServing(). The socket has mode 0660 and the group of
-  // allowed_gids; 0666 if that would keep an allowed peer out, which is as safe, because the kernel's
-  // word about the peer decides. Errors: UnixListener::Bind(); INTERNAL / SERVER_NOT_STARTED.
+  // `watches`. Health says NOT_SERVING until SetServing(). The socket has mode 0660 and the group
+  // of allowed_gids; 0666 if that would keep an allowed peer out, which is as safe, because the
+  // kernel's word about the peer decides. Errors: UnixListener::Bind(); INTERNAL /
+  // SERVER_NOT_STARTED.
   static absl::StatusOr<std::unique_ptr<ApiServer>> Start(
       const Options& options, const std::vector<grpc::Service*>& services, PeerTable* peers,
       WatchGate* watches);

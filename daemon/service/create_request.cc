@@ -25,7 +25,8 @@ struct DurationRange {
   std::chrono::milliseconds max;
 };
 // A claim takes 0.3 to 16 ms; a guest that is paused for 10 s is no live migration any more.
-constexpr DurationRange kHandoverTimeoutRange{std::chrono::milliseconds(1), std::chrono::seconds(10)};
+constexpr DurationRange kHandoverTimeoutRange{std::chrono::milliseconds(1),
+                                              std::chrono::seconds(10)};
 // Populating page tables takes up to 1 s per GiB, so a day is beyond every host.
 constexpr DurationRange kDeadlineRange{std::chrono::seconds(1), std::chrono::hours(24)};
 
@@ -60,15 +61,15 @@ std::chrono::milliseconds ParseDuration(const char* field,
                                         std::vector<FieldViolation>* wrong) {
   const auto value = InRange(duration, range);
   if (value.has_value()) return *value;
-  wrong->push_back({field, absl::StrCat("must be from ", range.min.count(), " to ",
-                                        range.max.count(), " ms")});
+  wrong->push_back(
+      {field, absl::StrCat("must be from ", range.min.count(), " to ", range.max.count(), " ms")});
   return std::chrono::milliseconds(0);
 }
 
 }  // namespace
 
 absl::StatusOr<MigrationRequest> ParseCreateRequest(const v1::CreateMigrationRequest& request,
-                                           const std::string& requested_by) {
+                                                    const std::string& requested_by) {
   std::vector<FieldViolation> wrong;
   MigrationRequest parsed;
   parsed.requested_by = requested_by;
@@ -100,7 +101,7 @@ absl::StatusOr<MigrationRequest> ParseCreateRequest(const v1::CreateMigrationReq
   if (!policy.has_value()) wrong.push_back({"fence_policy", "is not a policy of this daemon"});
   parsed.fence_policy = policy.value_or(FencePolicy::kUnspecified);
 
-  if (!wrong.empty()) return FieldErrors(reason::kBadField, wrong);
+  if (!wrong.empty()) return FieldErrors(service_reason::kBadField, wrong);
   return parsed;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From CreateMigrationRequest to what the registry takes. Checks the form of every field; whether the
-// VM and the profile exist is the registry's to say.
+// From CreateMigrationRequest to what the registry takes. Checks the form of every field; whether
+// the VM and the profile exist is the registry's to say.
 #ifndef REHOME_DAEMON_SERVICE_CREATE_REQUEST_H_
 #define REHOME_DAEMON_SERVICE_CREATE_REQUEST_H_
 

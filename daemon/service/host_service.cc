@@ -62,7 +62,8 @@ v1::Host ToProto(const HostFacts& facts) {
 grpc::Status HostService::GetHost(grpc::ServerContext* /*context*/,
                                   const v1::GetHostRequest* request, v1::Host* response) {
   if (!request->name().empty() && request->name() != kHostName) {
-    return ToGrpcStatus(FieldErrors(reason::kBadName, {{"name", "must be \"host\" or empty"}}));
+    return ToGrpcStatus(
+        FieldErrors(service_reason::kBadName, {{"name", "must be \"host\" or empty"}}));
   }
   *response = host_;
   return grpc::Status::OK;

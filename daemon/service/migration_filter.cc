@@ -21,7 +21,7 @@ struct Token {
 };
 
 absl::Status BadFilter(size_t position, const std::string& what) {
-  return FieldErrors(reason::kBadFilter,
+  return FieldErrors(service_reason::kBadFilter,
                      {{"filter", "at character " + std::to_string(position) + ": " + what}});
 }
 
@@ -86,7 +86,8 @@ absl::Status Restrict(const Token& field, const Token& value, MigrationFilter* f
     return absl::OkStatus();
   }
   if (field.text == "state") {
-    if (filter->state.has_value()) return BadFilter(field.position, "field state stands there twice");
+    if (filter->state.has_value())
+      return BadFilter(field.position, "field state stands there twice");
     filter->state = StateNamed(value.text);
     if (!filter->state.has_value()) {
       return BadFilter(value.position, "unknown state '" + value.text + "'");
@@ -132,8 +133,8 @@ absl::StatusOr<MigrationFilter> ParseMigrationFilter(std::string_view text) {
     if (!token.ok()) break;
     if (token->kind == Token::Kind::kEnd) return filter;
     if (token->kind != Token::Kind::kWord || token->text != "AND") {
-      return BadFilter(token->position, token->text == "OR" ? "OR is not supported"
-                                                            : "AND is missing here");
+      return BadFilter(token->position,
+                       token->text == "OR" ? "OR is not supported" : "AND is missing here");
     }
     token = scanner.Next();
   }

@@ -11,6 +11,7 @@
 #include "daemon/service/migration_filter.h"
 #include "daemon/service/page_token.h"
 #include "daemon/service/resource_names.h"
+#include "daemon/service/service_reasons.h"
 #include "daemon/service/status_details.h"
 #include "daemon/service/translate.h"
 #include "kvmglue/status_reason.h"
@@ -94,7 +95,7 @@ grpc::Status MigrationService::ExplainCreateError(const absl::Status& error,
   if (reason == reason::kVmNotFound) {
     context.resource_type = kVmResourceType;
     context.resource_name = VmName(request.vm_id);
-  } else if (reason == reason::kProfileNotFound) {
+  } else if (reason == service_reason::kProfileNotFound) {
     context.metadata["profile"] = request.target_profile;
     context.resource_type = kVmmProfileType;
     context.resource_name = request.target_profile;

@@ -27,7 +27,7 @@ std::string Prefix(std::string_view method, std::string_view filter) {
 
 absl::StatusOr<size_t> ParsePageSize(int32_t requested, size_t default_size, size_t max_size) {
   if (requested < 0) {
-    return FieldErrors(reason::kBadPageSize, {{"page_size", "must not be negative"}});
+    return FieldErrors(service_reason::kBadPageSize, {{"page_size", "must not be negative"}});
   }
   if (requested == 0) return default_size;
   return std::min<size_t>(static_cast<size_t>(requested), max_size);
@@ -47,8 +47,9 @@ absl::StatusOr<std::string> ParsePageToken(std::string_view token, std::string_v
                     absl::WebSafeBase64Unescape({token.data(), token.size()}, &decoded) &&
                     decoded.starts_with(prefix) && IsId(decoded.substr(prefix.size()));
   if (!ours) {
-    return FieldErrors(reason::kBadPageToken,
-                       {{"page_token", "is not the next_page_token of this list with this filter"}});
+    return FieldErrors(
+        service_reason::kBadPageToken,
+        {{"page_token", "is not the next_page_token of this list with this filter"}});
   }
   return decoded.substr(prefix.size());
 }

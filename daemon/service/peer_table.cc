@@ -51,7 +51,7 @@ absl::StatusOr<PeerIdentity> IdentifyPeer(BorrowedFd connection) {
   ucred credentials{};
   socklen_t size = sizeof(credentials);
   if (getsockopt(connection.raw(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) {
-    return MakeStatus(absl::StatusCode::kUnavailable, reason::kPeerUnknown,
+    return MakeStatus(absl::StatusCode::kUnavailable, service_reason::kPeerUnknown,
                       std::string("SO_PEERCRED: ") + std::strerror(errno));
   }
   return PeerIdentity{.pid = credentials.pid,

@@ -25,7 +25,7 @@ absl::StatusOr<std::string> Parse(std::string_view collection, std::string_view 
   std::optional<std::string> id = IdIn(collection, name);
   if (id.has_value()) return *std::move(id);
   const std::string form = std::string(collection) + std::string(placeholder);
-  return FieldErrors(reason::kBadName,
+  return FieldErrors(service_reason::kBadName,
                      {{"name", name.empty() ? "is required: \"" + form + "\""
                                             : "must have the form \"" + form + "\""}});
 }
@@ -51,8 +51,6 @@ absl::StatusOr<std::string> ParseMigrationName(std::string_view name) {
   return Parse(kMigrations, "{migration}", name);
 }
 
-absl::StatusOr<std::string> ParseVmName(std::string_view name) {
-  return Parse(kVms, "{vm}", name);
-}
+absl::StatusOr<std::string> ParseVmName(std::string_view name) { return Parse(kVms, "{vm}", name); }
 
 }  // namespace rehome

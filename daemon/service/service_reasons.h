@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The reasons that the gRPC edge itself raises; daemon/reasons.h has the others. API: docs/reasons.md
-// says for each what to do. Never rename one.
+// The reasons that the gRPC edge itself raises; daemon/reasons.h has the others. API:
+// docs/reasons.md says for each what to do. Never rename one.
 #ifndef REHOME_DAEMON_SERVICE_SERVICE_REASONS_H_
 #define REHOME_DAEMON_SERVICE_SERVICE_REASONS_H_
 
 #include <string_view>
 
-namespace rehome::reason {
+namespace rehome::service_reason {
 
 // --- requests ---
 
@@ -19,6 +19,8 @@ inline constexpr std::string_view kBadFilter = "BAD_FILTER";
 inline constexpr std::string_view kBadPageSize = "BAD_PAGE_SIZE";
 // Not a token of this method, or one of a list with another filter.
 inline constexpr std::string_view kBadPageToken = "BAD_PAGE_TOKEN";
+// The launcher's word (daemon/launcher.h), compared here to say which resource is missing.
+inline constexpr std::string_view kProfileNotFound = "PROFILE_NOT_FOUND";
 // kMaxWatchStreams streams are open.
 inline constexpr std::string_view kTooManyWatches = "TOO_MANY_WATCHES";
 
@@ -38,6 +40,6 @@ inline constexpr std::string_view kSocketUnusable = "SOCKET_UNUSABLE";
 // gRPC did not start (threads, descriptors).
 inline constexpr std::string_view kServerNotStarted = "SERVER_NOT_STARTED";
 
-}  // namespace rehome::reason
+}  // namespace rehome::service_reason
 
 #endif  // REHOME_DAEMON_SERVICE_SERVICE_REASONS_H_

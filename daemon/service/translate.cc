@@ -156,10 +156,10 @@ void SetOutcome(const Migration& migration, v1::Migration* proto) {
     *proto->mutable_error() = *std::move(error);
   }
   if (!migration.journal_failure.reason.empty()) {
-    *proto->mutable_journal_error() = ToRpcStatus(
-        MakeStatus(absl::StatusCode::kInternal, migration.journal_failure.reason,
-                   migration.journal_failure.message),
-        ErrorContext{});
+    *proto->mutable_journal_error() =
+        ToRpcStatus(MakeStatus(absl::StatusCode::kInternal, migration.journal_failure.reason,
+                               migration.journal_failure.message),
+                    ErrorContext{});
   }
 }
 

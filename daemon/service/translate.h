@@ -15,8 +15,8 @@
 
 namespace rehome {
 
-// The VMMs' time stamps are believed up to this: both hand-over deadlines at their maximum (10 s and
-// 60 s) with room to spare.
+// The VMMs' time stamps are believed up to this: both hand-over deadlines at their maximum (10 s
+// and 60 s) with room to spare.
 inline constexpr std::chrono::nanoseconds kMaxPlausibleBlackout = std::chrono::minutes(10);
 
 v1::VirtualMachine ToProto(const VmEntry& vm);

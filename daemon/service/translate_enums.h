@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Enums and times of rehome.v1 and the daemon's own. Protobuf enums are open, ours are not, so nothing
-// here is a cast: a value without a counterpart becomes UNSPECIFIED on the way out and nullopt on the
-// way in.
+// Enums and times of rehome.v1 and the daemon's own. Protobuf enums are open, ours are not, so
+// nothing here is a cast: a value without a counterpart becomes UNSPECIFIED on the way out and
+// nullopt on the way in.
 #ifndef REHOME_DAEMON_SERVICE_TRANSLATE_ENUMS_H_
 #define REHOME_DAEMON_SERVICE_TRANSLATE_ENUMS_H_
 

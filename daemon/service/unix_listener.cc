@@ -18,12 +18,12 @@ namespace rehome {
 namespace {
 
 absl::Status Unusable(const std::string& path, const std::string& what, int error) {
-  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kSocketUnusable,
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, service_reason::kSocketUnusable,
                     path + ": " + what + ": " + std::strerror(error));
 }
 
 absl::Status InUse(const std::string& path) {
-  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kSocketInUse,
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, service_reason::kSocketInUse,
                     path + " is in use by another daemon");
 }
 
@@ -55,19 +55,19 @@ absl::StatusOr<UniqueFd> Lock(const std::string& path) {
 
 // Removes what a dead daemon left at `path`. REQUIRES: the lock is held.
 absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
-  struct stat found{};
+  struct stat found {};
   if (lstat(path.c_str(), &found) != 0) {
     return errno == ENOENT ? absl::OkStatus() : Unusable(path, "lstat", errno);
   }
   if (!S_ISSOCK(found.st_mode)) {
-    return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kSocketPathOccupied,
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, service_reason::kSocketPathOccupied,
                       path + " is not a socket; remove it or choose another path");
   }
   // A program that does not know our lock may listen here; only its answer tells.
   absl::StatusOr<UniqueFd> probe = NewSocket(path);
   if (!probe.ok()) return probe.status();
-  const int connected = connect(probe->borrow().raw(),
-                                reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  const int connected =
+      connect(probe->borrow().raw(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
   // EAGAIN: its backlog is full, so somebody has one. EPROTOTYPE: bound to another kind of socket.
   if (connected == 0 || errno == EAGAIN || errno == EPROTOTYPE) return InUse(path);
   if (errno != ECONNREFUSED) return Unusable(path, "connect", errno);
@@ -97,7 +97,7 @@ absl::StatusOr<UnixListener> UnixListener::Bind(const Options& options) {
 }
 
 absl::Status UnixListener::Listen(const Options& options) {
-  struct stat made{};
+  struct stat made {};
   if (lstat(path_.c_str(), &made) != 0) return Unusable(path_, "lstat", errno);
   file_ = InodeId{.device = made.st_dev, .inode = made.st_ino};
   // Nobody can connect before listen(2), so the file may be more open for a moment.
@@ -114,7 +114,7 @@ absl::Status UnixListener::Listen(const Options& options) {
 
 UnixListener::~UnixListener() {
   if (!listener_.valid()) return;
-  struct stat now{};
+  struct stat now {};
   if (lstat(path_.c_str(), &now) != 0) return;
   if (InodeId{.device = now.st_dev, .inode = now.st_ino} == file_) unlink(path_.c_str());
 }

@@ -27,8 +27,8 @@ class UnixListener {
   };
 
   // Binds and listens, non-blocking and close-on-exec. A socket that a dead daemon left behind is
-  // replaced. "PATH.lock" is locked for as long as the object lives, so that of two daemons that start
-  // at once only one looks at the socket at all; the empty file stays.
+  // replaced. "PATH.lock" is locked for as long as the object lives, so that of two daemons that
+  // start at once only one looks at the socket at all; the empty file stays.
   //
   // FAILED_PRECONDITION / SOCKET_IN_USE if a living process has it; FAILED_PRECONDITION /
   // SOCKET_PATH_OCCUPIED if the path is no socket; both leave it untouched. FAILED_PRECONDITION /

@@ -14,7 +14,7 @@ absl::StatusOr<WatchGate::Pass> WatchGate::Enter() {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (streams_ >= max_streams_) {
     return MakeStatus(
-        absl::StatusCode::kResourceExhausted, reason::kTooManyWatches,
+        absl::StatusCode::kResourceExhausted, service_reason::kTooManyWatches,
         "all " + std::to_string(max_streams_) + " watch streams of this daemon are in use");
   }
   ++streams_;

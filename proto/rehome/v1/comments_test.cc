@@ -32,7 +32,8 @@ std::string CommentFault(const std::string& comment) {
   const char first = comment[start];
   if (!(first >= 'A' && first <= 'Z')) return "has a comment that does not start a sentence";
   const char last = comment[end];
-  if (last != '.' && last != '`' && last != '"') return "has a comment that does not end a sentence";
+  if (last != '.' && last != '`' && last != '"')
+    return "has a comment that does not end a sentence";
   if (comment.find(' ', start) > end) return "has a comment of one word";
   return "";
 }
