@@ -35,6 +35,9 @@ constexpr std::chrono::milliseconds kMaxConnectionIdle = std::chrono::minutes(10
 // tells, and frees the stream that it holds.
 constexpr std::chrono::milliseconds kPingInterval = std::chrono::seconds(60);
 constexpr std::chrono::milliseconds kPingTimeout = std::chrono::seconds(20);
+// How often a client may ping; ours does so every 20 s. gRPC's default of 5 min would have a client
+// that wants to know whether its daemon still lives disconnected as a nuisance.
+constexpr std::chrono::milliseconds kMinClientPingInterval = std::chrono::seconds(10);
 
 absl::Status NotStarted(const std::string& what) {
   return MakeStatus(absl::StatusCode::kInternal, service_reason::kServerNotStarted, what);
@@ -73,6 +76,8 @@ void SetBounds(grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(kPingInterval.count()));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
                               static_cast<int>(kPingTimeout.count()));
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                              static_cast<int>(kMinClientPingInterval.count()));
 }
 
 }  // namespace
