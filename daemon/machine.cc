@@ -91,6 +91,13 @@ constexpr bool EachPairOnce() {
 }
 static_assert(EachPairOnce());
 
+const Edge* FindEdge(Step step, Event event) {
+  for (const Edge& edge : kTable) {
+    if (edge.step == step && edge.event == event) return &edge;
+  }
+  return nullptr;
+}
+
 MigrationState StateOf(const Edge& edge) {
   switch (edge.next) {
     case kQueued:
@@ -241,13 +248,14 @@ absl::StatusOr<MigrationState> Ending(const Migration& record, MigrationState by
 }  // namespace
 
 absl::StatusOr<Transition> Next(Step step, Event event, bool stop_requested) {
-  const Event effective = Effective(event, stop_requested);
-  for (const Edge& edge : kTable) {
-    if (edge.step != step || edge.event != effective) continue;
-    return Transition{edge.next, StateOf(edge), edge.owner, EffectOf(edge.next)};
+  // A stop does not make an event legal that is not.
+  const Edge* edge = FindEdge(step, event);
+  if (edge != nullptr) edge = FindEdge(step, Effective(event, stop_requested));
+  if (edge == nullptr) {
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kIllegalTransition,
+                      absl::StrCat("step ", StepName(step), " has no edge for ", EventName(event)));
   }
-  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kIllegalTransition,
-                    absl::StrCat("step ", StepName(step), " has no edge for ", EventName(event)));
+  return Transition{edge->next, StateOf(*edge), edge->owner, EffectOf(edge->next)};
 }
 
 absl::StatusOr<Advanced> Advance(const Migration& record, Event event, const Failure& cause,
@@ -324,74 +332,6 @@ Migration CloseAfterRestart(const Migration& record, const std::string& boot_id)
   ended.step = kDone;
   ended.revision++;
   return ended;
-}
-
-const char* EventName(Event event) {
-  switch (event) {
-    case kAdmitted:
-      return "ADMITTED";
-    case kPreflightPassed:
-      return "PREFLIGHT_PASSED";
-    case kRefused:
-      return "REFUSED";
-    case kInterrupted:
-      return "INTERRUPTED";
-    case kTargetConnected:
-      return "TARGET_CONNECTED";
-    case kTargetPrepared:
-      return "TARGET_PREPARED";
-    case kArmed:
-      return "ARMED";
-    case kVerdictRunning:
-      return "VERDICT_RUNNING";
-    case kVerdictAborted:
-      return "VERDICT_ABORTED";
-    case kStuck:
-      return "STUCK";
-    case kFirstRunSeen:
-      return "FIRST_RUN_SEEN";
-    case kTargetLost:
-      return "TARGET_LOST";
-    case kFenceProven:
-      return "FENCE_PROVEN";
-    case kFenceIncomplete:
-      return "FENCE_INCOMPLETE";
-    case kSourceResumed:
-      return "SOURCE_RESUMED";
-    case kSourceLost:
-      return "SOURCE_LOST";
-    case kTargetDiscarded:
-      return "TARGET_DISCARDED";
-    case kUnreachable:
-      return "UNREACHABLE";
-  }
-  return "?";
-}
-
-const char* EffectName(Effect effect) {
-  switch (effect) {
-    case Effect::kNone:
-      return "NONE";
-    case Effect::kRunPreflight:
-      return "RUN_PREFLIGHT";
-    case Effect::kLaunchTarget:
-      return "LAUNCH_TARGET";
-    case Effect::kPrepareTarget:
-      return "PREPARE_TARGET";
-    case Effect::kArm:
-      return "ARM";
-    case Effect::kHandOver:
-      return "HAND_OVER";
-    case Effect::kAwaitFirstRun:
-      return "AWAIT_FIRST_RUN";
-    case Effect::kFenceSource:
-      return "FENCE_SOURCE";
-    case Effect::kAbort:
-      return "ABORT";
-    case Effect::kDiscardTarget:
-      return "DISCARD_TARGET";
-  }
-  return "?";
 }
 
 }  // namespace rehome

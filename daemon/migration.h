@@ -39,15 +39,15 @@ enum class Strategy : uint8_t { kLinkMove = 1, kMapMove = 2, kLink = 3, kMap = 4
 const char* StrategyName(Strategy strategy);  // "LINK_MOVE", ...
 
 enum class FencePolicy : uint8_t {
-  kUnspecified = 0,    // take the strategy's default
-  kKernel = 1,         // MOVE strategies: vm_dead
-  kBeforeResume = 2,   // default without MOVE
+  kUnspecified = 0,   // take the strategy's default
+  kKernel = 1,        // MOVE strategies: vm_dead
+  kBeforeResume = 2,  // default without MOVE
   kAfterResume = 3,
 };
 
 struct PreflightCheck {
   enum class Result : uint8_t { kPassed = 1, kFailed = 2, kNotApplicable = 3 };
-  std::string name;    // stable, snake_case: "source_registered", "strategy_supported", ...
+  std::string name;  // stable, snake_case: "source_registered", "strategy_supported", ...
   Result result = Result::kPassed;
   std::string reason;  // UPPER_SNAKE when failed
   std::string detail;  // for people
@@ -78,9 +78,9 @@ struct FenceProof {
   bool kernel_vm_dead = false;  // the target's MOVE returned 0: the kernel marked the source dead
   bool process_exited = false;  // pidfd readable and reaped or gone
   bool stopped_before_resume = false;  // every task exiting before the target ran
-  std::string observer;         // who saw it: "rehomed", "target"
+  std::string observer;                // who saw it: "rehomed", "target"
   ProcessIdentity source;
-  uint64_t kill_sent_ns = 0;    // CLOCK_MONOTONIC
+  uint64_t kill_sent_ns = 0;  // CLOCK_MONOTONIC
   uint64_t tasks_stopped_ns = 0;
   uint64_t exited_ns = 0;
   uint32_t inodes_checked = 0;
@@ -98,30 +98,30 @@ struct Failure {
 };
 
 struct MigrationRequest {
-  std::string request_id;      // caller's, optional; same id = same migration
+  std::string request_id;  // caller's, optional; same id = same migration
   std::string vm_id;
   std::string target_profile;
   FencePolicy fence_policy = FencePolicy::kUnspecified;
   std::chrono::milliseconds handover_timeout{0};  // claim deadline of the blackout; 0 = default
   std::chrono::milliseconds deadline{0};          // of the whole migration; 0 = default
   bool validate_only = false;
-  std::string requested_by;    // peer credentials: "uid=0 pid=123"
+  std::string requested_by;  // peer credentials: "uid=0 pid=123"
   friend bool operator==(const MigrationRequest&, const MigrationRequest&) = default;
 };
 
 // The private step inside a state; the machine's real state. Append only (journal).
 enum class Step : uint8_t {
-  kQueued = 1,         // PENDING
-  kPreflight = 2,      // PREPARING
-  kLaunching = 3,      // PREPARING: starting the target, until its HELLO
-  kPreparingTarget = 4,// PREPARING: PREPARE sent; layouts compared on the answer
-  kArming = 5,         // PREPARING: ARM_TARGET, ARM_SOURCE
-  kHandingOver = 6,    // HANDING_OVER: START sent; watching the verdict
-  kFirstRun = 7,       // COMPLETING: verdict RUNNING; waiting for the target's first run
-  kFencing = 8,        // COMPLETING: source released, killed, proven gone
-  kAborting = 9,       // ROLLING_BACK: verdict to ABORTED, source resumes
+  kQueued = 1,             // PENDING
+  kPreflight = 2,          // PREPARING
+  kLaunching = 3,          // PREPARING: starting the target, until its HELLO
+  kPreparingTarget = 4,    // PREPARING: PREPARE sent; layouts compared on the answer
+  kArming = 5,             // PREPARING: ARM_TARGET, ARM_SOURCE
+  kHandingOver = 6,        // HANDING_OVER: START sent; watching the verdict
+  kFirstRun = 7,           // COMPLETING: verdict RUNNING; waiting for the target's first run
+  kFencing = 8,            // COMPLETING: source released, killed, proven gone
+  kAborting = 9,           // ROLLING_BACK: verdict to ABORTED, source resumes
   kDiscardingTarget = 10,  // ROLLING_BACK: target killed and reaped
-  kDone = 11,          // terminal
+  kDone = 11,              // terminal
 };
 inline constexpr size_t kStepCount = 11;
 const char* StepName(Step step);

@@ -16,7 +16,8 @@ namespace rehome::reason {
 inline constexpr std::string_view kCancelled = "CANCELLED";
 // The deadline of the whole migration passed before the guest was handed over.
 inline constexpr std::string_view kDeadlineExceeded = "DEADLINE_EXCEEDED";
-// The daemon is being stopped: nothing new is admitted, and what had not handed over is rolled back.
+// The daemon is being stopped: nothing new is admitted, and what had not handed over is rolled
+// back.
 inline constexpr std::string_view kShuttingDown = "SHUTTING_DOWN";
 // A link or an effect gave up waiting because the interrupt was raised. Never the reason of a
 // migration: the machine puts the cause of the interrupt in its place.
