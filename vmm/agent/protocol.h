@@ -28,6 +28,7 @@ extern "C" {
 /* Bounds. A full description is 128 slots x 72 bytes + 64 fds x 40 bytes + fixed part: 12 KiB. */
 #define REHOME_MAX_MESSAGE 16384u /* bytes, header included */
 #define REHOME_MAX_FDS 64u        /* per message; the kernel's SCM_MAX_FD is 253 */
+#define REHOME_MAX_DESCRIBED_FDS (REHOME_MAX_FDS - 1u) /* of a VM: PREPARE adds BLOCK */
 #define REHOME_MAX_VCPUS 64u
 #define REHOME_MAX_MEMORIES 16u /* fds with role MEMORY */
 #define REHOME_ID_SIZE 64u      /* bytes of a NUL-terminated identifier, NUL included */
@@ -132,6 +133,8 @@ enum rehome_event_kind {
   REHOME_EVENT_FIRST_RUN_FAILED = 4, /* target: the first KVM_RUN failed; text says how */
   REHOME_EVENT_GUEST_STOPPED = 5,    /* owner: the guest shut down; the VMM will exit */
   REHOME_EVENT_TAKE_OVER_FAILED = 6, /* target: restore or MOVE failed; text says how */
+  REHOME_EVENT_VM_DEAD = 7,          /* source: paused, and cannot be resumed although the verdict is
+                                        not RUNNING; text says why; the daemon decides */
 };
 
 struct rehome_event {
