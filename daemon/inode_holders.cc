@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -25,6 +27,18 @@ namespace rehome {
 namespace {
 
 constexpr int32_t kInitPid = 1;
+
+// Whether this process has CAP_SYS_PTRACE (include/uapi/linux/capability.h) in effect.
+bool HasPtraceCapability() {
+  constexpr int kCapSysPtrace = 19;
+  absl::StatusOr<std::string> status = ReadProcFile("/proc/self/status");
+  if (!status.ok()) return false;
+  constexpr std::string_view kField = "\nCapEff:\t";
+  const size_t at = status->find(kField);
+  if (at == std::string::npos) return false;
+  const uint64_t effective = std::strtoull(status->c_str() + at + kField.size(), nullptr, 16);
+  return (effective >> kCapSysPtrace & 1) != 0;
+}
 
 bool Contains(const std::vector<InodeId>& inodes, const InodeId& inode) {
   return std::find(inodes.begin(), inodes.end(), inode) != inodes.end();
@@ -155,6 +169,13 @@ absl::Status Unreadable(int32_t pid, const absl::Status& status) {
       absl::StrCat("process ", pid, " could not be inspected: ", std::string(status.message())));
 }
 
+// With CAP_SYS_PTRACE only a security module can forbid to look. Some shield the init process even
+// from root; init is trusted with everything on the host anyway, so it alone is left out then. That
+// any other process is shielded is not explained away.
+bool IsShieldedInit(int32_t pid, const absl::Status& status) {
+  return pid == kInitPid && absl::IsPermissionDenied(status) && HasPtraceCapability();
+}
+
 bool IsAllowed(int32_t pid, const std::vector<ProcessIdentity>& allowed) {
   return std::any_of(allowed.begin(), allowed.end(), [pid](const ProcessIdentity& process) {
     return process.pid == pid && IsSameProcess(process);
@@ -162,6 +183,11 @@ bool IsAllowed(int32_t pid, const std::vector<ProcessIdentity>& allowed) {
 }
 
 }  // namespace
+
+bool IsInitShielded() {
+  absl::StatusOr<std::optional<std::string>> how = HowHeld(kInitPid, {});
+  return !how.ok() && IsShieldedInit(kInitPid, how.status());
+}
 
 absl::StatusOr<std::vector<InodeHolder>> FindInodeHolders(
     const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) {
@@ -177,6 +203,7 @@ absl::StatusOr<std::vector<InodeHolder>> FindInodeHolders(
   for (int32_t pid : *pids) {
     if (pid == getpid() || IsAllowed(pid, allowed)) continue;
     absl::StatusOr<std::optional<std::string>> how = HowHeldAfterFork(pid, inodes);
+    if (!how.ok() && IsShieldedInit(pid, how.status())) continue;
     if (!how.ok()) return Unreadable(pid, how.status());
     if (!how->has_value()) continue;
     holders.push_back({.pid = pid, .command = CommandOf(pid), .how = **how});

@@ -4,7 +4,7 @@
 //
 //   fd 0         /dev/null
 //   fd 1, 2      state_directory/vmm-logs/MIGRATION.log, appended
-//   fd 3         its agent connection
+//   fd 3         its agent connection (SOCK_SEQPACKET, non-blocking)
 //   environment  PATH (kDefaultPath, unless the profile has one), the profile's variables,
 //                REHOME_AGENT_FD=3, REHOME_AGENT_SOCKET, REHOME_MIGRATION_ID
 //   process      a session of its own, directory /, umask 077, no signal blocked or ignored
