@@ -65,13 +65,15 @@ HandoverBlock::~HandoverBlock() {
   if (block_.shared != nullptr) rehome_block_unmap(&block_);
 }
 
-bool HandoverBlock::WaitVerdict(uint32_t seen, uint64_t deadline_ns) const {
-  return rehome_block_wait_verdict(&block_, seen, deadline_ns) == 0;
+void HandoverBlock::WaitVerdictIn(uint32_t verdicts, uint64_t deadline_ns) const {
+  (void)rehome_block_wait_verdict_in(&block_, verdicts, deadline_ns);
 }
 
 bool HandoverBlock::AbortIfOpen() {
   return rehome_block_move_verdict(&block_, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED) == 0;
 }
+
+bool HandoverBlock::MayKill(rehome_side side) { return rehome_block_condemn(&block_, side) == 0; }
 
 void HandoverBlock::SetFenceProven() { rehome_block_set_fence_proven(&block_); }
 

@@ -40,11 +40,15 @@ class HandoverBlock {
 
   // A value outside the enum (a hostile VMM wrote it) is reported as it stands.
   uint32_t verdict() const { return rehome_block_verdict(&block_); }
-  // Blocks until the verdict differs from `seen` or the deadline passes. True if it differs.
-  bool WaitVerdict(uint32_t seen, uint64_t deadline_ns) const;
+  // Blocks until the verdict is one of `verdicts` (REHOME_VERDICT_BIT of each) or the deadline
+  // (CLOCK_MONOTONIC, ns) passes. The target's other steps wake nobody.
+  void WaitVerdictIn(uint32_t verdicts, uint64_t deadline_ns) const;
   // OPEN -> ABORTED. False if the verdict was no longer OPEN.
   bool AbortIfOpen();
   void SetFenceProven();
+  // The right to kill that side while the verdict is CLAIMED or COMMITTED; false: the other side has
+  // been condemned, or has run. The verdict must be read again before the kill.
+  bool MayKill(rehome_side side);
   // As the VMMs stamped them, or all zero if they are not in ascending order or lie outside
   // [not_before, now]: a time that cannot be true is not shown.
   PhaseTimes Phases(uint64_t not_before_ns) const;

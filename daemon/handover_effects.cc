@@ -30,11 +30,12 @@ milliseconds ClaimTimeout(const EffectContext& context, const Migration& record)
 
 // FENCE_BEFORE_RESUME: the target has committed and waits. The intent to kill the source is in the
 // journal since this migration entered HANDING_OVER with that policy. A source whose target is dead
-// is spared: it will take the guest back.
+// or condemned is spared: it will take the guest back.
 void FenceBeforeResume(EffectContext& context, Migration& record) {
   Escrow& escrow = context.escrow;
   Fence& fence = *context.dependencies.fence;
-  if (HasExited(escrow.target_pidfd.borrow())) return;
+  if (HasExited(escrow.target_pidfd.borrow()) || !escrow.block->MayKill(REHOME_SIDE_SOURCE)) return;
+  if (escrow.block->verdict() == REHOME_VERDICT_ABORTED) return;
   record.fence.kill_sent_ns = rehome_monotonic_ns();
   if (!fence.Kill(escrow.source_pidfd.borrow()).ok()) return;
   // Without this proof the fence word stays unset; the target then proves the source's exit itself.
@@ -88,16 +89,15 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
   }
   const uint64_t limit = escrow.handover_start_ns + Nanoseconds(ClaimTimeout(context, record)) +
                          Nanoseconds(context.dependencies.timeouts.resolve) + kStuckMarginNs;
-  bool fence_tried = false;
+  bool to_fence = record.fence_policy == FencePolicy::kBeforeResume;
   for (uint64_t now = escrow.handover_start_ns; now < limit; now = rehome_monotonic_ns()) {
     const uint32_t verdict = block.verdict();
     if (verdict == REHOME_VERDICT_RUNNING) return Running(context, std::move(record));
     if (verdict == REHOME_VERDICT_ABORTED) {
       return {Event::kVerdictAborted, WhyAborted(context, record), std::move(record)};
     }
-    if (verdict == REHOME_VERDICT_COMMITTED && !fence_tried &&
-        record.fence_policy == FencePolicy::kBeforeResume) {
-      fence_tried = true;
+    if (verdict == REHOME_VERDICT_COMMITTED && to_fence) {
+      to_fence = false;
       FenceBeforeResume(context, record);
     }
     if (context.interrupt.raised() && block.AbortIfOpen()) {
@@ -111,7 +111,9 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
               {"SOURCE_DIED", "the source VMM exited before the handover"},
               std::move(record)};
     }
-    block.WaitVerdict(verdict, std::min(now + kVerdictSliceNs, limit));
+    const uint32_t awaited =
+        REHOME_VERDICTS_FINAL | (to_fence ? REHOME_VERDICT_BIT(REHOME_VERDICT_COMMITTED) : 0);
+    block.WaitVerdictIn(awaited, std::min(now + kVerdictSliceNs, limit));
   }
   return {Event::kStuck,
           {"HANDOVER_STUCK", "the verdict did not settle within both deadlines"},
@@ -119,6 +121,15 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
 }
 
 namespace {
+
+// A claimant that has outlived both deadlines. A kill that fails shows as a verdict that never
+// settles.
+void KillClaimant(EffectContext& context) {
+  Escrow& escrow = context.escrow;
+  if (!escrow.block->MayKill(REHOME_SIDE_TARGET)) return;
+  if (escrow.block->verdict() == REHOME_VERDICT_RUNNING) return;
+  (void)context.dependencies.fence->Kill(escrow.target_pidfd.borrow());
+}
 
 enum class AbortStep { kContinue, kSettled };
 
@@ -206,7 +217,7 @@ Outcome AbortEffect(EffectContext& context, Migration record) {
       return {Event::kSourceResumed, {}, std::move(record)};
     }
     if (escrow.block->verdict() != REHOME_VERDICT_ABORTED) {
-      escrow.block->WaitVerdict(escrow.block->verdict(), std::min(now + kVerdictSliceNs, limit));
+      escrow.block->WaitVerdictIn(REHOME_VERDICTS_FINAL, std::min(now + kVerdictSliceNs, limit));
     }
   }
   return {Event::kUnreachable,
