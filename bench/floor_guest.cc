@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/floor_guest.h"
+
+#include <errno.h>
+
+#include <algorithm>
+
+#include "bench/floor_shared.h"
+
+namespace rehome::bench {
+namespace {
+
+// A vCPU of an overcommitted host gets its turn within some 10 ms.
+constexpr int kAnswerTimeoutMs = 10'000;
+
+template <typename Predicate>
+void AwaitAnswer(const char* what, Predicate answered) {
+  for (int waited = 0; !answered(); ++waited) {
+    if (waited == kAnswerTimeoutMs) {
+      errno = ETIMEDOUT;
+      FloorDie(what);
+    }
+    FloorSleepMs(1);
+  }
+}
+
+const volatile rehome_guest_boot_info& BootInfo(const unsigned char* low) {
+  return *reinterpret_cast<const rehome_guest_boot_info*>(low + REHOME_GUEST_BOOT_INFO);
+}
+
+}  // namespace
+
+volatile rehome_guest_mailbox& FloorMailboxes::mailbox(int vcpu) const {
+  const uint64_t offset = REHOME_GUEST_MAILBOXES + REHOME_GUEST_MAILBOX_STRIDE * vcpu;
+  return *reinterpret_cast<rehome_guest_mailbox*>(low_ + offset);
+}
+
+void FloorMailboxes::AwaitStart() const {
+  for (int i = 0; i < vcpus_; ++i) {
+    AwaitAnswer("a vCPU does not start", [&] { return mailbox(i).magic == REHOME_GUEST_MAGIC; });
+  }
+}
+
+void FloorMailboxes::ResetGaps() const {
+  for (int i = 0; i < vcpus_; ++i) mailbox(i).gap_reset_request = mailbox(i).gap_reset_done + 1;
+  for (int i = 0; i < vcpus_; ++i) {
+    AwaitAnswer("a vCPU does not answer",
+                [&] { return mailbox(i).gap_reset_done == mailbox(i).gap_reset_request; });
+  }
+}
+
+double FloorMailboxes::LongestGapUs() const {
+  uint64_t longest = 0;
+  for (int i = 0; i < vcpus_; ++i) {
+    const uint64_t gap = mailbox(i).gap_max;
+    longest = std::max(longest, gap);
+  }
+  return static_cast<double>(longest) * 1000 / static_cast<double>(BootInfo(low_).tsc_khz);
+}
+
+uint64_t FloorMailboxes::Errors() const {
+  uint64_t errors = 0;
+  for (int i = 0; i < vcpus_; ++i) {
+    for (int kind = 0; kind < REHOME_GUEST_ERROR_KINDS; ++kind) errors += mailbox(i).errors[kind];
+  }
+  return errors;
+}
+
+}  // namespace rehome::bench
