@@ -305,7 +305,7 @@ absl::StatusOr<Migration> Registry::Cancel(const std::string& id) {
     RaiseInterrupt(active, StopCause::kCancelled);
     if (!TakeFromQueue(active)) return active->record;
   }
-  Run(active);
+  RunHere(active);
   return Get(id);
 }
 
