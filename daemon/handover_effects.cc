@@ -158,10 +158,8 @@ AbortStep StepAbort(EffectContext& context, Migration& record, bool kill_claiman
         return AbortStep::kSettled;
       }
       // With the target dead the source probes and aborts; with a live one past its deadline we
-      // make it dead. Failure to kill shows as a verdict that never settles.
-      if (!target_dead && kill_claimant) {
-        (void)context.dependencies.fence->Kill(escrow.target_pidfd.borrow());
-      }
+      // make it dead.
+      if (!target_dead && kill_claimant) KillClaimant(context);
       return AbortStep::kContinue;
   }
   // A value outside the enum: a VMM scribbled over the word. Nobody can claim it any more by

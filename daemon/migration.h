@@ -97,6 +97,11 @@ struct Failure {
   friend bool operator==(const Failure&, const Failure&) = default;
 };
 
+// What a request may ask for at most; the defaults are configuration (daemon/config.h). A migration
+// that lingers for an hour is broken; a guest that stands still for ten seconds has lost its peers.
+inline constexpr std::chrono::milliseconds kMaxDeadline{3'600'000};
+inline constexpr std::chrono::milliseconds kMaxHandoverTimeout{10'000};
+
 struct MigrationRequest {
   std::string request_id;  // caller's, optional; same id = same migration
   std::string vm_id;

@@ -91,6 +91,73 @@ inline constexpr std::string_view kBadVmId = "BAD_VM_ID";
 // /proc/sys/kernel/random/boot_id cannot be read: /proc is not mounted.
 inline constexpr std::string_view kBootIdUnreadable = "BOOT_ID_UNREADABLE";
 
+// --- config ---
+
+// The configuration file has errors; the message has one line for each, with its place.
+inline constexpr std::string_view kConfigInvalid = "CONFIG_INVALID";
+inline constexpr std::string_view kConfigNotFound = "CONFIG_NOT_FOUND";
+inline constexpr std::string_view kConfigUnreadable = "CONFIG_UNREADABLE";
+
+// --- process_identity, proc_files, fence ---
+
+// The process has exited and has been reaped; its number may be somebody else's now.
+inline constexpr std::string_view kProcessGone = "PROCESS_GONE";
+// A file of /proc cannot be read or is in a format that this version does not know.
+inline constexpr std::string_view kProcUnreadable = "PROC_UNREADABLE";
+// Not an open descriptor, or not of the kind that the call needs: a bug of ours.
+inline constexpr std::string_view kBadFd = "BAD_FD";
+// A process could not be killed: no permission.
+inline constexpr std::string_view kKillFailed = "KILL_FAILED";
+// A process was not proven stopped, or did not exit, in time.
+inline constexpr std::string_view kFenceTimeout = "FENCE_TIMEOUT";
+// A process could not be inspected (no CAP_SYS_PTRACE, or /proc hides it): whether it holds the
+// guest's memory is unknown.
+inline constexpr std::string_view kHoldersUnreadable = "HOLDERS_UNREADABLE";
+// The target does not map the guest's memory where and as it says.
+inline constexpr std::string_view kMappingMismatch = "MAPPING_MISMATCH";
+
+// --- launcher ---
+
+inline constexpr std::string_view kProfileNotFound = "PROFILE_NOT_FOUND";
+// The profile has enabled = false.
+inline constexpr std::string_view kProfileDisabled = "PROFILE_DISABLED";
+// The VMM could not be started; the message has the step and errno in words.
+inline constexpr std::string_view kLaunchFailed = "LAUNCH_FAILED";
+
+// --- vmm_link, agent_server: what an agent did ---
+
+// The VMM closed its connection or exited.
+inline constexpr std::string_view kAgentGone = "AGENT_GONE";
+// The VMM did not answer in time.
+inline constexpr std::string_view kAgentTimeout = "AGENT_TIMEOUT";
+// The VMM does not read its connection, or owes too many answers.
+inline constexpr std::string_view kAgentStalled = "AGENT_STALLED";
+// The VMM broke the agent protocol; its connection was closed.
+inline constexpr std::string_view kAgentProtocolViolation = "AGENT_PROTOCOL_VIOLATION";
+// The VMM's agent and this daemon have no version of the agent protocol in common.
+inline constexpr std::string_view kAgentVersionUnsupported = "AGENT_VERSION_UNSUPPORTED";
+// The VMM refused a request; the message has its words.
+inline constexpr std::string_view kAgentRefusedMalformed = "AGENT_REFUSED_MALFORMED";
+inline constexpr std::string_view kAgentRefusedUnsupported = "AGENT_REFUSED_UNSUPPORTED";
+inline constexpr std::string_view kAgentRefusedBusy = "AGENT_REFUSED_BUSY";
+inline constexpr std::string_view kAgentRefusedStateFormat = "AGENT_REFUSED_STATE_FORMAT";
+inline constexpr std::string_view kAgentRefusedResources = "AGENT_REFUSED_RESOURCES";
+inline constexpr std::string_view kAgentRefusedKernel = "AGENT_REFUSED_KERNEL";
+inline constexpr std::string_view kAgentRefusedWrongMigration = "AGENT_REFUSED_WRONG_MIGRATION";
+inline constexpr std::string_view kAgentRefusedIdTaken = "AGENT_REFUSED_ID_TAKEN";
+inline constexpr std::string_view kAgentRefusedDenied = "AGENT_REFUSED_DENIED";
+inline constexpr std::string_view kAgentRefusedInternal = "AGENT_REFUSED_INTERNAL";
+// A migration id that does not fit into the protocol: a bug of ours.
+inline constexpr std::string_view kBadMigrationId = "BAD_MIGRATION_ID";
+// A VM description with more file descriptors than one message carries: a bug of ours.
+inline constexpr std::string_view kTooManyFds = "TOO_MANY_FDS";
+// kMaxAgentConnections are open.
+inline constexpr std::string_view kTooManyConnections = "TOO_MANY_CONNECTIONS";
+// Another process listens on the socket.
+inline constexpr std::string_view kSocketInUse = "SOCKET_IN_USE";
+// The socket cannot be made; the message has errno in words.
+inline constexpr std::string_view kSocketFailed = "SOCKET_FAILED";
+
 }  // namespace rehome::reason
 
 #endif  // REHOME_DAEMON_REASONS_H_

@@ -16,12 +16,7 @@
 namespace rehome {
 namespace {
 
-constexpr size_t kBarColumns = 24;
-
-std::string Capitalized(std::string text) {
-  if (!text.empty() && text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 32);
-  return text;
-}
+constexpr size_t kBarColumns = 40;
 
 std::string Lowercase(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
@@ -97,7 +92,7 @@ void PrintHolders(const v1::FenceProof& proof, std::ostream& out) {
 }
 
 void PrintFailure(const v1::Migration& migration, const Console& console, std::ostream& out) {
-  out << "  " << Capitalized(GuestSentence(migration)) << ".\n";
+  out << "  The guest " << GuestStatus(migration) << ".\n";
   for (const v1::PreflightCheck& check : migration.preflight_checks()) {
     if (check.result() != v1::PreflightCheck::FAILED) continue;
     out << "  " << console.Red(console.failed_mark()) << " " << Printable(check.name()) << ": "
@@ -137,8 +132,7 @@ void PrintFacts(const v1::Migration& migration, std::ostream& out) {
   table.Add({"profile", Printable(migration.target_profile())});
   table.Add({"state", v1::Migration::State_Name(migration.state()) +
                           (migration.cancel_requested() ? ", cancel requested" : "")});
-  table.Add({"owner", v1::Migration::GuestOwner_Name(migration.guest_owner()) + ": " +
-                          GuestSentence(migration)});
+  table.Add({"guest", GuestStatus(migration)});
   table.Add({"requested",
              FormatTime(migration.create_time()) + " by " + Printable(migration.requested_by())});
   if (migration.has_end_time()) table.Add({"ended", FormatTime(migration.end_time())});

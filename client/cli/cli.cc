@@ -20,6 +20,8 @@ int RunCli(int argc, const char* const* argv, const Console& console) {
       ->type_name("PATH");
   app.add_flag("--json", context.json, "Print one JSON object instead of text");
   app.set_version_flag("--version", std::string("rehome ") + kVersion);
+  app.get_formatter()->label("Excludes", "not with");
+  app.get_formatter()->label("REQUIRED", "(required)");
   app.require_subcommand(1);
   // Global options are understood behind the command, too, where people write them.
   app.fallthrough();
@@ -34,6 +36,10 @@ int RunCli(int argc, const char* const* argv, const Console& console) {
   AddMigrationCommands(&app, &context);
   AddHostCommand(&app, &context);
 
+  if (argc <= 1) {
+    console.err << app.help();
+    return static_cast<int>(ExitCode::kUsage);
+  }
   // CLI11 reports by exception, --help and --version included.
   try {
     app.parse(argc, argv);

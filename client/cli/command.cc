@@ -55,6 +55,10 @@ std::string FullMigrationName(const std::string& id_or_name) {
   return WithCollection("migrations/", id_or_name);
 }
 
+std::string HelpFooter(const std::string& text) {
+  return "Every command also takes --json and --socket PATH; see rehome --help.\n\n" + text;
+}
+
 std::string CheckDuration(const std::string& text) {
   if (ParseDuration(text).has_value()) return "";
   return "'" + text + "' is not a duration; write 250ms, 5s, 2m or 1h";

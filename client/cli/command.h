@@ -34,6 +34,9 @@ struct CommandContext {
 std::string FullVmName(const std::string& id_or_name);
 std::string FullMigrationName(const std::string& id_or_name);
 
+// What stands below the options of a command's help: `text` and the options that every command has.
+std::string HelpFooter(const std::string& text);
+
 // A CLI11 validator for durations ("500ms", "5s", "2m", "1h").
 std::string CheckDuration(const std::string& text);
 

@@ -75,8 +75,8 @@ void AddHostCommand(CLI::App* app, CommandContext* context) {
       app->add_subcommand("host", "Show what this host can do, and why not what it cannot");
   host->callback([context] { ShowHost(context); });
   host->footer(
-      "Example:\n"
-      "  rehome host --json | jq '.capabilities[] | select(.available | not)'");
+      HelpFooter("Example:\n"
+                 "  rehome host --json | jq '.capabilities[] | select(.available | not)'"));
 }
 
 }  // namespace rehome

@@ -110,16 +110,17 @@ class LiveProgress final : public Progress {
                       step.detail);
     }
     lines.emplace_back();
-    lines.push_back("  " + Footer());
+    // The outcome that follows says it better.
+    if (!finished_ || !IsFinished(migration_)) lines.push_back("  " + Footer());
     return lines;
   }
 
   std::string Footer() const {
     if (!note_.empty()) return console_.Yellow(note_);
-    std::string text = GuestSentence(migration_);
-    if (migration_.state() == v1::Migration::ROLLING_BACK) text = "rolling back; " + text;
-    if (migration_.state() == v1::Migration::PENDING) text = "waiting for its turn; " + text;
-    if (!finished_ && !IsFinished(migration_)) text += console_.Dim("   (Ctrl-C detaches)");
+    std::string text = "The guest " + GuestStatus(migration_);
+    if (migration_.state() == v1::Migration::ROLLING_BACK) text = "Rolling back. " + text;
+    if (migration_.state() == v1::Migration::PENDING) text = "Waiting for its turn. " + text;
+    if (!finished_) text += console_.Dim("   (Ctrl-C detaches)");
     return text;
   }
 
@@ -131,7 +132,6 @@ class LiveProgress final : public Progress {
     if (drawn_lines_ > 0) picture << "\x1b[" << drawn_lines_ << "A\r";
     const std::vector<std::string> lines = Lines();
     for (const std::string& line : lines) picture << kClearLine << line << "\n";
-    if (finished_) picture << "\n";
     picture << kClearBelow << kWrapOn;
     drawn_lines_ = lines.size();
     // One write, so that a program that ends meanwhile leaves a whole picture.

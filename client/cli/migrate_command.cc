@@ -120,13 +120,13 @@ void AddMigrateCommand(CLI::App* app, CommandContext* context) {
       ->excludes(dry_run)
       ->type_name("DURATION");
   migrate->callback([context, options] { Migrate(context, *options); });
-  migrate->footer(
+  migrate->footer(HelpFooter(
       "Ctrl-C stops waiting; the migration goes on.\n\n"
       "Examples:\n"
       "  rehome migrate web-1 --to vmm-2 --dry-run\n"
       "  rehome migrate web-1 --to vmm-2\n"
       "  id=$(rehome migrate web-1 --to vmm-2 --detach) && rehome migration watch \"$id\"\n\n" +
-      ExitCodeHelp());
+      ExitCodeHelp()));
 }
 
 }  // namespace rehome

@@ -112,8 +112,8 @@ void CancelMigration(CommandContext* context, const std::string& id) {
   if (!migration.ok()) return context->Fail(migration.status());
   if (context->json) return PrintJson(*migration, context->console);
   context->console.out << IdOf(migration->name()) << " was asked to stop; it is "
-                       << v1::Migration::State_Name(migration->state()) << " and "
-                       << GuestSentence(*migration) << "\n";
+                       << v1::Migration::State_Name(migration->state()) << " and the guest "
+                       << GuestStatus(*migration) << "\n";
 }
 
 void AddList(CLI::App* migration, CommandContext* context) {
@@ -130,9 +130,9 @@ void AddList(CLI::App* migration, CommandContext* context) {
       ->capture_default_str();
   list->callback([context, options] { ListMigrations(context, *options); });
   list->footer(
-      "Examples:\n"
-      "  rehome migration list --vm web-1 --state failed\n"
-      "  rehome migration list --filter 'vm = \"web-1\" AND state = SUCCEEDED' --json");
+      HelpFooter("Examples:\n"
+                 "  rehome migration list --vm web-1 --state failed\n"
+                 "  rehome migration list --filter 'vm = \"web-1\" AND state = SUCCEEDED' --json"));
 }
 
 }  // namespace
@@ -147,7 +147,7 @@ void AddMigrationCommands(CLI::App* app, CommandContext* context) {
   CLI::App* const get = migration->add_subcommand("get", "Show everything about one migration");
   get->add_option("MIGRATION", *id, "Its id")->required();
   get->callback([context, id] { GetMigration(context, *id); });
-  get->footer("Example:\n  rehome migration get m-0123456789abcdef");
+  get->footer(HelpFooter("Example:\n  rehome migration get m-0123456789abcdef"));
 
   const auto timeout = std::make_shared<std::string>();
   CLI::App* const watch = migration->add_subcommand("watch", "Follow a migration to its end");
@@ -157,17 +157,17 @@ void AddMigrationCommands(CLI::App* app, CommandContext* context) {
       ->type_name("DURATION");
   watch->callback([context, id, timeout] { WatchMigration(context, *id, *timeout); });
   watch->footer(
-      "Ctrl-C stops waiting; the migration goes on.\n\nExample:\n"
-      "  rehome migration watch m-0123456789abcdef --timeout 30s\n\n" +
-      ExitCodeHelp());
+      HelpFooter("Ctrl-C stops waiting; the migration goes on.\n\nExample:\n"
+                 "  rehome migration watch m-0123456789abcdef --timeout 30s\n\n" +
+                 ExitCodeHelp()));
 
   CLI::App* const cancel =
       migration->add_subcommand("cancel", "Ask a migration to stop; the guest stays on the source");
   cancel->add_option("MIGRATION", *id, "Its id")->required();
   cancel->callback([context, id] { CancelMigration(context, *id); });
   cancel->footer(
-      "Refused with PAST_COMMIT once the target owns the guest.\n\nExample:\n"
-      "  rehome migration cancel m-0123456789abcdef");
+      HelpFooter("Refused with PAST_COMMIT once the target owns the guest.\n\nExample:\n"
+                 "  rehome migration cancel m-0123456789abcdef"));
 }
 
 }  // namespace rehome

@@ -25,7 +25,7 @@ class PlainProgress final : public Progress {
     while (printed_ < steps.size() && IsDecided(steps[printed_])) Print(steps[printed_++]);
     if (migration.state() == v1::Migration::ROLLING_BACK && !rolling_back_) {
       rolling_back_ = true;
-      console_.err << "rolling back; " << GuestSentence(migration) << std::endl;
+      console_.err << "rolling back; the guest " << GuestStatus(migration) << std::endl;
     }
   }
 

@@ -64,11 +64,11 @@ std::string FenceText(const v1::Migration& migration, const Console& console) {
   text += " gone";
   const int64_t took = proof.exited_monotonic_ns() - proof.kill_sent_monotonic_ns();
   if (proof.kill_sent_monotonic_ns() != 0 && took > 0) {
-    text += " " + FormatNanos(took, console.micro()) + " after the kill";
+    text += " after " + FormatNanos(took, console.micro());
   }
   text += ", " + Count(proof.inodes_checked(), "memory file") + " checked, ";
-  if (proof.foreign_holders().empty()) return text + "nobody else holds any";
-  return text + Count(proof.foreign_holders_size(), "process") + " still hold one";
+  if (proof.foreign_holders().empty()) return text + "no other holder";
+  return text + Count(proof.foreign_holders_size(), "process") + " still holding";
 }
 
 std::string HandOverText(const v1::Migration& migration, const Console& console) {
@@ -101,22 +101,21 @@ std::string FencePolicyText(v1::Migration::FencePolicy policy) {
   }
 }
 
-std::string GuestSentence(const v1::Migration& migration) {
+std::string GuestStatus(const v1::Migration& migration) {
   switch (migration.guest_owner()) {
     case v1::Migration::SOURCE:
-      return migration.has_source()
-                 ? "the guest runs on the source: " + ProcessText(migration.source())
-                 : "the guest runs on the source";
+      return migration.has_source() ? "runs on the source: " + ProcessText(migration.source())
+                                    : "runs on the source";
     case v1::Migration::TARGET:
-      return "the guest runs on the target: " + ProcessText(migration.target());
+      return "runs on the target: " + ProcessText(migration.target());
     case v1::Migration::UNDECIDED:
-      return IsFinished(migration) ? "nobody knows who runs the guest"
-                                   : "the guest is being handed over";
+      return IsFinished(migration) ? "is with source or target; nobody knows with which"
+                                   : "is being handed over";
     case v1::Migration::NOBODY:
-      return "the guest is lost: it runs nowhere";
+      return "is lost: it runs nowhere";
     default:
       // Of protobuf's open enum: unspecified, or newer than this program.
-      return "this program does not know who runs the guest";
+      return "has an owner that this program does not know";
   }
 }
 

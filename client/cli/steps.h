@@ -25,9 +25,9 @@ struct StepView {
 // units.
 std::vector<StepView> StepsOf(const v1::Migration& migration, const Console& console);
 
-// Who runs the guest now, as a sentence without a full stop: "the guest runs on the source:
-// rehome-vmm 1.0, pid 123".
-std::string GuestSentence(const v1::Migration& migration);
+// Who runs the guest now, as what follows "the guest": "runs on the source: rehome-vmm 1.0, pid
+// 123".
+std::string GuestStatus(const v1::Migration& migration);
 
 // "rehome-vmm 1.0, pid 123".
 std::string ProcessText(const v1::VmmProcess& process);

@@ -79,13 +79,13 @@ void AddVmCommands(CLI::App* app, CommandContext* context) {
 
   CLI::App* const list = vm->add_subcommand("list", "List the virtual machines");
   list->callback([context] { ListVms(context); });
-  list->footer("Example:\n  rehome vm list --json | jq -r '.virtualMachines[].name'");
+  list->footer(HelpFooter("Example:\n  rehome vm list --json | jq -r '.virtualMachines[].name'"));
 
   CLI::App* const get = vm->add_subcommand("get", "Show one virtual machine");
   const auto id = std::make_shared<std::string>();
   get->add_option("VM", *id, "Its id")->required();
   get->callback([context, id] { GetVm(context, *id); });
-  get->footer("Example:\n  rehome vm get web-1");
+  get->footer(HelpFooter("Example:\n  rehome vm get web-1"));
 }
 
 }  // namespace rehome

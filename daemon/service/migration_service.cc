@@ -11,7 +11,6 @@
 #include "daemon/service/migration_filter.h"
 #include "daemon/service/page_token.h"
 #include "daemon/service/resource_names.h"
-#include "daemon/service/service_reasons.h"
 #include "daemon/service/status_details.h"
 #include "daemon/service/translate.h"
 #include "kvmglue/status_reason.h"
@@ -95,18 +94,18 @@ grpc::Status MigrationService::ExplainCreateError(const absl::Status& error,
   if (reason == reason::kVmNotFound) {
     context.resource_type = kVmResourceType;
     context.resource_name = VmName(request.vm_id);
-  } else if (reason == service_reason::kProfileNotFound) {
+  } else if (reason == reason::kProfileNotFound) {
     context.metadata["profile"] = request.target_profile;
     context.resource_type = kVmmProfileType;
     context.resource_name = request.target_profile;
   } else if (reason == reason::kMigrationInProgress) {
     // The newest of the VM: the one in the way, or, if that has ended meanwhile, its record.
     bool more = false;
-    const std::vector<Migration> others =
+    const absl::StatusOr<std::vector<Migration>> others =
         registry_->List(MigrationFilter{.vm_id = request.vm_id}, 1, "", &more);
-    if (!others.empty()) {
+    if (others.ok() && !others->empty()) {
       const std::map<std::string, std::string> vm = std::exchange(context.metadata, {});
-      context = AboutMigration(others.front().id);
+      context = AboutMigration(others->front().id);
       context.metadata.insert(vm.begin(), vm.end());
     }
   }
@@ -137,9 +136,12 @@ grpc::Status MigrationService::ListMigrations(grpc::ServerContext* /*context*/,
   if (!after.ok()) return ToGrpcStatus(after.status());
 
   bool more = false;
+  const absl::StatusOr<std::vector<Migration>> migrations =
+      registry_->List(*filter, *size, *after, &more);
+  if (!migrations.ok()) return ToGrpcStatus(migrations.status());
   std::string last_id;
   size_t bytes = 0;
-  for (const Migration& migration : registry_->List(*filter, *size, *after, &more)) {
+  for (const Migration& migration : *migrations) {
     v1::Migration proto = ToProto(migration);
     bytes += proto.ByteSizeLong();
     if (bytes > kMaxPageBytes && !last_id.empty()) {

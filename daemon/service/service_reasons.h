@@ -19,8 +19,6 @@ inline constexpr std::string_view kBadFilter = "BAD_FILTER";
 inline constexpr std::string_view kBadPageSize = "BAD_PAGE_SIZE";
 // Not a token of this method, or one of a list with another filter.
 inline constexpr std::string_view kBadPageToken = "BAD_PAGE_TOKEN";
-// The launcher's word (daemon/launcher.h), compared here to say which resource is missing.
-inline constexpr std::string_view kProfileNotFound = "PROFILE_NOT_FOUND";
 // kMaxWatchStreams streams are open.
 inline constexpr std::string_view kTooManyWatches = "TOO_MANY_WATCHES";
 
@@ -31,8 +29,6 @@ inline constexpr std::string_view kPeerUnknown = "PEER_UNKNOWN";
 
 // --- api_server: why the daemon does not start ---
 
-// A living process listens on the socket, or holds its lock.
-inline constexpr std::string_view kSocketInUse = "SOCKET_IN_USE";
 // Something that is not a socket is in the socket's place; it was left untouched.
 inline constexpr std::string_view kSocketPathOccupied = "SOCKET_PATH_OCCUPIED";
 // The socket could not be made: directory, permissions, length of the path.

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "daemon/reasons.h"
 #include "daemon/service/service_reasons.h"
 #include "kvmglue/status_reason.h"
 
@@ -23,7 +24,7 @@ absl::Status Unusable(const std::string& path, const std::string& what, int erro
 }
 
 absl::Status InUse(const std::string& path) {
-  return MakeStatus(absl::StatusCode::kFailedPrecondition, service_reason::kSocketInUse,
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kSocketInUse,
                     path + " is in use by another daemon");
 }
 

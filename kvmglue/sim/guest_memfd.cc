@@ -7,7 +7,7 @@
 #include <mutex>
 #include <utility>
 
-#include "kvmglue/sim/new_uapi.h"
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/outcome.h"
 
 namespace rehome::sim {
@@ -82,7 +82,7 @@ SysResult CreateGuestMemfd(LocalVm& vm, void* argument) {
 }
 
 SysResult LinkGuestMemfd(LocalVm& vm, bool gate, void* argument) {
-  struct rehome::LinkGuestMemfd request;
+  LinkGuestMemfdArgs request;
   if (!CopyIn(argument, request)) return Failure(EFAULT);
   if (request.flags != 0) return Failure(EINVAL);
   // fdget() takes an unsigned int: the upper half of `fd` is not looked at.

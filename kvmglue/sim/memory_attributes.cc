@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <mutex>
 
-#include "kvmglue/sim/new_uapi.h"
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/outcome.h"
 
 namespace rehome::sim {

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/guest_memfd.h"
 #include "kvmglue/sim/memory_attributes.h"
 #include "kvmglue/sim/memslots.h"
-#include "kvmglue/sim/new_uapi.h"
 #include "kvmglue/sim/outcome.h"
 
 namespace rehome::sim {

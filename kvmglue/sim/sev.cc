@@ -3,8 +3,8 @@
 
 #include <mutex>
 
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/file_tag.h"
-#include "kvmglue/sim/new_uapi.h"
 #include "kvmglue/sim/outcome.h"
 
 namespace rehome::sim {

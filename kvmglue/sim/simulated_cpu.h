@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kvmglue/sim/new_uapi.h"
+#include "kvmglue/kvm_abi.h"
 
 namespace rehome {
 

@@ -8,13 +8,13 @@
 #include <optional>
 #include <utility>
 
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/file_tag.h"
 #include "kvmglue/sim/guest_memfd.h"
 #include "kvmglue/sim/local_vm.h"
 #include "kvmglue/sim/memory_attributes.h"
 #include "kvmglue/sim/memslots.h"
 #include "kvmglue/sim/move.h"
-#include "kvmglue/sim/new_uapi.h"
 #include "kvmglue/sim/outcome.h"
 #include "kvmglue/sim/probe.h"
 #include "kvmglue/sim/sev.h"

@@ -122,7 +122,7 @@ UniqueFd TestKernel::CreateGuestMemfd(BorrowedFd vm, uint64_t size, uint64_t fla
 }
 
 int TestKernel::TryLink(BorrowedFd vm, BorrowedFd source, uint64_t flags) {
-  struct rehome::LinkGuestMemfd request = {
+  LinkGuestMemfdArgs request = {
       .fd = static_cast<uint64_t>(source.raw()), .flags = flags, .reserved = {}};
   return Code(Call(vm, LinkGuestMemfdRequest(0xd6), &request));
 }

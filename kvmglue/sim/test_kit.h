@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "kvmglue/fd.h"
-#include "kvmglue/sim/new_uapi.h"
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/options.h"
 #include "kvmglue/sim/simulated_cpu.h"
 #include "kvmglue/sim/simulated_kernel.h"

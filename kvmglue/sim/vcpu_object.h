@@ -9,8 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/double_buffered.h"
-#include "kvmglue/sim/new_uapi.h"
 #include "kvmglue/sim/robust_mutex.h"
 
 namespace rehome::sim {

@@ -6,7 +6,7 @@
 
 #include <memory>
 
-#include "kvmglue/sim/new_uapi.h"
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/outcome.h"
 #include "kvmglue/sim/sev.h"
 

@@ -14,10 +14,10 @@
 #include <mutex>
 
 #include "kvmglue/fd.h"
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/address_space.h"
 #include "kvmglue/sim/double_buffered.h"
 #include "kvmglue/sim/memory_tables.h"
-#include "kvmglue/sim/new_uapi.h"
 #include "kvmglue/sim/robust_mutex.h"
 #include "kvmglue/sim/vcpu_object.h"
 #include "kvmglue/sys_result.h"

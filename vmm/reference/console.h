@@ -24,6 +24,10 @@
 
 namespace rehome {
 
+// Names of the two descriptors in a migration.
+inline constexpr char kConsoleListenFd[] = "console.listen";
+inline constexpr char kConsoleClientFd[] = "console.client";
+
 // Bytes kept for a client that does not read: some hundred lines, and little enough to be copied in
 // a blackout.
 inline constexpr size_t kMaxPending = 64 << 10;
