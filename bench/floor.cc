@@ -9,9 +9,9 @@
 // What it leaves out is what Rehome is for: nobody compares layouts, decides who owns the guest,
 // survives a death on either side or proves that the old process is gone.
 //
-// One line of JSON per hop on standard output. `blackout_us` ends where the product's does: all state
-// is restored and the first vCPU is about to enter the guest. `last_vcpu_us` ends with the last one,
-// which with more busy vCPUs than cores is the scheduler's to say.
+// One line of JSON per hop on standard output. `blackout_us` ends where the product's does: all
+// state is restored and the first vCPU is about to enter the guest. `last_vcpu_us` ends with the
+// last one, which with more busy vCPUs than cores is the scheduler's to say.
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -231,8 +231,8 @@ class Chain {
         "\"stop_vcpus_us\":%.1f,\"save_state_us\":%.1f,\"restore_state_us\":%.1f,"
         "\"resume_us\":%.1f}\n",
         hop, us(s.requested_ns, *first), us(s.requested_ns, *last), mailboxes_.LongestGapUs(),
-        us(s.requested_ns, s.stopped_ns), us(s.stopped_ns, s.saved_ns), us(s.saved_ns, s.restored_ns),
-        us(s.restored_ns, *first));
+        us(s.requested_ns, s.stopped_ns), us(s.stopped_ns, s.saved_ns),
+        us(s.saved_ns, s.restored_ns), us(s.restored_ns, *first));
     fflush(stdout);
   }
 

@@ -45,8 +45,7 @@ FloorGuest::FloorGuest(int vcpus, uint64_t memory_mib, uint64_t working_set_page
 FloorGuest::~FloorGuest() = default;
 
 std::unique_ptr<FloorVm> FloorGuest::Start() {
-  absl::StatusOr<std::unique_ptr<Machine>> machine =
-      Machine::Start({.kernel = *kernel_}, options_);
+  absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Start({.kernel = *kernel_}, options_);
   if (!machine.ok()) FloorDie(machine.status().ToString().c_str());
   machine_ = *std::move(machine);
   const auto duplicate = [](BorrowedFd fd) {

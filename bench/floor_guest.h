@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The floor's guest is the reference VMM's (vmm/reference/guest), so that both sides of the comparison
-// move the same thing; here is what the floor needs to start it and to ask it for its gaps.
+// The floor's guest is the reference VMM's (vmm/reference/guest), so that both sides of the
+// comparison move the same thing; here is what the floor needs to start it and to ask it for its
+// gaps.
 #ifndef REHOME_BENCH_FLOOR_GUEST_H_
 #define REHOME_BENCH_FLOOR_GUEST_H_
 
@@ -38,9 +39,9 @@ class FloorGuest {
 class FloorMailboxes {
  public:
   FloorMailboxes() = default;
-  // `low` is guest memory from gpa 0, at least REHOME_GUEST_RESERVED bytes, mapped as long as this is used.
-  FloorMailboxes(void* low, int vcpus)
-      : low_(static_cast<unsigned char*>(low)), vcpus_(vcpus) {}
+  // `low` is guest memory from gpa 0, at least REHOME_GUEST_RESERVED bytes, mapped as long as this
+  // is used.
+  FloorMailboxes(void* low, int vcpus) : low_(static_cast<unsigned char*>(low)), vcpus_(vcpus) {}
 
   // Each returns once every vCPU has answered.
   void AwaitStart() const;

@@ -90,8 +90,8 @@ void FloorVm::AddVcpu(UniqueFd vcpu) {
 
 // The reference VMM's, because a hand-over needs the same CPUID on both sides.
 void FloorVm::SetCpuid(int index, int count) {
-  const auto cpuid = DefaultCpuid(*OpenRealKvm(), static_cast<uint32_t>(index),
-                                  static_cast<uint32_t>(count));
+  const auto cpuid =
+      DefaultCpuid(*OpenRealKvm(), static_cast<uint32_t>(index), static_cast<uint32_t>(count));
   if (!cpuid.ok()) FloorDie("CPUID");
   FLOOR_CALL(vcpus_[index], KVM_SET_CPUID2, cpuid->data());
 }

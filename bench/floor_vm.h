@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Raw KVM for the floor: what a programmer writes who wants nothing but to move a guest to another
-// process fast. No seam, no typed layer, no translated errors: whatever fails ends the process. This
-// is the one place outside kvmglue/ with ioctl(), because the floor must owe nothing to the code that
-// is held against it.
+// process fast. No seam, no typed layer, no translated errors: whatever fails ends the process.
+// This is the one place outside kvmglue/ with ioctl(), because the floor must owe nothing to the
+// code that is held against it.
 //
 // The state set is the product's (kvmglue/vcpu_state.h, vm_state.h), or the comparison would not be
 // one.
@@ -61,8 +61,8 @@ class FloorVm {
   // Guest memory at gpa 0, with the hole below 4 GiB, as ordinary slots over the mapping at `hva`.
   void SetSlots(void* hva, uint64_t size);
 
-  // KVM_RUN, until it is interrupted. Any exit to user space ends the process: the guest of the floor
-  // has no reason for one.
+  // KVM_RUN, until it is interrupted. Any exit to user space ends the process: the guest of the
+  // floor has no reason for one.
   void Run(int vcpu);
   // Makes the next or current Run() return; the thread in it must also be signalled.
   void RequestExit(int vcpu) { run_[vcpu]->immediate_exit = 1; }

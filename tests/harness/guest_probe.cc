@@ -40,8 +40,7 @@ std::vector<GuestMemoryFile> Candidates(const std::vector<Mapping>& mappings) {
     const bool memory_file = mapping.path.find("[kvm-gmem]") != std::string::npos ||
                              mapping.path.find("memfd:") != std::string::npos;
     if (memory_file && mapping.shared && mapping.writable && mapping.offset == 0) {
-      found.push_back(
-          {.inode = mapping.inode, .size_bytes = mapping.size(), .hva = mapping.start});
+      found.push_back({.inode = mapping.inode, .size_bytes = mapping.size(), .hva = mapping.start});
     }
   }
   return found;
@@ -137,9 +136,8 @@ absl::Status GuestProbe::ResetGaps(std::chrono::milliseconds timeout) {
     const absl::StatusOr<rehome_guest_mailbox> mailbox = ReadMailbox(*this, i);
     if (!mailbox.ok()) return mailbox.status();
     requests.push_back(mailbox->gap_reset_done + 1);
-    absl::Status status =
-        Write(MailboxOffset(i, offsetof(rehome_guest_mailbox, gap_reset_request)),
-              std::as_bytes(std::span(&requests.back(), 1)));
+    absl::Status status = Write(MailboxOffset(i, offsetof(rehome_guest_mailbox, gap_reset_request)),
+                                std::as_bytes(std::span(&requests.back(), 1)));
     if (!status.ok()) return status;
   }
   int64_t waited_ms = 0;

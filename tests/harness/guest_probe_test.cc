@@ -25,14 +25,14 @@ class GuestProbeTest : public testing::Test {
     for (char*& memory : memory_) {
       UniqueFd file(memfd_create("kvm-gmem", MFD_CLOEXEC));
       ASSERT_EQ(ftruncate(file.borrow().raw(), kFileBytes), 0);
-      void* address = mmap(nullptr, kFileBytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-                           file.borrow().raw(), 0);
+      void* address =
+          mmap(nullptr, kFileBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.borrow().raw(), 0);
       ASSERT_NE(address, MAP_FAILED);
       memory = static_cast<char*>(address);
       inodes_.push_back(Identify(file.borrow())->id.inode);
     }
-    rehome_guest_boot_info& boot = *reinterpret_cast<rehome_guest_boot_info*>(
-        memory_[0] + REHOME_GUEST_BOOT_INFO);
+    rehome_guest_boot_info& boot =
+        *reinterpret_cast<rehome_guest_boot_info*>(memory_[0] + REHOME_GUEST_BOOT_INFO);
     boot.magic = REHOME_GUEST_MAGIC;
     boot.vcpu_count = kVcpus;
     boot.ram_bytes = 2 * kFileBytes;
@@ -50,8 +50,8 @@ class GuestProbeTest : public testing::Test {
   }
 
   rehome_guest_mailbox& mailbox(uint32_t vcpu) {
-    return *reinterpret_cast<rehome_guest_mailbox*>(
-        memory_[0] + REHOME_GUEST_MAILBOXES + vcpu * REHOME_GUEST_MAILBOX_STRIDE);
+    return *reinterpret_cast<rehome_guest_mailbox*>(memory_[0] + REHOME_GUEST_MAILBOXES +
+                                                    vcpu * REHOME_GUEST_MAILBOX_STRIDE);
   }
   // As measure_gap() of the payload.
   void RunGuest(uint32_t vcpus) {

@@ -28,8 +28,8 @@ absl::StatusOr<PageFrames> ReadPageFrames(pid_t pid, uint64_t hva, uint64_t size
   const size_t wanted = entries.size() * sizeof(entries[0]);
   const uint64_t start = hva / kPageSize * sizeof(entries[0]);
   for (size_t done = 0; done < wanted;) {
-    const ssize_t got = pread(file.borrow().raw(), bytes + done, wanted - done,
-                              static_cast<off_t>(start + done));
+    const ssize_t got =
+        pread(file.borrow().raw(), bytes + done, wanted - done, static_cast<off_t>(start + done));
     if (got <= 0) return absl::ErrnoToStatus(got == 0 ? ESRCH : errno, path);
     done += static_cast<size_t>(got);
   }

@@ -68,9 +68,7 @@ TEST(CompareFramesTest, AShorterOneLeavesTheRestUnknown) {
   EXPECT_EQ(comparison.different, 0u);
 }
 
-TEST(CompareFramesTest, NoProcessIsAnError) {
-  EXPECT_FALSE(ReadPageFrames(0, 0, kPageSize).ok());
-}
+TEST(CompareFramesTest, NoProcessIsAnError) { EXPECT_FALSE(ReadPageFrames(0, 0, kPageSize).ok()); }
 
 }  // namespace
 }  // namespace rehome::harness

@@ -48,8 +48,8 @@ std::string ThreadStates(pid_t pid);
 
 std::vector<pid_t> AllProcesses();
 
-// Name of the file that the process executes, without directories; "" if it cannot be read (a zombie,
-// a kernel thread, somebody else's).
+// Name of the file that the process executes, without directories; "" if it cannot be read (a
+// zombie, a kernel thread, somebody else's).
 std::string ExecutableName(pid_t pid);
 
 // Of the environment that it was started with; "" if it is not there.

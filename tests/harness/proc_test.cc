@@ -90,8 +90,8 @@ TEST(ProcTest, ReadsMemoryFigures) {
 }
 
 TEST(ProcTest, KnowsAChildByItsEnvironmentAndProgram) {
-  const auto child = Process::Start({.argv = {"/bin/sleep", "600"},
-                                     .environment = {{"PROC_TEST_MARK", "here"}, {"HOME", "/"}}});
+  const auto child = Process::Start(
+      {.argv = {"/bin/sleep", "600"}, .environment = {{"PROC_TEST_MARK", "here"}, {"HOME", "/"}}});
   ASSERT_TRUE(child.ok()) << child.status();
   // The kernel sets up the new program's environment some time after the old one is gone.
   for (int i = 0; i < kTimeout.count() && EnvironmentVariable(child->pid(), "HOME").empty(); ++i) {
