@@ -4,8 +4,10 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <sqlite3.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -284,6 +286,41 @@ TEST_F(SqliteJournalTest, AFullDiskIsSaidSoAndLosesNothing) {
   journal = Open();
   EXPECT_EQ(LoadAll(*journal).size(), number - 1);
   EXPECT_TRUE(journal->Append(Record(number, 1)).ok()) << "room again";
+}
+
+// On a file system of `kib` KiB: opens the journal and appends until it is full. 0 if the end is an
+// error with the right reason and everything appended before can be read.
+int FillSmallDisk(const fs::path& directory, size_t kib) {
+  const std::string options = absl::StrCat("mode=0700,size=", kib, "k");
+  if (mount("journal", directory.c_str(), "tmpfs", 0, options.c_str()) != 0) return 2;
+  auto journal = OpenSqliteJournal(directory);
+  if (!journal.ok()) return ReasonOf(journal.status()) == reason::kJournalFull ? 0 : 3;
+  uint64_t number = 0;
+  absl::Status status = absl::OkStatus();
+  while (status.ok() && number < 100'000) status = (*journal)->Append(Record(++number, 1));
+  if (ReasonOf(status) != reason::kJournalFull) return 4;
+  uint64_t there = 0;
+  status = (*journal)->Load([&](const Migration&) { ++there; });
+  return status.ok() && there == number - 1 ? 0 : 5;
+}
+
+// Sizes from "nothing fits" to "some hundred records fit", so that each of SQLite's files is the
+// one that finds the disk full. In a child, because the mount is in a mount namespace of its own.
+TEST_F(SqliteJournalTest, AFullFileSystemIsSaidSoWhicheverFileFindsIt) {
+  fs::create_directory(directory_);
+  for (size_t kib = 8; kib <= 256; kib += 8) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      if (unshare(CLONE_NEWNS) != 0 || mount("", "/", "", MS_REC | MS_PRIVATE, "") != 0) _exit(77);
+      _exit(FillSmallDisk(directory_, kib));
+    }
+    int how = 0;
+    ASSERT_EQ(waitpid(child, &how, 0), child);
+    ASSERT_TRUE(WIFEXITED(how)) << kib << " KiB: killed by signal " << WTERMSIG(how);
+    if (WEXITSTATUS(how) == 77) GTEST_SKIP() << "mounting a small file system needs CAP_SYS_ADMIN";
+    EXPECT_EQ(WEXITSTATUS(how), 0) << kib << " KiB";
+  }
 }
 
 TEST_F(SqliteJournalTest, ThreadsMayAppendAndReadAtOnce) {

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -71,8 +70,7 @@ bool WaitingChild::alive() const { return !HasExited(Pidfd().borrow()); }
 
 absl::Status ScriptedFence::Kill(BorrowedFd pidfd) {
   ++kills;
-  pidfd_send_signal(pidfd.raw(), SIGKILL, nullptr, 0);
-  return absl::OkStatus();
+  return SendSignal(pidfd, SIGKILL);
 }
 
 absl::StatusOr<uint64_t> ScriptedFence::AwaitTasksStopped(BorrowedFd pidfd, const ProcessIdentity&,

@@ -60,11 +60,11 @@ static void handle_lost_connection(struct rehome_agent *agent) {
       return;
     case REHOME_STATE_NEW:
     case REHOME_STATE_PREPARED:
+    case REHOME_STATE_TAKE_OVER:
       rehome_takeover_connection_lost(agent);
       return;
     case REHOME_STATE_PAUSED:
     case REHOME_STATE_STRANDED:
-    case REHOME_STATE_TAKE_OVER:
       return; /* the handover block decides without the daemon */
     case REHOME_STATE_IDLE:
     case REHOME_STATE_HANDED_OVER:
@@ -75,13 +75,16 @@ static void handle_lost_connection(struct rehome_agent *agent) {
 
 static uint64_t next_deadline(const struct rehome_agent *agent, uint64_t now) {
   uint64_t deadline = rehome_connection_deadline(agent);
+  uint64_t give_up = rehome_takeover_deadline(agent);
+  if (give_up < deadline) deadline = give_up;
   uint64_t slice = now + REHOME_STRANDED_SLICE_MS * REHOME_NS_PER_MS;
   if (agent->state == REHOME_STATE_STRANDED && slice < deadline) return slice;
   return deadline;
 }
 
 static int poll_timeout_ms(const struct rehome_agent *agent) {
-  if (agent->state == REHOME_STATE_PAUSED || agent->connection.lost) return 0;
+  bool busy = agent->state == REHOME_STATE_PAUSED || agent->connection.lost || agent->stop_seen;
+  if (busy) return 0;
   uint64_t now = rehome_monotonic_ns();
   uint64_t deadline = next_deadline(agent, now);
   if (deadline == REHOME_NEVER) return -1;
@@ -112,10 +115,10 @@ static void wait_and_serve(struct rehome_agent *agent) {
 
 static bool is_stopping(struct rehome_agent *agent) {
   pthread_mutex_lock(&agent->lock);
-  bool stopping = agent->stopping;
+  agent->stop_seen = agent->stopping;
   pthread_mutex_unlock(&agent->lock);
   /* A paused guest must not be left to itself; its deadlines end this. */
-  return stopping && agent->state != REHOME_STATE_PAUSED;
+  return agent->stop_seen && agent->state != REHOME_STATE_PAUSED;
 }
 
 static void *thread_main(void *opaque) {

@@ -63,6 +63,7 @@ class Handover {
   FakeLink& target() { return target_link_; }
   rehome_block& block() { return block_; }
   int block_fd() const { return block_fd_; }
+  pid_t target_pid() const { return target_; }
   int source_pidfd() const { return source_pidfd_; }
   int target_pidfd() const { return target_pidfd_; }
   uint32_t verdict() const { return rehome_block_verdict(&block_); }

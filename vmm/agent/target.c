@@ -23,6 +23,7 @@ void rehome_takeover_init(struct rehome_agent *agent) {
   atomic_init(&takeover->source_pidfd, -1);
   atomic_init(&takeover->claimed_ns, 0);
   takeover->source_gone = false;
+  takeover->give_up_at_ns = REHOME_NEVER;
 }
 
 void rehome_takeover_drop(struct rehome_agent *agent) {
@@ -239,8 +240,18 @@ void rehome_takeover_cancel(struct rehome_agent *agent) {
 /* ---- what happens meanwhile ---- */
 
 void rehome_takeover_connection_lost(struct rehome_agent *agent) {
-  /* Not armed: the source cannot hand over to this process, and nobody will arm it now. */
-  turn_off(agent);
+  struct rehome_takeover *takeover = &agent->takeover;
+  if (agent->state != REHOME_STATE_TAKE_OVER) {
+    turn_off(agent); /* the source cannot hand over to this process, and nobody will arm it now */
+    return;
+  }
+  if (takeover->give_up_at_ns != REHOME_NEVER) return;
+  takeover->give_up_at_ns = rehome_monotonic_ns() + takeover->block.claim_timeout_ns +
+                            REHOME_START_MARGIN_MS * REHOME_NS_PER_MS;
+}
+
+static bool source_is_ready(const struct rehome_takeover *takeover) {
+  return rehome_block_wait_source_ready(&takeover->block, 1, 0) == 0;
 }
 
 void rehome_takeover_source_exited(struct rehome_agent *agent) {
@@ -248,16 +259,19 @@ void rehome_takeover_source_exited(struct rehome_agent *agent) {
   takeover->source_gone = true;
   rehome_block_set_fence_proven(&takeover->block);
   /* What it announced before it died is complete and can still be taken over. */
-  bool announced = rehome_block_wait_source_ready(&takeover->block, 1, 0) == 0;
-  if (!announced && rehome_block_verdict(&takeover->block) == REHOME_VERDICT_OPEN) {
-    turn_off(agent);
-  }
+  if (!source_is_ready(takeover)) turn_off(agent);
 }
 
 static void become_owner(struct rehome_agent *agent) {
   rehome_takeover_drop(agent);
   agent->role = REHOME_ROLE_OWNER;
   agent->state = REHOME_STATE_IDLE;
+}
+
+/* Nobody has started the source, or it died; the compare-and-swap settles it if that is wrong. */
+static void give_up_waiting(struct rehome_agent *agent) {
+  agent->takeover.give_up_at_ns = REHOME_NEVER;
+  if (!source_is_ready(&agent->takeover)) turn_off(agent);
 }
 
 void rehome_takeover_tick(struct rehome_agent *agent) {
@@ -270,5 +284,11 @@ void rehome_takeover_tick(struct rehome_agent *agent) {
     become_owner(agent);
   } else if (rehome_block_verdict(&agent->takeover.block) == REHOME_VERDICT_ABORTED) {
     turn_off(agent);
+  } else if (rehome_monotonic_ns() >= agent->takeover.give_up_at_ns) {
+    give_up_waiting(agent);
   }
+}
+
+uint64_t rehome_takeover_deadline(const struct rehome_agent *agent) {
+  return agent->state == REHOME_STATE_TAKE_OVER ? agent->takeover.give_up_at_ns : REHOME_NEVER;
 }
