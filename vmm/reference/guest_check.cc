@@ -28,6 +28,10 @@ absl::StatusOr<T> ReadStruct(const GuestMemoryReader& memory, uint64_t offset) {
 using Difference = std::optional<std::string>;
 
 Difference CompareErrors(uint32_t vcpu, const rehome_guest_mailbox& mailbox) {
+  if (mailbox.errors[REHOME_GUEST_ERROR_FAULT] != 0) {
+    return absl::StrFormat("vCPU %u took exception %u, error code %#x, at rip %#x", vcpu,
+                           mailbox.fault_vector, mailbox.fault_code, mailbox.first_error_gpa);
+  }
   for (size_t kind = 0; kind < REHOME_GUEST_ERROR_KINDS; ++kind) {
     if (mailbox.errors[kind] == 0) continue;
     return absl::StrFormat(

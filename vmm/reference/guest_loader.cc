@@ -12,7 +12,6 @@
 #include "vmm/reference/guest/payload.h"
 #include "vmm/reference/guest/step.h"
 #include "vmm/reference/guest_check.h"
-#include "vmm/reference/sim_boot.h"
 
 namespace rehome {
 namespace {
@@ -34,7 +33,7 @@ constexpr uint64_t kLeaf = 0xe7;
 constexpr uint64_t kCr0 = 0x80050033;  // PG AM WP NE ET MP PE
 constexpr uint64_t kCr4 = 0x620;       // PAE OSFXSR OSXMMEXCPT
 constexpr uint64_t kEfer = 0x500;      // LME LMA
-constexpr uint64_t kRflags = 0x3202;   // IOPL 3, IF
+constexpr uint64_t kRflags = 0x202;    // IF
 constexpr uint64_t kX2Apic = 0xc00;    // APIC base: enabled, x2APIC
 constexpr uint32_t kMsrKvmSystemTime = 0x4b564d01;
 constexpr uint32_t kClockEnabled = 1;
@@ -87,9 +86,11 @@ void WriteDescriptors(std::span<std::byte> ram, uint32_t vcpu_count) {
   for (uint32_t i = 0; i < vcpu_count; ++i) {
     const uint64_t rsp0 =
         REHOME_GUEST_INTERRUPT_STACKS + (i + 1) * REHOME_GUEST_INTERRUPT_STACK_SIZE - 16;
-    // rsp0 is at offset 4 of the TSS, hence not aligned.
-    std::memcpy(At<std::byte>(ram, REHOME_GUEST_TSS + i * REHOME_GUEST_TSS_STRIDE + 4), &rsp0,
-                sizeof(rsp0));
+    auto* tss = At<std::byte>(ram, REHOME_GUEST_TSS + i * REHOME_GUEST_TSS_STRIDE);
+    const uint16_t io_bitmap = REHOME_GUEST_TSS_IO_BITMAP;
+    std::memcpy(tss + 4, &rsp0, sizeof(rsp0));
+    std::memcpy(tss + 102, &io_bitmap, sizeof(io_bitmap));
+    tss[REHOME_GUEST_TSS_IO_BITMAP_END] = std::byte{0xff};
     *At<uint64_t>(ram, rsp0) = REHOME_GUEST_MAILBOXES + i * REHOME_GUEST_MAILBOX_STRIDE;
   }
 }
@@ -127,7 +128,7 @@ void SetSregs(uint32_t vcpu, bool timer, kvm_sregs& sregs) {
   sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = UserSegment(REHOME_GUEST_USER_DS, false);
   sregs.tr = {};
   sregs.tr.base = REHOME_GUEST_TSS + vcpu * REHOME_GUEST_TSS_STRIDE;
-  sregs.tr.limit = 0x67;
+  sregs.tr.limit = REHOME_GUEST_TSS_IO_BITMAP_END;
   sregs.tr.selector = REHOME_GUEST_TSS_SELECTOR;
   sregs.tr.type = 11;  // busy 64-bit TSS
   sregs.tr.present = 1;
@@ -225,11 +226,10 @@ absl::Status StartGuestVcpu(const rehome_guest_boot_info& boot, Vcpu& vcpu) {
   return vcpu.RestoreState(*state);
 }
 
-absl::Status StartSimVcpu(const rehome_guest_boot_info& boot, Vcpu& vcpu) {
+absl::Status StartSimVcpu(Vcpu& vcpu) {
   auto state = std::make_unique<VcpuState>();
   absl::Status status = vcpu.SaveState(*state);
   if (!status.ok()) return status;
-  BootInfoToRegisters(boot, vcpu.index(), state->regs);
   state->mp_state.mp_state = KVM_MP_STATE_RUNNABLE;
   return vcpu.RestoreState(*state);
 }

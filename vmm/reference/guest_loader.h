@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Puts the built-in guest into a new VM: the payload and its tables into memory, and every vCPU at
-// its first instruction, in 64-bit user mode with I/O privileges.
+// its first instruction, in 64-bit user mode with access to the ports.
 #ifndef REHOME_VMM_REFERENCE_GUEST_LOADER_H_
 #define REHOME_VMM_REFERENCE_GUEST_LOADER_H_
 
@@ -30,8 +30,9 @@ void LoadGuest(rehome_guest_boot_info& boot, std::span<std::byte> low_ram);
 // and RestoreState().
 absl::Status StartGuestVcpu(const rehome_guest_boot_info& boot, Vcpu& vcpu);
 
-// The same for the simulated kernel's guest (sim_cpu.h), which needs nothing in memory.
-absl::Status StartSimVcpu(const rehome_guest_boot_info& boot, Vcpu& vcpu);
+// The same for the simulated kernel's guest (sim_cpu.h), which finds its first instruction by
+// itself.
+absl::Status StartSimVcpu(Vcpu& vcpu);
 
 // Whether a vCPU with that state can have a kvmclock: KVM knows its MSR. boot.kvmclock must not be
 // set otherwise.

@@ -82,7 +82,7 @@ std::vector<RamSlot> PlanSlots(uint64_t ram_bytes, uint32_t files) {
     const auto file = static_cast<uint32_t>(offset / file_size);
     uint64_t end = (file + 1) * file_size;
     const bool below_hole = offset < REHOME_GUEST_HOLE_START;
-    if (below_hole) end = std::min(end, REHOME_GUEST_HOLE_START);
+    if (below_hole) end = std::min<uint64_t>(end, REHOME_GUEST_HOLE_START);
     RamSlot slot;
     slot.memory_index = file;
     slot.slot.slot = static_cast<uint32_t>(slots.size());

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/reference/machine.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "kvmglue/status_reason.h"
 #include "kvmglue/vcpu_state.h"
 #include "vmm/reference/guest_loader.h"
+#include "vmm/reference/os_status.h"
 
 namespace rehome {
 namespace {
@@ -110,16 +114,18 @@ absl::Status Machine::LoadGuestForKvm(const GuestOptions& options) {
   return absl::OkStatus();
 }
 
-// The simulated kernel's guest finds its boot information in registers; where memory is mapped it
-// is written as well, because the registers lack what tools want to know.
+// Private memory is written through its file. Real kernels refuse that; it stands for the ioctls by
+// which they let launch code in (KVM_TDX_INIT_MEM_REGION, KVM_SEV_SNP_LAUNCH_UPDATE).
 absl::Status Machine::LoadGuestForSim(const GuestOptions& options) {
   rehome_guest_boot_info boot = MakeBootInfo(options, *ram_);
+  boot.magic = REHOME_GUEST_MAGIC;
   if (ram_->mapped()) {
-    boot.magic = REHOME_GUEST_MAGIC;
     std::memcpy(ram_->mapping(0).data() + REHOME_GUEST_BOOT_INFO, &boot, sizeof(boot));
+  } else if (pwrite(ram_->file(0).raw(), &boot, sizeof(boot), REHOME_GUEST_BOOT_INFO) < 0) {
+    return OsError("pwrite", "guest memory", errno);
   }
   for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
-    absl::Status status = StartSimVcpu(boot, *vcpu);
+    absl::Status status = StartSimVcpu(*vcpu);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

@@ -16,6 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "kvmglue/os_kvm_syscalls.h"
+#include "kvmglue/sim/fault_injector.h"
 #include "kvmglue/sim/simulated_kernel.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/reference/log.h"
@@ -70,8 +71,11 @@ absl::StatusOr<int> Main(const Options& options) {
   SimGuestCpu cpu;
   auto kernel = OpenKernel(options, cpu);
   if (!kernel.ok()) return kernel.status();
+  auto faults = ParseFaultPlan(options.faults, options.link_ioctl);
+  if (!faults.ok()) return faults.status();
+  FaultInjector injector(**kernel, *std::move(faults));
   const VmmVersion& version = ThisVersion();
-  const Host host = {.kernel = **kernel,
+  const Host host = {.kernel = options.faults.empty() ? **kernel : injector,
                      .kind = options.kernel,
                      .link_abi = {.ioctl_number = options.link_ioctl},
                      .serial_depth = SerialDepthOf(version.state_format_write)};

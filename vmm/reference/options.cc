@@ -92,6 +92,7 @@ ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string&
   app.add_option("--kernel", options.kernel, "where KVM comes from")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, KernelKind>{{"kvm", KernelKind::kKvm}, {"sim", KernelKind::kSim}}));
+  app.add_option("--sim", options.sim, "which kernel to simulate: types=...,move=...,link=...");
   app.add_option("--link-ioctl", options.link_ioctl, "number of KVM_LINK_GUEST_MEMFD")
       ->transform(CLI::Number)
       ->check(CLI::Range(0u, 0xffu));

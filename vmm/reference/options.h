@@ -40,6 +40,7 @@ struct Options {
   uint64_t populate_mib = 16384;  // MAP: at most so much is mapped in advance
   uint32_t spin_us = 0;           // target: busy-wait for the state before sleeping
   bool check_on_exit = false;     // tell on SIGTERM whether the guest is intact
+  std::string sim;                // which kernel to simulate, see kvmglue/sim/options.h
   std::string faults;             // plan for the fault injector; "": none
   TestHooks hooks;
   GuestOptions guest;

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/reference/sim_cpu.h"
 
-#include <atomic>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "vmm/reference/guest/step.h"
-#include "vmm/reference/sim_boot.h"
 
 namespace rehome {
 namespace {
@@ -110,7 +108,7 @@ class Turn {
       if (!TakeStep()) return SimExit::MemoryFault();
     }
     ++mailbox_.loops;
-    if (vcpu_.index() == 0 && boot_.heartbeat_tsc != 0) return Speak();
+    if (vcpu_.id() == 0 && boot_.heartbeat_tsc != 0) return Speak();
     return SimExit::Continue();
   }
 
@@ -135,7 +133,7 @@ class Turn {
 
   bool TakeStep() {
     const rehome_guest_area area = rehome_guest_area_of(boot_.ram_bytes, boot_.vcpu_count,
-                                                        vcpu_.index(), boot_.working_set_pages);
+                                                        vcpu_.id(), boot_.working_set_pages);
     StepMemory memory{vcpu_};
     const rehome_guest_step_result result = rehome_guest_step(
         &area, regs_.chain, regs_.steps, StepMemory::Load, StepMemory::Store, &memory);
@@ -209,24 +207,16 @@ class Turn {
   const uint64_t now_;
 };
 
-// The magic comes last: the other vCPUs wait for it.
-void WriteBootInfo(const kvm_regs& regs, rehome_guest_boot_info& boot) {
-  BootInfoFromRegisters(regs, boot);
-  std::atomic_ref(boot.magic).store(REHOME_GUEST_MAGIC, std::memory_order_release);
-}
-
-SimExit Boot(SimVcpuContext& vcpu, rehome_guest_boot_info& boot, rehome_guest_mailbox& mailbox) {
-  if (std::atomic_ref(boot.magic).load(std::memory_order_acquire) != REHOME_GUEST_MAGIC) {
-    if (vcpu.index() == 0) WriteBootInfo(vcpu.regs, boot);
-    return SimExit::Continue();
-  }
+SimExit Boot(SimVcpuContext& vcpu, const rehome_guest_boot_info& boot,
+             rehome_guest_mailbox& mailbox) {
+  if (boot.magic != REHOME_GUEST_MAGIC) return SimExit::Shutdown();  // nobody has loaded a guest
   kvm_regs& regs = vcpu.regs;
   Registers state(regs);
-  state.chain = rehome_guest_first_chain(boot.seed, vcpu.index());
+  state.chain = rehome_guest_first_chain(boot.seed, vcpu.id());
   state.steps = 0;
   state.last_tsc = state.next_step_tsc = state.next_heartbeat_tsc = vcpu.tsc();
   state.awaiting = kNothing;
-  mailbox.vcpu = vcpu.index();
+  mailbox.vcpu = vcpu.id();
   mailbox.chain = state.chain;
   mailbox.magic = REHOME_GUEST_MAGIC;
   regs.rip = kRunning;
@@ -237,7 +227,7 @@ SimExit Boot(SimVcpuContext& vcpu, rehome_guest_boot_info& boot, rehome_guest_ma
 
 SimExit SimGuestCpu::Step(SimVcpuContext& vcpu) {
   auto* boot = Reach<rehome_guest_boot_info>(vcpu, REHOME_GUEST_BOOT_INFO);
-  auto* mailbox = Reach<rehome_guest_mailbox>(vcpu, MailboxGpa(vcpu.index()));
+  auto* mailbox = Reach<rehome_guest_mailbox>(vcpu, MailboxGpa(vcpu.id()));
   auto* output = Reach<Output>(vcpu, REHOME_GUEST_STACKS);
   // All of it before anything is changed: a step that faults is asked for again.
   if (boot == nullptr || mailbox == nullptr || output == nullptr) return SimExit::MemoryFault();

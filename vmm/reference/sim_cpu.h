@@ -10,8 +10,7 @@
 
 namespace rehome {
 
-// A vCPU starts with registers of BootInfoToRegisters() (sim_boot.h); vCPU 0 writes the boot
-// information to its page if it is not there.
+// Boot information must be in its page; the registers that a vCPU starts with do not matter.
 class SimGuestCpu : public SimulatedCpu {
  public:
   SimExit Step(SimVcpuContext& vcpu) override;

@@ -23,8 +23,7 @@ void AddFd(rehome_vm& vm, uint32_t role, uint32_t index, const char* name, Borro
   entry.fd = fd.raw();
 }
 
-}  // namespace
-
+// Returns their number.
 uint32_t DescribeSlots(const GuestRam& ram, rehome_memslot slots[REHOME_MAX_SLOTS]) {
   uint32_t count = 0;
   for (const RamSlot& slot : ram.slots()) {
@@ -43,6 +42,22 @@ uint32_t DescribeSlots(const GuestRam& ram, rehome_memslot slots[REHOME_MAX_SLOT
   return count;
 }
 
+}  // namespace
+
+void DescribeBindings(Machine& machine, rehome_vm& vm) {
+  const VmConfig& config = machine.config();
+  CopyText(config.vm_id, vm.vm_id, sizeof(vm.vm_id));
+  vm.vm_type = static_cast<uint32_t>(config.vm_type);
+  vm.vcpu_count = machine.vcpu_count();
+  vm.slot_count = DescribeSlots(machine.ram(), vm.slots);
+  vm.layout_digest = rehome_layout_digest(vm.slots, vm.slot_count);
+  vm.fd_count = 0;
+  AddFd(vm, REHOME_FD_VM, 0, "", machine.vm().fd());
+  for (uint32_t i = 0; i < machine.ram().file_count(); ++i) {
+    AddFd(vm, REHOME_FD_MEMORY, i, "", machine.ram().file(i));
+  }
+}
+
 SourceSide::Buffers::Buffers(uint32_t format, uint32_t vcpu_count)
     : writer(format, vcpu_count), vcpus(vcpu_count), results(vcpu_count + 1) {
   devices.console.pending.reserve(kMaxPending);
@@ -57,19 +72,9 @@ SourceSide::SourceSide(Machine& machine, VcpuCrew& crew, uint32_t state_format,
 
 void SourceSide::Describe(bool hold, rehome_vm& vm) {
   hooks_.Reach(HookPoint::kDescribe);
-  const VmConfig& config = machine_.config();
-  CopyText(config.vm_id, vm.vm_id, sizeof(vm.vm_id));
-  vm.vm_type = static_cast<uint32_t>(config.vm_type);
-  vm.vcpu_count = machine_.vcpu_count();
+  DescribeBindings(machine_, vm);
   vm.state_format = state_format_;
   vm.state_capacity = StateWriter(state_format_, machine_.vcpu_count()).capacity();
-  vm.slot_count = DescribeSlots(machine_.ram(), vm.slots);
-  vm.layout_digest = rehome_layout_digest(vm.slots, vm.slot_count);
-  vm.fd_count = 0;
-  AddFd(vm, REHOME_FD_VM, 0, "", machine_.vm().fd());
-  for (uint32_t i = 0; i < machine_.ram().file_count(); ++i) {
-    AddFd(vm, REHOME_FD_MEMORY, i, "", machine_.ram().file(i));
-  }
   AddFd(vm, REHOME_FD_CONFIG, 0, "", machine_.config_file());
 
   // Without hold the sockets are not described: they can change while the answer is sent.

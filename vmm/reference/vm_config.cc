@@ -87,14 +87,14 @@ absl::StatusOr<VmConfig> DecodeVmConfig(const std::vector<std::byte>& bytes) {
       sections->CopyExact(kMachine, 0, std::as_writable_bytes(std::span(&machine, 1)));
   if (!status.ok()) return status;
   const auto type = VmTypeFromNumber(machine.vm_type);
-  const char* id_end = std::find(std::begin(machine.vm_id), std::end(machine.vm_id), '\0');
-  if (!type || id_end == std::end(machine.vm_id)) return Malformed("the machine section");
+  const size_t id_length = strnlen(machine.vm_id, sizeof(machine.vm_id));
+  if (!type || id_length == sizeof(machine.vm_id)) return Malformed("the machine section");
   if (machine.vcpu_count == 0 || machine.vcpu_count > REHOME_MAX_VCPUS ||
       machine.vcpu_count + 1 != sections->entries().size()) {
     return Malformed("the number of vCPUs");
   }
 
-  VmConfig config{.vm_id = std::string(machine.vm_id, id_end),
+  VmConfig config{.vm_id = std::string(machine.vm_id, id_length),
                   .vm_type = *type,
                   .ram_bytes = machine.ram_bytes};
   for (uint32_t i = 0; i < machine.vcpu_count; ++i) {

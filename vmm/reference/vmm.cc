@@ -55,7 +55,8 @@ absl::Status Vmm::StartOwner() {
   auto machine = Machine::Start(host_, options_.guest);
   if (!machine.ok()) return machine.status();
   machine_ = *std::move(machine);
-  crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(), *this);
+  crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
+                                     static_cast<CrewListener&>(*this));
   source_side_ =
       std::make_unique<SourceSide>(*machine_, *crew_, version_.state_format_write, options_.hooks);
   absl::Status status = crew_->Start(nullptr);
@@ -68,8 +69,9 @@ absl::Status Vmm::StartOwner() {
   status = StartAgent(REHOME_ROLE_OWNER);
   if (!status.ok()) return status;
   const rehome_register registration = Registration();
-  rehome_agent_register(agent_->agent(), &registration);
-  return absl::OkStatus();
+  if (rehome_agent_register(agent_->agent(), &registration) == 0) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kInvalidArgument, "VM_ID_INVALID",
+                    "not a valid VM id: " + options_.guest.vm_id);
 }
 
 absl::Status Vmm::StartTarget() { return StartAgent(REHOME_ROLE_TARGET); }
@@ -104,6 +106,10 @@ std::optional<int> Vmm::Handle(const VmmEvent& event) {
     case VmmEvent::Kind::kGuestFailed: {
       Log("the guest has ended: %s", event.text);
       const bool failed = event.kind == VmmEvent::Kind::kGuestFailed;
+      if (failed && guest_ == Guest::kHere) {
+        crew_->Stop();
+        CheckGuest();
+      }
       if (agent_ != nullptr) {
         // A guest that never ran here was not ours to lose: the daemon may still have its state.
         if (failed && guest_ == Guest::kNone) {
@@ -225,7 +231,8 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
     const auto populated = machine_->ram().Populate(options_.populate_mib << 20);
     if (!populated.ok()) return populated.status();
   }
-  crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(), *this);
+  crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
+                                     static_cast<CrewListener&>(*this));
   source_side_ =
       std::make_unique<SourceSide>(*machine_, *crew_, version_.state_format_write, options_.hooks);
   target_side_ = std::make_unique<TargetSide>(

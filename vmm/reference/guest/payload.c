@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The built-in guest: a freestanding program that runs on every vCPU at CPL 3 with IOPL 3. CPL 3
- * because a host that cannot virtualise CPL 0 (PVM) still runs it natively.
+ * The built-in guest: a freestanding program that runs on every vCPU at CPL 3, because a host that
+ * cannot virtualise CPL 0 (PVM) still runs that natively.
  *
  * Each turn of the loop reads both clocks, measures the gap since the last turn, and takes a step
  * of the hash chain (step.h) when one is due. vCPU 0 also speaks on the serial port, one character
