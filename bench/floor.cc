@@ -9,9 +9,9 @@
 // What it leaves out is what Rehome is for: nobody compares layouts, decides who owns the guest,
 // survives a death on either side or proves that the old process is gone.
 //
-// One line of JSON per hop on standard output. `blackout_us` ends where the product's does: all state
-// is restored and the first vCPU is about to enter the guest. `last_vcpu_us` ends with the last one,
-// which with more busy vCPUs than cores is the scheduler's to say.
+// One line of JSON per hop on standard output. `blackout_us` ends where the product's does: all
+// state is restored and the first vCPU is about to enter the guest. `last_vcpu_us` ends with the
+// last one, which with more busy vCPUs than cores is the scheduler's to say.
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -49,13 +49,10 @@ struct Options {
 
 // What one process of the chain runs the guest with.
 struct Vmm {
-  Vmm(FloorShared& block, const Options& options, uint32_t number)
-      : shared(block), options(options), generation(number), vm(options.vcpus) {}
-
   FloorShared& shared;
   const Options& options;
   const uint32_t generation;
-  FloorVm vm;
+  std::unique_ptr<FloorVm> vm;
   std::vector<pthread_t> threads;
 };
 
@@ -64,31 +61,42 @@ struct VcpuArgument {
   int index;
 };
 
+// Of all vCPUs of all generations: the last one of each announces, the others wait.
+bool IsLast(std::atomic<uint32_t>& count, const Vmm& vmm, uint32_t generation) {
+  return count.fetch_add(1) + 1 == generation * static_cast<uint32_t>(vmm.options.vcpus);
+}
+
 void TakeOver(Vmm& vmm, int index) {
   FloorShared& shared = vmm.shared;
-  shared.saved.WaitFor(vmm.generation);
-  vmm.vm.Set(index, shared.vcpus[index]);
-  if (index == 0) vmm.vm.Set(shared.vm);
+  const uint32_t generation = vmm.generation;
+  shared.saved.WaitFor(generation);
+  vmm.vm->Set(index, shared.vcpus[index]);
+  if (index == 0) vmm.vm->Set(shared.vm);
   // Nobody may run before everybody is restored: an IPI sent to a LAPIC that is then set is lost.
-  const auto all = static_cast<uint32_t>(vmm.options.vcpus);
-  if (shared.restored_count.fetch_add(1) + 1 == vmm.generation * all) {
+  if (IsLast(shared.restored_count, vmm, generation)) {
     shared.restored_ns = FloorNow();
-    shared.restored.Announce(vmm.generation);
+    shared.restored.Announce(generation);
   } else {
-    shared.restored.WaitFor(vmm.generation);
+    shared.restored.WaitFor(generation);
   }
   shared.entering_ns[index] = FloorNow();
 }
 
 void HandOver(Vmm& vmm, int index) {
   FloorShared& shared = vmm.shared;
-  shared.stopped_ns[index] = FloorNow();
-  vmm.vm.Get(index, shared.vcpus[index]);
-  const auto all = static_cast<uint32_t>(vmm.options.vcpus);
-  if (shared.saved_count.fetch_add(1) + 1 != (vmm.generation + 1) * all) return;
-  vmm.vm.Get(shared.vm);
+  const uint32_t next = vmm.generation + 1;
+  // Nobody may save before everybody has stopped, for the same reason.
+  if (IsLast(shared.stopped_count, vmm, next)) {
+    shared.stopped_ns = FloorNow();
+    shared.stopped.Announce(next);
+  } else {
+    shared.stopped.WaitFor(next);
+  }
+  vmm.vm->Get(index, shared.vcpus[index]);
+  if (!IsLast(shared.saved_count, vmm, next)) return;
+  vmm.vm->Get(shared.vm);
   shared.saved_ns = FloorNow();
-  shared.saved.Announce(vmm.generation + 1);
+  shared.saved.Announce(next);
 }
 
 void* VcpuThread(void* opaque) {
@@ -96,7 +104,7 @@ void* VcpuThread(void* opaque) {
   Vmm& vmm = *argument->vmm;
   if (vmm.generation > 0) TakeOver(vmm, argument->index);
   do {
-    vmm.vm.Run(argument->index);
+    vmm.vm->Run(argument->index);
   } while (vmm.shared.request.value() <= vmm.generation);
   HandOver(vmm, argument->index);
   while (true) pause();
@@ -116,29 +124,35 @@ void StartThreads(Vmm& vmm) {
   }
 }
 
-// One process of the chain, until it is killed. `memory` is empty in the first one, which makes it.
-[[noreturn]] void RunGeneration(FloorShared& shared, const Options& options, uint32_t generation,
-                                UniqueFd memory) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  Vmm vmm(shared, options, generation);
-  const uint64_t size = options.memory_mib << 20;
-  const bool first = generation == 0;
-  if (first) memory = vmm.vm.CreateGuestMemfd(size);
-  void* ram = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.borrow().raw(), 0);
+// Everything that can be done before the blackout. The first process starts the guest instead.
+void Prepare(Vmm& vmm, FloorGuest& guest, BorrowedFd memory) {
+  if (vmm.generation == 0) {
+    vmm.vm = guest.Start();
+    vmm.shared.memory_fd = guest.memory().raw();
+    return;
+  }
+  vmm.vm = std::make_unique<FloorVm>(vmm.options.vcpus);
+  const uint64_t size = vmm.options.memory_mib << 20;
+  void* ram = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.raw(), 0);
   if (ram == MAP_FAILED) FloorDie("mmap of guest memory");
   // Without this the guest pays for the page tables after the hop: 4.4 us per page instead of 0.7.
   if (madvise(ram, size, MADV_POPULATE_READ) != 0) FloorDie("MADV_POPULATE_READ");
-  vmm.vm.SetSlots(ram, size, first ? memory.borrow() : BorrowedFd());
-  if (first) {
-    LoadFloorGuest(vmm.vm, ram, size, options.vcpus, options.working_set_pages);
-    shared.memory_fd = memory.borrow().raw();
-  }
+  vmm.vm->SetSlots(ram, size);
+}
+
+// One process of the chain, until it is killed.
+[[noreturn]] void RunGeneration(FloorShared& shared, const Options& options, uint32_t generation,
+                                BorrowedFd memory) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  Vmm vmm = {.shared = shared, .options = options, .generation = generation};
+  FloorGuest guest(options.vcpus, options.memory_mib, options.working_set_pages);
+  Prepare(vmm, guest, memory);
   StartThreads(vmm);
   shared.prepared.Announce(generation + 1);
 
   shared.request.WaitFor(generation + 1);
   shared.requested_ns = FloorNow();
-  for (int i = 0; i < options.vcpus; ++i) vmm.vm.RequestExit(i);
+  for (int i = 0; i < options.vcpus; ++i) vmm.vm->RequestExit(i);
   for (const pthread_t thread : vmm.threads) pthread_kill(thread, SIGUSR1);
   while (true) pause();
 }
@@ -186,7 +200,7 @@ class Chain {
     const pid_t child = fork();
     if (child < 0) FloorDie("fork");
     if (child == 0) {
-      RunGeneration(*shared_, options_, generation, std::move(memory_));
+      RunGeneration(*shared_, options_, generation, memory_.borrow());
     }
     Await(shared_->prepared, generation + 1);
     return child;
@@ -211,15 +225,14 @@ class Chain {
     const auto us = [](uint64_t from, uint64_t to) {
       return (static_cast<double>(to) - static_cast<double>(from)) / 1000;
     };
-    const uint64_t stopped = *std::max_element(s.stopped_ns, s.stopped_ns + options_.vcpus);
     const auto [first, last] = std::minmax_element(s.entering_ns, s.entering_ns + options_.vcpus);
     printf(
         "{\"hop\":%u,\"blackout_us\":%.1f,\"last_vcpu_us\":%.1f,\"guest_gap_us\":%.1f,"
         "\"stop_vcpus_us\":%.1f,\"save_state_us\":%.1f,\"restore_state_us\":%.1f,"
         "\"resume_us\":%.1f}\n",
         hop, us(s.requested_ns, *first), us(s.requested_ns, *last), mailboxes_.LongestGapUs(),
-        us(s.requested_ns, stopped), us(stopped, s.saved_ns), us(s.saved_ns, s.restored_ns),
-        us(s.restored_ns, *first));
+        us(s.requested_ns, s.stopped_ns), us(s.stopped_ns, s.saved_ns),
+        us(s.saved_ns, s.restored_ns), us(s.restored_ns, *first));
     fflush(stdout);
   }
 

@@ -4,8 +4,11 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "bench/floor_shared.h"
+#include "kvmglue/os_kvm_syscalls.h"
 
 namespace rehome::bench {
 namespace {
@@ -29,6 +32,35 @@ const volatile rehome_guest_boot_info& BootInfo(const unsigned char* low) {
 }
 
 }  // namespace
+
+FloorGuest::FloorGuest(int vcpus, uint64_t memory_mib, uint64_t working_set_pages)
+    : options_({.vm_id = "floor",
+                .memory_mib = memory_mib,
+                .memory_kind = MemoryKind::kGuestMemfd,
+                .vcpus = static_cast<uint32_t>(vcpus),
+                .heartbeat_ms = 0,  // nobody listens here
+                .working_set_pages = working_set_pages}),
+      kernel_(OpenRealKvm()) {}
+
+FloorGuest::~FloorGuest() = default;
+
+std::unique_ptr<FloorVm> FloorGuest::Start() {
+  absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Start({.kernel = *kernel_}, options_);
+  if (!machine.ok()) FloorDie(machine.status().ToString().c_str());
+  machine_ = *std::move(machine);
+  const auto duplicate = [](BorrowedFd fd) {
+    absl::StatusOr<UniqueFd> copy = Duplicate(fd);
+    if (!copy.ok()) FloorDie("dup");
+    return *std::move(copy);
+  };
+  std::vector<UniqueFd> vcpus;
+  for (const std::unique_ptr<Vcpu>& vcpu : machine_->vcpus()) {
+    vcpus.push_back(duplicate(vcpu->fd()));
+  }
+  return std::make_unique<FloorVm>(duplicate(machine_->vm().fd()), std::move(vcpus));
+}
+
+BorrowedFd FloorGuest::memory() const { return machine_->ram().file(0); }
 
 volatile rehome_guest_mailbox& FloorMailboxes::mailbox(int vcpu) const {
   const uint64_t offset = REHOME_GUEST_MAILBOXES + REHOME_GUEST_MAILBOX_STRIDE * vcpu;

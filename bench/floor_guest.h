@@ -1,27 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The floor's guest is the reference VMM's (vmm/reference/guest), so that both sides of the comparison
-// move the same thing; here is what the floor needs to start it and to ask it for its gaps.
+// The floor's guest is the reference VMM's (vmm/reference/guest), so that both sides of the
+// comparison move the same thing; here is what the floor needs to start it and to ask it for its
+// gaps.
 #ifndef REHOME_BENCH_FLOOR_GUEST_H_
 #define REHOME_BENCH_FLOOR_GUEST_H_
 
 #include <cstdint>
+#include <memory>
 
 #include "bench/floor_vm.h"
+#include "kvmglue/fd.h"
+#include "kvmglue/kvm_syscalls.h"
 #include "vmm/reference/guest/guest_abi.h"
+#include "vmm/reference/machine.h"
+#include "vmm/reference/options.h"
 
 namespace rehome::bench {
 
-// Puts the guest into `ram` (the whole guest memory, fresh) and every vCPU at its entry.
-void LoadFloorGuest(FloorVm& vm, void* ram, uint64_t size, int vcpus, uint64_t working_set_pages);
+// Starts the guest in a VM of this process, in a guest_memfd of its own.
+class FloorGuest {
+ public:
+  FloorGuest(int vcpus, uint64_t memory_mib, uint64_t working_set_pages);
+  ~FloorGuest();
+
+  // The VM with every vCPU at the guest's entry. Ends the process on any error.
+  std::unique_ptr<FloorVm> Start();
+  // What the guest's memory is. REQUIRES: Start() came before.
+  BorrowedFd memory() const;
+
+ private:
+  const GuestOptions options_;
+  const std::unique_ptr<KvmSyscalls> kernel_;
+  std::unique_ptr<Machine> machine_;
+};
 
 // The guest's own account, read and written while it runs.
 class FloorMailboxes {
  public:
   FloorMailboxes() = default;
-  // `low` is guest memory from gpa 0, at least REHOME_GUEST_RESERVED bytes, mapped as long as this is used.
-  FloorMailboxes(void* low, int vcpus)
-      : low_(static_cast<unsigned char*>(low)), vcpus_(vcpus) {}
+  // `low` is guest memory from gpa 0, at least REHOME_GUEST_RESERVED bytes, mapped as long as this
+  // is used.
+  FloorMailboxes(void* low, int vcpus) : low_(static_cast<unsigned char*>(low)), vcpus_(vcpus) {}
 
   // Each returns once every vCPU has answered.
   void AwaitStart() const;

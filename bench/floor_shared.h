@@ -54,15 +54,17 @@ class FloorWord {
 struct FloorShared {
   FloorWord prepared;  // generation + 1: that process is ready
   FloorWord request;   // the process of generation < request gives the guest away
+  FloorWord stopped;   // all vCPUs of the generation before are out of the guest
   FloorWord saved;     // the state for this generation is complete
   FloorWord restored;  // this generation may run
+  alignas(64) std::atomic<uint32_t> stopped_count = 0;
   alignas(64) std::atomic<uint32_t> saved_count = 0;
   alignas(64) std::atomic<uint32_t> restored_count = 0;
   int memory_fd = -1;  // number of the guest_memfd in the first process
 
   // Of the latest hop, CLOCK_MONOTONIC ns.
   uint64_t requested_ns = 0;
-  uint64_t stopped_ns[kFloorMaxVcpus] = {};
+  uint64_t stopped_ns = 0;
   uint64_t saved_ns = 0;
   uint64_t restored_ns = 0;
   uint64_t entering_ns[kFloorMaxVcpus] = {};

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Raw KVM for the floor: what a programmer writes who wants nothing but to move a guest to another
-// process fast. No seam, no typed layer, no translated errors: whatever fails ends the process. This
-// is the one place outside kvmglue/ with ioctl(), because the floor must owe nothing to the code that
-// is held against it.
+// process fast. No seam, no typed layer, no translated errors: whatever fails ends the process.
+// This is the one place outside kvmglue/ with ioctl(), because the floor must owe nothing to the
+// code that is held against it.
 //
 // The state set is the product's (kvmglue/vcpu_state.h, vm_state.h), or the comparison would not be
 // one.
 #ifndef REHOME_BENCH_FLOOR_VM_H_
 #define REHOME_BENCH_FLOOR_VM_H_
 
-#include <linux/kvm.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "kvmglue/fd.h"
+#include "kvmglue/kvm_abi.h"
 
 namespace rehome::bench {
 
@@ -36,7 +35,7 @@ struct FloorMsrs {
 struct FloorVcpuState {
   kvm_mp_state mp_state;
   kvm_regs regs;
-  kvm_sregs2 sregs;
+  kvm_sregs sregs;
   kvm_xcrs xcrs;
   kvm_vcpu_events events;
   kvm_debugregs debugregs;
@@ -52,19 +51,18 @@ struct FloorVmState {
   kvm_clock_data clock;
 };
 
-// VM with in-kernel irqchip and PIT and its vCPUs. Ends the process on any error.
+// A VM with in-kernel irqchip and PIT, and its vCPUs. Ends the process on any error.
 class FloorVm {
  public:
   explicit FloorVm(int vcpu_count);
+  // Around a VM that somebody else has made in this process.
+  FloorVm(UniqueFd vm, std::vector<UniqueFd> vcpus);
 
-  // A guest_memfd of this VM (MMAP | INIT_SHARED).
-  UniqueFd CreateGuestMemfd(uint64_t size);
-  // Guest memory at gpa 0 with the hole below 4 GiB, mapped at `hva`. With `guest_memfd` the slots
-  // are bound to it, else they are ordinary ones over the mapping.
-  void SetSlots(void* hva, uint64_t size, BorrowedFd guest_memfd);
+  // Guest memory at gpa 0, with the hole below 4 GiB, as ordinary slots over the mapping at `hva`.
+  void SetSlots(void* hva, uint64_t size);
 
-  // KVM_RUN, until it is interrupted. Any exit to user space ends the process: the guest of the floor
-  // has no reason for one.
+  // KVM_RUN, until it is interrupted. Any exit to user space ends the process: the guest of the
+  // floor has no reason for one.
   void Run(int vcpu);
   // Makes the next or current Run() return; the thread in it must also be signalled.
   void RequestExit(int vcpu) { run_[vcpu]->immediate_exit = 1; }
@@ -76,17 +74,15 @@ class FloorVm {
   void Get(FloorVmState& state);
   void Set(const FloorVmState& state);
 
-  BorrowedFd vcpu_fd(int vcpu) const { return vcpus_[vcpu].borrow(); }
-
  private:
-  void CreateVcpu(int index, int count);
-  void FindMsrs();
+  void AddVcpu(UniqueFd vcpu);
+  void SetCpuid(int index, int count);
+  void FindStateSizes();
 
   UniqueFd kvm_;
   UniqueFd vm_;
   std::vector<UniqueFd> vcpus_;
   std::vector<kvm_run*> run_;
-  size_t xsave_size_ = 0;
   bool xsave2_ = false;
   std::vector<uint32_t> msrs_;
 };

@@ -11,9 +11,9 @@
 
 namespace rehome::bench {
 
-// Nearest rank: the smallest sample that at least `percent` % of the samples do not exceed; always a
-// value that was measured, never one in between. 0 for no samples.
-// REQUIRES: `sorted` is ascending, 0 < percent <= 100.
+// Nearest rank: the smallest sample that at least `percent` % of the samples do not exceed; always
+// a value that was measured, never one in between. 0 for no samples. REQUIRES: `sorted` is
+// ascending, 0 < percent <= 100.
 double Percentile(std::span<const double> sorted, double percent);
 
 struct Summary {

@@ -36,7 +36,8 @@ class Style {
   std::string Failed() const { return Bad(abilities_.utf8 ? "✗" : "!"); }
   std::string_view Arrow() const { return abilities_.utf8 ? "→" : "->"; }
 
-  // `value` in proportion to `full`, at most `cells` columns; anything above 0 shows at least a trace.
+  // `value` in proportion to `full`, at most `cells` columns; anything above 0 shows at least a
+  // trace.
   std::string Bar(double value, double full, size_t cells) const;
 
  private:
