@@ -25,8 +25,8 @@
 #include "daemon/service/migration_service.h"
 #include "daemon/service/vm_service.h"
 #include "daemon/vm_directory.h"
-#include "daemon/version.h"
 #include "kvmglue/status_reason.h"
+#include "proto/version.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -144,7 +144,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
 
   (*api)->SetServing(true);
   sd_notify(0, "READY=1");
-  spdlog::info("rehomed {} serves {} on {}, agents on {}", kRehomeVersion,
+  spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion,
                backend.capabilities.backend, config.api_socket, config.agent_socket);
   int signal_number = 0;
   sigwait(&ending, &signal_number);
@@ -163,7 +163,7 @@ int Main(int argc, char** argv) {
   app.add_option("--config", config_path, "configuration file (docs/configuration.md)")
       ->capture_default_str();
   app.add_flag("--check-config", check_only, "check the configuration file and exit");
-  app.set_version_flag("--version", std::string("rehomed ") + kRehomeVersion);
+  app.set_version_flag("--version", std::string("rehomed ") + kVersion);
   CLI11_PARSE(app, argc, argv);
 
   const sigset_t ending = BlockEndingSignals();
