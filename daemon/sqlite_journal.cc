@@ -164,13 +164,17 @@ absl::StatusOr<Database> OpenDatabase(const std::string& path) {
   if (code != SQLITE_OK) return SqliteStatus(raw, code, path);
   sqlite3_busy_timeout(raw, kBusyTimeoutMs);
   sqlite3_extended_result_codes(raw, 1);
+  // Closing folds the WAL in, which would change the file of a newer daemon; CheckSchema() allows
+  // it.
+  sqlite3_db_config(raw, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  // Of this connection only: nothing is written.
+  absl::Status status = Execute(raw, absl::StrCat("PRAGMA cache_size=-", kCacheKib));
+  if (!status.ok()) return status;
   return db;
 }
 
-// Makes the schema, or finds it. Writes nothing before the version is known to be ours; closing a
-// newer database must not even fold its WAL in.
+// Refuses what is not ours. Until it has agreed nothing is written, not even by closing.
 absl::Status CheckSchema(sqlite3* db) {
-  sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   absl::StatusOr<int64_t> version = QueryInteger(db, "PRAGMA user_version");
   if (!version.ok()) return version.status();
   if (*version > kSchemaVersion) {
@@ -205,10 +209,7 @@ absl::Status CheckIntegrity(sqlite3* db) {
 // waiting for the disk would put its stalls between the steps of a migration for nothing, because a
 // host that goes down takes the guests with it.
 absl::Status Configure(sqlite3* db, const SqliteJournalOptions& options) {
-  absl::Status status = Execute(db, absl::StrCat("PRAGMA journal_mode=WAL;"
-                                                 "PRAGMA synchronous=OFF;"
-                                                 "PRAGMA cache_size=-",
-                                                 kCacheKib, ";"));
+  absl::Status status = Execute(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF");
   if (!status.ok() || options.max_pages == 0) return status;
   return Execute(db, absl::StrCat("PRAGMA max_page_count=", options.max_pages));
 }
