@@ -7,8 +7,8 @@
  * Transport: an AF_UNIX SOCK_SEQPACKET socket. One datagram is one message, so a message is either
  * whole or (MSG_TRUNC, MSG_CTRUNC) refused; there is no partial read to wait for.
  *
- * Both ends distrust each other: every count, length, enum and reserved field is checked before use,
- * and a violation closes the connection.
+ * Both ends distrust each other: every count, length, enum and reserved field is checked before
+ * use, and a violation closes the connection.
  */
 #ifndef REHOME_VMM_AGENT_PROTOCOL_H_
 #define REHOME_VMM_AGENT_PROTOCOL_H_
@@ -34,8 +34,8 @@ extern "C" {
 #define REHOME_ID_SIZE 64u      /* bytes of a NUL-terminated identifier, NUL included */
 #define REHOME_FD_NAME_SIZE 32u
 #define REHOME_TEXT_SIZE 256u
-#define REHOME_MAX_CONFIG (1u << 20)  /* bytes of the CONFIG file: CPUID, device topology */
-#define REHOME_MAX_STATE (64u << 20)  /* bytes of the state area of a handover block */
+#define REHOME_MAX_CONFIG (1u << 20) /* bytes of the CONFIG file: CPUID, device topology */
+#define REHOME_MAX_STATE (64u << 20) /* bytes of the state area of a handover block */
 
 /* Feature bits, negotiated in HELLO; the connection uses the intersection. */
 #define REHOME_FEATURE_LINK (1u << 0)      /* can KVM_LINK_GUEST_MEMFD */
@@ -70,8 +70,8 @@ struct rehome_header {
   uint16_t version; /* of the protocol that the sender speaks on this connection */
   uint16_t type;    /* enum rehome_message */
   uint32_t flags;   /* REHOME_FLAG_*; others 0 */
-  uint32_t status;  /* replies: 0, or enum rehome_refusal; then the payload is rehome_refusal_text */
-  uint64_t seq;     /* chosen by the requester, unique on the connection, echoed in the reply */
+  uint32_t status; /* replies: 0, or enum rehome_refusal; then the payload is rehome_refusal_text */
+  uint64_t seq;    /* chosen by the requester, unique on the connection, echoed in the reply */
   uint32_t payload_size; /* bytes that follow; must equal the datagram's rest */
   uint32_t fd_count;     /* descriptors that travel with the message */
 };
@@ -79,15 +79,15 @@ struct rehome_header {
 /* Why a request was refused. Stable; docs/reasons.md has the words for each. */
 enum rehome_refusal {
   REHOME_REFUSED_NONE = 0,
-  REHOME_REFUSED_MALFORMED = 1,      /* the request breaks the protocol */
-  REHOME_REFUSED_UNSUPPORTED = 2,    /* understood, and this VMM cannot do it */
-  REHOME_REFUSED_BUSY = 3,           /* another migration of this VM is under way in the VMM */
-  REHOME_REFUSED_STATE_FORMAT = 4,   /* the VMM cannot read that state format */
-  REHOME_REFUSED_RESOURCES = 5,      /* no memory, fds, ... */
-  REHOME_REFUSED_KERNEL = 6,         /* the kernel refused; the text names call and errno */
-  REHOME_REFUSED_WRONG_MIGRATION = 7,/* the migration id is not the one under way */
-  REHOME_REFUSED_ID_TAKEN = 8,       /* REGISTER: the vm_id is registered by a living process */
-  REHOME_REFUSED_DENIED = 9,         /* REGISTER/HELLO: this peer may not */
+  REHOME_REFUSED_MALFORMED = 1,       /* the request breaks the protocol */
+  REHOME_REFUSED_UNSUPPORTED = 2,     /* understood, and this VMM cannot do it */
+  REHOME_REFUSED_BUSY = 3,            /* another migration of this VM is under way in the VMM */
+  REHOME_REFUSED_STATE_FORMAT = 4,    /* the VMM cannot read that state format */
+  REHOME_REFUSED_RESOURCES = 5,       /* no memory, fds, ... */
+  REHOME_REFUSED_KERNEL = 6,          /* the kernel refused; the text names call and errno */
+  REHOME_REFUSED_WRONG_MIGRATION = 7, /* the migration id is not the one under way */
+  REHOME_REFUSED_ID_TAKEN = 8,        /* REGISTER: the vm_id is registered by a living process */
+  REHOME_REFUSED_DENIED = 9,          /* REGISTER/HELLO: this peer may not */
   REHOME_REFUSED_INTERNAL = 10,
 };
 
@@ -133,8 +133,8 @@ enum rehome_event_kind {
   REHOME_EVENT_FIRST_RUN_FAILED = 4, /* target: the first KVM_RUN failed; text says how */
   REHOME_EVENT_GUEST_STOPPED = 5,    /* owner: the guest shut down; the VMM will exit */
   REHOME_EVENT_TAKE_OVER_FAILED = 6, /* target: restore or MOVE failed; text says how */
-  REHOME_EVENT_VM_DEAD = 7,          /* source: paused, and cannot be resumed although the verdict is
-                                        not RUNNING; text says why; the daemon decides */
+  REHOME_EVENT_VM_DEAD = 7, /* source: paused, and cannot be resumed although the verdict is
+                               not RUNNING; text says why; the daemon decides */
 };
 
 struct rehome_event {

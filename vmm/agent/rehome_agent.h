@@ -27,6 +27,10 @@ extern "C" {
 #endif
 
 #define REHOME_RECONNECT_MS 200
+/* Longest time that an armed target waits for the source's state. START follows ARM_SOURCE at once,
+ * and the source's own deadline ends everything after that; this bound is for the case that both
+ * daemon and source went away. */
+#define REHOME_TARGET_WAIT_MS 60000
 
 struct rehome_agent;
 
@@ -62,9 +66,11 @@ struct rehome_vm {
 struct rehome_agent_ops {
   /* ---- source side ---- */
   /* Describe the VM. With hold, keep memory slots and device fds as they are until resume(),
-   * released() or cancelled(). The guest runs on. */
+   * released() or cancelled(). The guest runs on. At most REHOME_MAX_DESCRIBED_FDS fds. On failure
+   * nothing is held. Repeated by a daemon that wants to look again. */
   int (*describe)(void *opaque, int hold, struct rehome_vm *vm, struct rehome_error *error);
-  /* The block is mapped and stays so until resume(), released() or cancelled(). The guest runs on. */
+  /* The block is mapped and stays so until resume(), released() or cancelled() has returned. The
+   * guest runs on. May be NULL. */
   int (*arm_source)(void *opaque, struct rehome_block *block, struct rehome_error *error);
   /* Stop every vCPU and write the state into block->state (at most block->state_capacity); *size is
    * what was used. Stamp VCPUS_STOPPED. On failure the VMM has resumed nothing: the library aborts
@@ -78,29 +84,32 @@ struct rehome_agent_ops {
   int (*probe_vm)(void *opaque);
   /* The verdict is ABORTED: run the guest again, here. Called only when that is safe. */
   void (*resume)(void *opaque);
-  /* The verdict is RUNNING: the guest is history here. Do not run it again; exit when released(). */
+  /* The verdict is RUNNING: the guest is history here. Do not run it again; exit when released().
+   * May be NULL, as the two below. */
   void (*handed_over)(void *opaque);
-  /* Exit the process now. */
+  /* Exit the process now, here or soon. */
   void (*released)(void *opaque);
 
   /* ---- target side ---- */
   /* Build the VM: create VM and vCPUs, LINK or map the memory, bind the slots, set CPUID, start the
    * vCPU threads up to rehome_target_wait(). No vCPU may run, no PRIVATE attribute may be set, and
-   * with MOVE strategies nothing of the guest's memory may be touched. `source` and its fds are now
-   * the VMM's. Fill `target` with what was bound. */
+   * with MOVE strategies nothing of the guest's memory may be touched. `source` is valid during the
+   * call; its fds (without the block's) are now the VMM's, also if this fails. Fill `target` with
+   * what was bound; its vm_id is filled in if left empty. */
   int (*prepare)(void *opaque, uint32_t strategy, uint32_t fence_policy,
                  const struct rehome_vm *source, struct rehome_block *block,
                  struct rehome_vm *target, struct rehome_error *error);
-  /* From now on the source may hand over. */
+  /* From now on the source may hand over. May be NULL. */
   int (*arm_target)(void *opaque, struct rehome_block *block, struct rehome_error *error);
   /* The migration is off (target: exit; source: drop what describe() held, the guest runs on). */
   void (*cancelled)(void *opaque);
 };
 
 struct rehome_agent_config {
-  /* One of both: an inherited connection (REHOME_AGENT_FD), which the library takes over, or -1 and
-   * the path to connect to, now and whenever the connection is lost. */
+  /* An inherited connection (REHOME_AGENT_FD), which the library takes over, or -1. */
   int connection_fd;
+  /* Where to connect if there is no inherited connection, and whenever the connection is lost
+   * (REHOME_AGENT_SOCKET). NULL: only the inherited one. */
   const char *socket_path;
   uint32_t role; /* enum rehome_role */
   uint32_t features;
@@ -109,38 +118,51 @@ struct rehome_agent_config {
   const char *vmm_version;
 };
 
-/* Starts the thread. NULL and errno on failure. `ops` and `opaque` must outlive the agent; strings
- * are copied. The connection is made in the background. */
+/* Starts the thread. NULL and errno on failure (EINVAL: neither fd nor path, an unknown role, a
+ * string too long, no SOCK_SEQPACKET socket); connection_fd is then still the caller's. `ops` and
+ * `opaque` must outlive the agent; strings are copied. The connection is made in the background. */
 struct rehome_agent *rehome_agent_start(const struct rehome_agent_config *config,
                                         const struct rehome_agent_ops *ops, void *opaque);
 
-/* Stops the thread and closes the connection. Not from a callback. */
+/* Stops the thread, closes the connection and frees the agent. A handover that is under way is
+ * decided first, which its deadlines bound. Not from a callback, and not while a thread is in a
+ * function of this header. */
 void rehome_agent_stop(struct rehome_agent *agent);
 
-/* Announces a VM that this process runs; repeated after each reconnect. `migration_id` may be "". */
+/* Announces a VM that this process runs; repeated after each reconnect, and every second while it
+ * is refused. `migration_id` may be "". -EINVAL: a bad id or vCPU count. */
 int rehome_agent_register(struct rehome_agent *agent, const struct rehome_register *vm);
 
-/* Queues an event; sent at once if connected, else after the reconnect. */
+/* Queues an event; sent at once if connected, else after the reconnect. The queue holds 16: when it
+ * is full, the oldest goes. `text` may be NULL. -EINVAL: unknown kind. */
 int rehome_agent_send_event(struct rehome_agent *agent, uint32_t kind, const char *text);
 
 /* ---- the target's blackout, from its vCPU threads ----
  * Every vCPU thread calls wait(); thread 0 goes on alone with claim, MOVE, commit, while the others
- * restore; when all have restored, thread 0 calls run(); then all enter KVM_RUN. */
+ * restore; when all have restored, thread 0 calls run(); then all enter KVM_RUN.
+ *
+ * -ECANCELED from any of them means: the source keeps the guest; do not run it, leave, exit. The
+ * library calls cancelled() too. -EINVAL: not in a migration. */
 
-/* Blocks until the source's state is complete. 0, -ECANCELED (leave: the source keeps the guest) or
- * -ETIMEDOUT. */
+/* Blocks until the source's state is complete. 0, -ECANCELED, or -ETIMEDOUT after
+ * REHOME_TARGET_WAIT_MS (exit). `spin_ns`: busy-wait so long before sleeping. */
 int rehome_target_wait(struct rehome_agent *agent, uint64_t spin_ns);
-/* OPEN -> CLAIMED. -ECANCELED: too late, the source keeps the guest. */
+/* OPEN -> CLAIMED. -ECANCELED: too late. Stamps CLAIMED, and MOVED where the strategy has no MOVE.
+ */
 int rehome_target_claim(struct rehome_agent *agent);
-/* CLAIMED -> COMMITTED. With MOVE: after it succeeded, before restoring. Without: after restoring. */
+/* CLAIMED -> COMMITTED. With MOVE: after it succeeded, before restoring. Without: after restoring.
+ */
 int rehome_target_commit(struct rehome_agent *agent);
 /* CLAIMED -> ABORTED: nothing was moved and the guest never ran here; `text` is reported. */
 int rehome_target_refuse(struct rehome_agent *agent, const char *text);
 /* COMMITTED -> RUNNING, after the fence if the policy wants it. The caller enters KVM_RUN next.
- * -ETIMEDOUT: no proof that the source stopped; the caller must exit without running the guest. */
+ * With FENCE_BEFORE_RESUME it waits for the daemon's proof half of the resolve timeout, then kills
+ * the source itself and waits for the proof of that. -ETIMEDOUT: no proof that the source stopped;
+ * the caller must exit without running the guest, and the source resumes on proof of that exit. */
 int rehome_target_run(struct rehome_agent *agent);
-/* After the first KVM_RUN came back: FIRST_RUN, or FIRST_RUN_FAILED with `failure` not NULL. The
- * agent becomes an OWNER and registers `vm`. */
+/* After the first KVM_RUN came back: FIRST_RUN, or FIRST_RUN_FAILED with `failure` not NULL.
+ * Without a failure the agent becomes an OWNER and registers `vm` (an empty migration_id is filled
+ * in), and the handover block is unmapped: no thread may use it any more. */
 int rehome_target_first_run(struct rehome_agent *agent, const struct rehome_register *vm,
                             const char *failure);
 

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A source and a target VMM in processes of their own, and a fake daemon in the test that leads
+// them through a migration step by step.
+#ifndef REHOME_VMM_AGENT_HANDOVER_FIXTURE_H_
+#define REHOME_VMM_AGENT_HANDOVER_FIXTURE_H_
+
+#include <sys/types.h>
+
+#include <functional>
+#include <string>
+
+#include "vmm/agent/fake_daemon.h"
+#include "vmm/agent/fake_vmm.h"
+#include "vmm/agent/handover_block.h"
+
+namespace rehome {
+
+inline constexpr uint64_t kMs = 1000000;
+inline constexpr char kMigration[] = "m-0000000000000001";
+
+struct Terms {
+  uint32_t strategy = REHOME_STRATEGY_MAP;
+  uint32_t fence_policy = REHOME_FENCE_AFTER_RESUME;
+  uint64_t claim_timeout_ns = 10000 * kMs;
+  uint64_t resolve_timeout_ns = 10000 * kMs;
+};
+
+// What the daemon of a test can do before it dies or leaves the rest alone.
+enum class Stage { kConnected, kDescribed, kPrepared, kTargetArmed, kSourceArmed, kStarted };
+
+class Handover {
+ public:
+  explicit Handover(const Terms& terms);
+  ~Handover();  // kills what is left
+
+  // Does everything up to and including `stage`. False if a step was refused.
+  bool Lead(Stage stage);
+  bool Describe();
+  bool Prepare();
+  bool ArmTarget();
+  bool ArmSource();
+  bool Start();
+
+  // Waits until `condition`, which looks at page(), the verdict or the clock of nobody, is true.
+  bool WaitUntil(const std::function<bool()>& condition);
+  bool WaitFor(Step step);
+  bool WaitForVerdict(uint32_t verdict);
+  // The process has exited; it is reaped.
+  bool AwaitSourceExit();
+  bool AwaitTargetExit();
+
+  void HangAt(Step step);  // before the step is reached
+  void LetGo();            // whoever hangs goes on
+
+  // SIGKILL, and the end of it.
+  void KillSource();
+  void KillTarget();
+  void CloseLinks();  // the daemon dies
+
+  VmmPage& page() { return *page_; }
+  FakeLink& source() { return source_link_; }
+  FakeLink& target() { return target_link_; }
+  rehome_block& block() { return block_; }
+  int block_fd() const { return block_fd_; }
+  pid_t target_pid() const { return target_; }
+  int source_pidfd() const { return source_pidfd_; }
+  int target_pidfd() const { return target_pidfd_; }
+  uint32_t verdict() const { return rehome_block_verdict(&block_); }
+  rehome_vm& description() { return *description_; }
+
+  // Guests that run, now.
+  uint32_t owners() { return page_->source_runs.load() + page_->target_runs.load(); }
+
+ private:
+  pid_t Fork(void (*body)(VmmPage*, int), FakeLink* link);
+  bool AwaitExit(pid_t* pid, int pidfd, std::atomic<uint32_t>* runs);
+
+  Terms terms_;
+  VmmPage* page_;
+  FakeLink source_link_, target_link_;
+  pid_t source_ = 0, target_ = 0;
+  int source_pidfd_ = -1, target_pidfd_ = -1;
+  int block_fd_ = -1;
+  rehome_block block_ = {};
+  std::unique_ptr<rehome_vm> description_;
+};
+
+}  // namespace rehome
+
+#endif  // REHOME_VMM_AGENT_HANDOVER_FIXTURE_H_
