@@ -264,6 +264,16 @@ bool Receive(BorrowedFd socket, std::vector<UniqueFd>* fds) {
   return true;
 }
 
+NoMoreFds::NoMoreFds() {
+  EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+  const UniqueFd lowest(dup(0));
+  rlimit none = before_;
+  none.rlim_cur = static_cast<rlim_t>(lowest.borrow().raw());
+  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+}
+
+NoMoreFds::~NoMoreFds() { setrlimit(RLIMIT_NOFILE, &before_); }
+
 bool Eventually(const std::function<bool()>& condition) {
   const auto deadline =
       std::chrono::steady_clock::now() + std::chrono::milliseconds(kTestTimeoutMs);
