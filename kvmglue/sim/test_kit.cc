@@ -59,6 +59,7 @@ SimExit TestCpu::Step(SimVcpuContext& vcpu) {
       uint64_t* word = Word(vcpu, SimAccess::kWrite);
       if (word == nullptr) return SimExit::MemoryFault();
       __atomic_fetch_add(word, 1, __ATOMIC_RELAXED);
+      ++regs.rax;
       return SimExit::Continue();
     }
     case Program::kOut:
