@@ -240,13 +240,13 @@ int rehome_agent_announce(struct rehome_agent *agent, const struct rehome_regist
     return -EINVAL;
   }
   pthread_mutex_lock(&agent->lock);
-  bool announced = agent->has_registration;
+  bool other = agent->has_registration && strcmp(agent->registration.vm_id, vm->vm_id) != 0;
   pthread_mutex_unlock(&agent->lock);
-  if (announced) return -EALREADY;
+  if (other) return -EALREADY;
   if (after_first_run) rehome_events_push(agent, REHOME_EVENT_FIRST_RUN, "");
   pthread_mutex_lock(&agent->lock);
   agent->registration = *vm;
-  if (after_first_run && vm->migration_id[0] == '\0') {
+  if (after_first_run) {
     memcpy(agent->registration.migration_id, agent->migration_id, sizeof(agent->migration_id));
   }
   agent->has_registration = true;

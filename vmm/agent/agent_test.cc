@@ -221,6 +221,8 @@ TEST_F(Agent, RefusesARegistrationOrEventThatMakesNoSense) {
   EXPECT_EQ(rehome_agent_register(agent_, &vm), -EINVAL);
   vm.vcpu_count = 1;
   EXPECT_EQ(rehome_agent_register(agent_, &vm), 0);
+  EXPECT_EQ(rehome_agent_register(agent_, &vm), 0);
+  vm = Registration("vm-2");
   EXPECT_EQ(rehome_agent_register(agent_, &vm), -EALREADY);
   EXPECT_EQ(rehome_agent_send_event(agent_, 0, ""), -EINVAL);
   EXPECT_EQ(rehome_agent_send_event(agent_, REHOME_EVENT_VM_DEAD + 1, ""), -EINVAL);
@@ -257,6 +259,16 @@ TEST_F(Agent, RegistersAgainWithADaemonThatCameBack) {
     link = AcceptRegistered();
   }
   EXPECT_EQ(vmm_.Read(&Vmm::cancelled), 0);
+}
+
+TEST_F(Agent, AnnouncesAChangeOfItsVm) {
+  FakeLink link = StartRegistered();
+  rehome_register vm = Registration("vm-1");
+  vm.memory_bytes = 1 << 30;
+  EXPECT_EQ(rehome_agent_register(agent_, &vm), 0);
+  std::optional<rehome_register> changed = link.AnswerRegister();
+  ASSERT_TRUE(changed);
+  EXPECT_EQ(changed->memory_bytes, 1u << 30);
 }
 
 TEST_F(Agent, KeepsEventsForTheNextConnectionAndSendsThemAfterTheRegistration) {

@@ -132,8 +132,8 @@ struct rehome_agent *rehome_agent_start(const struct rehome_agent_config *config
 void rehome_agent_stop(struct rehome_agent *agent);
 
 /* Announces a VM that this process runs; repeated after each reconnect, and every second while it
- * is refused. Once per agent: -EALREADY. `migration_id` may be "". -EINVAL: a bad id or vCPU count.
- */
+ * is refused. Call it again for the same vm_id to announce a change; -EALREADY for another one.
+ * `migration_id` may be "". -EINVAL: a bad id or vCPU count. */
 int rehome_agent_register(struct rehome_agent *agent, const struct rehome_register *vm);
 
 /* Queues an event; sent at once if connected, else after the reconnect. The queue holds 16: when it
