@@ -63,6 +63,9 @@ const std::vector<Row>& Rows() {
   return kRows;
 }
 
+// Behind the loader's 2 MiB and the two pages of the first vCPU's ledger (guest/step.h).
+constexpr uint64_t kFirstWorkPage = (2 << 20) + 2 * 4096;
+
 // A user at the console.
 class Terminal {
  public:
@@ -205,6 +208,13 @@ TEST(MigrationConsoleTest, TheGuestSwitchesItselfOffAfterAMove) {
   EXPECT_EQ(harness.source_process().AwaitExit(), 0);
 }
 
+// Moves the guest for real after a failed attempt: nothing of it may be left in the way.
+void MoveAndEnd(VmmHarness& harness) {
+  harness.ForgetTarget();
+  ASSERT_TRUE(harness.Move({}));
+  EXPECT_EQ(harness.EndGuest(), 0);
+}
+
 TEST(MigrationRollbackTest, ACancelledMigrationLeavesTheGuestRunningWhereItIs) {
   VmmHarness harness(kernel_under_test, 1, {});
   ASSERT_TRUE(harness.Launch({}));
@@ -213,29 +223,25 @@ TEST(MigrationRollbackTest, ACancelledMigrationLeavesTheGuestRunningWhereItIs) {
   EXPECT_EQ(harness.target().Order(REHOME_MSG_CANCEL, harness.migration()), 0u);
   EXPECT_EQ(harness.target_process().AwaitExit(), 0);
   EXPECT_EQ(harness.source().Order(REHOME_MSG_CANCEL, harness.migration()), 0u);
-  harness.ForgetTarget();
-  ASSERT_TRUE(harness.Move({}));
-  EXPECT_EQ(harness.EndGuest(), 0);
+  MoveAndEnd(harness);
+}
+
+TEST(MigrationRollbackTest, ATargetThatDiesWhileItPreparesIsForgotten) {
+  VmmHarness harness(kernel_under_test, 1, {});
+  ASSERT_TRUE(harness.Launch({.target_options = {"--die-at=prepare"}}));
+  EXPECT_EQ(harness.Prepare(), std::nullopt);
+  EXPECT_EQ(harness.source().Order(REHOME_MSG_CANCEL, harness.migration()), 0u);
+  MoveAndEnd(harness);
 }
 
 TEST(MigrationRollbackTest, ATargetThatDiesBeforeItRanTheGuestGivesItBack) {
-  for (const char* place : {"prepare", "arm", "claimed", "restored", "committed"}) {
+  for (const char* place : {"claimed", "restored", "committed"}) {
     SCOPED_TRACE(place);
     VmmHarness harness(kernel_under_test, 1, {});
     ASSERT_TRUE(harness.Launch({.target_options = {std::string("--die-at=") + place}}));
-    if (harness.Prepare() == 0u) {
-      const bool armed =
-          harness.target().ArmTarget(harness.migration(), harness.source_process().pidfd()) == 0u;
-      if (armed) {
-        ASSERT_TRUE(harness.Arm() || true);
-        ASSERT_TRUE(harness.Start());
-        ASSERT_TRUE(harness.AwaitRollback());
-      }
-    }
-    EXPECT_EQ(harness.source().Order(REHOME_MSG_CANCEL, harness.migration()).has_value(), true);
-    harness.ForgetTarget();
-    ASSERT_TRUE(harness.Move({}));
-    EXPECT_EQ(harness.EndGuest(), 0);
+    ASSERT_EQ(harness.Prepare(), 0u);
+    ASSERT_TRUE(harness.Arm() && harness.Start() && harness.AwaitRollback());
+    MoveAndEnd(harness);
   }
 }
 
@@ -254,19 +260,13 @@ TEST(MigrationRollbackTest, ATargetThatHangsIsKilledAndTheGuestGoesOn) {
 }
 
 TEST(MigrationRollbackTest, ASourceThatCannotBeSavedGoesOn) {
-  VmmHarness harness(kernel_under_test, 1, {"--faults=KVM_GET_LAPIC:3:EIO:once"});
-  // Calls 1 and 2 were made while the guest was loaded (KVM), or there were none (sim): move until
-  // the fault has happened.
-  bool rolled_back = false;
-  for (int i = 0; i < 3 && !rolled_back; ++i) {
-    ASSERT_TRUE(harness.Launch({}));
-    ASSERT_EQ(harness.Prepare(), 0u);
-    ASSERT_TRUE(harness.Arm() && harness.Start());
-    rolled_back = harness.source().AwaitEvent(REHOME_EVENT_RESUMED).has_value();
-    harness.ForgetTarget();
-  }
-  EXPECT_TRUE(rolled_back);
-  EXPECT_EQ(harness.EndGuest(), 0);
+  // Loading the guest reads the LAPIC, too: 3 times on KVM, once on the simulated kernel.
+  const std::string call = kernel_under_test == "kvm" ? "4" : "2";
+  VmmHarness harness(kernel_under_test, 1, {"--faults=KVM_GET_LAPIC:" + call + ":EIO:once"});
+  ASSERT_TRUE(harness.Launch({}));
+  ASSERT_EQ(harness.Prepare(), 0u);
+  ASSERT_TRUE(harness.Arm() && harness.Start() && harness.AwaitRollback());
+  MoveAndEnd(harness);
 }
 
 TEST(MigrationRollbackTest, ATargetThatCannotRestoreGivesTheGuestBack) {
@@ -278,8 +278,7 @@ TEST(MigrationRollbackTest, ATargetThatCannotRestoreGivesTheGuestBack) {
   ASSERT_TRUE(event.has_value());
   EXPECT_NE(std::string(event->text).find("VCPU_STATE"), std::string::npos) << event->text;
   ASSERT_TRUE(harness.AwaitRollback());
-  ASSERT_TRUE(harness.Move({}));
-  EXPECT_EQ(harness.EndGuest(), 0);
+  MoveAndEnd(harness);
 }
 
 TEST(MigrationRefusalTest, AnOlderVmmRefusesANewerState) {
@@ -320,7 +319,7 @@ TEST(OwnerTest, TheCheckFindsDamageInARunningGuest) {
   for (uint32_t i = 0; i < harness.description().fd_count; ++i) {
     const rehome_vm_fd& fd = harness.description().fds[i];
     if (fd.entry.role == REHOME_FD_MEMORY) {
-      ASSERT_TRUE(FlipBit(fd.fd, (2 << 20) + 3 * 4096 + 1));
+      ASSERT_TRUE(FlipBit(fd.fd, kFirstWorkPage + 1));
     }
   }
   harness.source().Order(REHOME_MSG_CANCEL, harness.migration());
