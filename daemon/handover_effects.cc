@@ -102,7 +102,7 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
     }
     if (context.interrupt.raised() && block.AbortIfOpen()) {
       return {Event::kVerdictAborted,
-              {"CANCELLED", "cancelled during the handover"},
+              {"INTERRUPTED", "stopped while the verdict was still open"},
               std::move(record)};
     }
     if (verdict == REHOME_VERDICT_OPEN && HasExited(escrow.source_pidfd.borrow()) &&
@@ -187,7 +187,10 @@ bool SourceResumed(EffectContext& context, const Migration& record, milliseconds
   }
   absl::StatusOr<LinkEvent> event =
       escrow.source_link->AwaitEvent(record.id, {LinkEvent::Kind::kResumed}, wait, nullptr);
-  return event.ok() && event->kind == LinkEvent::Kind::kResumed;
+  if (event.ok() && event->kind == LinkEvent::Kind::kResumed) return true;
+  // A source that START never reached has not paused and says nothing; it can be asked.
+  absl::StatusOr<VmmLink::Probe> probe = escrow.source_link->ProbeVm(record.id, wait);
+  return probe.ok() && probe->vm_alive && probe->guest_running;
 }
 
 }  // namespace
