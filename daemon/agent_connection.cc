@@ -166,15 +166,20 @@ absl::Status AgentConnection::HandleHello(const IncomingMessage& incoming) {
   absl::Status sent =
       link_->SendReply(EncodeHelloReply(incoming.seq, REHOME_PROTOCOL_VERSION, features));
   if (!sent.ok()) return sent;
-  if (adoption_ != nullptr && !adoption_->Fulfil(std::shared_ptr<VmmLink>(link_))) {
-    return MakeStatus(absl::StatusCode::kUnavailable, reason::kAgentGone,
-                      "nobody waits for this target any more");
-  }
-  return absl::OkStatus();
+  if (adoption_ == nullptr) return absl::OkStatus();
+  const bool wanted = adoption_->Fulfil(std::shared_ptr<VmmLink>(link_));
+  adoption_.reset();
+  if (wanted) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kUnavailable, reason::kAgentGone,
+                    "nobody waits for this target any more");
 }
 
 absl::Status AgentConnection::CheckMayRegister(const WireRegister& vm) const {
-  if (registered_) return Violation("a second REGISTER");
+  // One connection, one VM: requests do not say which. Saying it again (after a change) is fine.
+  if (!registered_vm_.empty() && vm.vm_id != registered_vm_) {
+    return Violation(
+        absl::StrCat("a connection of VM ", registered_vm_, " that registers VM ", vm.vm_id));
+  }
   if (!link_->hello().is_target) return absl::OkStatus();
   // A target has no VM before it ran the guest that it took over.
   const std::string took_over = link_->first_run_migration();
@@ -211,7 +216,7 @@ absl::Status AgentConnection::HandleRegister(const IncomingMessage& incoming) {
   if (absl::Status status = RegisterVm(*vm); !status.ok()) {
     return Refuse(incoming, RefusalOf(status), std::string(status.message()));
   }
-  registered_ = true;
+  registered_vm_ = vm->vm_id;
   return link_->SendReply(EncodeMessage({.version = link_->version(),
                                          .type = REHOME_MSG_REGISTER,
                                          .seq = incoming.seq,

@@ -9,6 +9,9 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "daemon/fd_kinds.h"
@@ -60,7 +63,8 @@ class AgentConnection {
   absl::Status Close(const absl::Status& why);
 
   bool has_said_hello() const { return link_ != nullptr; }
-  bool is_adopted() const { return adoption_ != nullptr; }
+  // Whether somebody waits for its HELLO.
+  bool is_awaited() const { return adoption_ != nullptr; }
   std::chrono::steady_clock::time_point hello_deadline() const { return hello_deadline_; }
   BorrowedFd socket() const { return link_ != nullptr ? link_->socket() : peer_.socket.borrow(); }
   BorrowedFd pidfd() const { return link_ != nullptr ? link_->pidfd() : peer_.pidfd.borrow(); }
@@ -84,7 +88,7 @@ class AgentConnection {
   const FdKinds* const kinds_;
   const std::chrono::steady_clock::time_point hello_deadline_;
   std::shared_ptr<SocketVmmLink> link_;
-  bool registered_ = false;
+  std::string registered_vm_;  // "" before the first REGISTER that was accepted
 };
 
 }  // namespace rehome

@@ -276,7 +276,7 @@ bool EpollAgentServer::HasRoom() {
     Log(absl::StrCat("agent socket: ", connections_.size(), " connections, one more was closed"));
     return false;
   }
-  const auto is_stranger = [this](uint64_t id) { return !connections_.at(id)->is_adopted(); };
+  const auto is_stranger = [this](uint64_t id) { return !connections_.at(id)->is_awaited(); };
   const auto strangers = std::count_if(silent_.begin(), silent_.end(), is_stranger);
   if (static_cast<size_t>(strangers) < options_.max_silent_connections) return true;
   const uint64_t oldest = *std::find_if(silent_.begin(), silent_.end(), is_stranger);

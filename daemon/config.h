@@ -18,6 +18,7 @@
 
 #include "absl/status/statusor.h"
 #include "daemon/launcher.h"
+#include "daemon/migration.h"
 
 namespace rehome {
 
@@ -30,20 +31,13 @@ struct ConfigRange {
   int64_t max;
 };
 
-// From the pause to the claim. Measured: a claim comes 0.3 ms after the pause on a quiet host and
-// 16 ms after it on an overcommitted one. 100 ms is six times that and half of Linux's shortest TCP
-// retransmission timeout (200 ms), so that not even a handover that fails shows in the guest's
-// connections.
-inline constexpr std::chrono::milliseconds kDefaultHandoverTimeout{100};
-inline constexpr ConfigRange kHandoverTimeoutMsRange{1, 10'000};
+// The two that a request may override have their defaults and upper bounds in daemon/migration.h.
+inline constexpr ConfigRange kHandoverTimeoutMsRange{1, kMaxHandoverTimeout.count()};
+inline constexpr ConfigRange kMigrationDeadlineMsRange{1000, kMaxDeadline.count()};
 // From the claim to RUNNING; after it the claimant is killed, which costs more than waiting: a
 // hundred times the slowest fence measured (8 ms).
 inline constexpr std::chrono::milliseconds kDefaultResolveTimeout{1000};
 inline constexpr ConfigRange kResolveTimeoutMsRange{10, 60'000};
-// Of a whole migration. Populating page tables of guest memory takes up to 1 s per GiB on a loaded
-// host, before the pause; this is enough for 256 GiB.
-inline constexpr std::chrono::milliseconds kDefaultMigrationDeadline{300'000};
-inline constexpr ConfigRange kMigrationDeadlineMsRange{1000, 86'400'000};
 // As kDefaultConcurrent and kMaxConcurrent of daemon/registry.h, which takes the number.
 inline constexpr size_t kDefaultConcurrentMigrations = 8;
 inline constexpr ConfigRange kConcurrentMigrationsRange{1, 64};
@@ -85,7 +79,7 @@ struct DaemonConfig {
   size_t concurrent_migrations = kDefaultConcurrentMigrations;
   std::chrono::milliseconds handover_timeout = kDefaultHandoverTimeout;
   std::chrono::milliseconds resolve_timeout = kDefaultResolveTimeout;
-  std::chrono::milliseconds deadline = kDefaultMigrationDeadline;
+  std::chrono::milliseconds deadline = kDefaultDeadline;
   LogLevel log_level = LogLevel::kInfo;
   std::map<std::string, VmmProfile> profiles;  // by name
 };

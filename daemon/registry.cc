@@ -306,7 +306,7 @@ absl::StatusOr<Migration> Registry::Cancel(const std::string& id) {
     RaiseInterrupt(active, StopCause::kCancelled);
     if (!TakeFromQueue(active)) return active->record;
   }
-  Run(active);
+  RunHere(active);
   return Get(id);
 }
 

@@ -111,12 +111,13 @@ class Registry {
   Migration NewRecord(const MigrationRequest& request, const VmEntry& vm) const;
 
   void Work();
-  void Run(const Active& active);
+  Migration Run(const Active& active);
+  void RunHere(const Active& active);  // Run() and Finish(), on the caller's thread
   void Publish(const Active& active, Migration record);
-  void Finish(const Active& active, const Migration& last);
   void Expire(const std::string& id);
-  // Both REQUIRE mutex_. RaiseInterrupt() leaves alone what is past stopping. TakeFromQueue() is
-  // true if it was waiting there: the caller now has to Run() it.
+  // These REQUIRE mutex_. RaiseInterrupt() leaves alone what is past stopping. TakeFromQueue() is
+  // true if it was waiting there: the caller now has to RunHere().
+  void Finish(const Active& active, const Migration& last);
   void RaiseInterrupt(const Active& active, StopCause cause);
   bool TakeFromQueue(const Active& active);
 

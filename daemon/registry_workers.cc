@@ -34,14 +34,16 @@ void Registry::Work() {
     queue_.pop_front();
     ++busy_workers_;
     lock.unlock();
-    Run(active);
+    const Migration last = Run(active);
     lock.lock();
+    // In one go: whoever sees the end also finds this thread free.
+    Finish(active, last);
     --busy_workers_;
   }
 }
 
-// From the queue to the end; no lock is held.
-void Registry::Run(const Active& active) {
+// From the queue to the terminal record, which it returns; no lock is held.
+Migration Registry::Run(const Active& active) {
   Migration record;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -51,11 +53,9 @@ void Registry::Run(const Active& active) {
   const auto publish = [&](const Migration& next) {
     if (!IsTerminal(next.state)) Publish(active, next);
   };
-  const Migration last =
-      Drive(std::move(record), {journal_, effects.get(), active->interrupt.get(), publish});
-  // Whoever sees the terminal state finds nothing of the migration left.
-  effects.reset();
-  Finish(active, last);
+  // The effects are gone when this returns, and the terminal state is shown only then: whoever sees
+  // it finds nothing of the migration left.
+  return Drive(std::move(record), {journal_, effects.get(), active->interrupt.get(), publish});
 }
 
 void Registry::Publish(const Active& active, Migration record) {
@@ -67,9 +67,14 @@ void Registry::Publish(const Active& active, Migration record) {
   active->changed.notify_all();
 }
 
+void Registry::RunHere(const Active& active) {
+  const Migration last = Run(active);
+  std::lock_guard<std::mutex> lock(mutex_);
+  Finish(active, last);
+}
+
 void Registry::Finish(const Active& active, const Migration& last) {
   deadlines_.Drop(last.id);
-  std::lock_guard<std::mutex> lock(mutex_);
   vms_->SetActiveMigration(last.request.vm_id, "");
   active_by_vm_.erase(last.request.vm_id);
   if (active_by_vm_.empty()) all_ended_.notify_all();
@@ -90,7 +95,7 @@ void Registry::Expire(const std::string& id) {
     RaiseInterrupt(active, StopCause::kDeadline);
     if (!TakeFromQueue(active)) return;
   }
-  Run(active);
+  RunHere(active);
 }
 
 void Registry::RaiseInterrupt(const Active& active, StopCause cause) {

@@ -16,6 +16,7 @@ int RunCli(int argc, const char* const* argv, const Console& console) {
   CLI::App app("Moves running guests between VMM processes of this host.", "rehome");
   app.add_option("--socket", context.socket_path, "The daemon's API socket")
       ->envname("REHOME_SOCKET")
+      ->take_last()
       ->capture_default_str()
       ->type_name("PATH");
   app.add_flag("--json", context.json, "Print one JSON object instead of text");

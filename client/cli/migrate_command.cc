@@ -96,7 +96,7 @@ void AddMigrateCommand(CLI::App* app, CommandContext* context) {
   dry_run->excludes(wait);
   migrate
       ->add_option("--deadline", options->deadline,
-                   "Roll back unless the hand-over has begun by then (1s to 24h)")
+                   "Roll back unless the hand-over has begun by then (100ms to 1h)")
       ->check(CheckDuration)
       ->type_name("DURATION");
   migrate

@@ -30,7 +30,8 @@ Evidence EvidenceOf(const v1::Migration& migration) {
   evidence.fenced = migration.fence_proof().complete();
   evidence.handed_over = evidence.fenced || migration.has_blackout() ||
                          migration.guest_owner() == v1::Migration::TARGET;
-  evidence.prepared = evidence.handed_over || migration.state() == v1::Migration::HANDING_OVER;
+  evidence.prepared = evidence.handed_over || migration.guest_paused() ||
+                      migration.state() == v1::Migration::HANDING_OVER;
   evidence.launched = evidence.prepared || migration.has_target();
   evidence.checked = evidence.launched || (migration.preflight_checks_size() > 0 &&
                                            CountChecks(migration, v1::PreflightCheck::FAILED) == 0);
@@ -72,7 +73,9 @@ std::string FenceText(const v1::Migration& migration, const Console& console) {
 }
 
 std::string HandOverText(const v1::Migration& migration, const Console& console) {
-  if (!migration.has_blackout()) return "";
+  if (!migration.has_blackout()) {
+    return migration.guest_paused() && IsFinished(migration) ? "the guest was paused" : "";
+  }
   return "guest paused for " + FormatNanos(migration.blackout().total_ns(), console.micro());
 }
 

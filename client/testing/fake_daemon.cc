@@ -85,6 +85,7 @@ class FakeDaemon::Migrations final : public v1::MigrationService::Service {
                                const v1::CancelMigrationRequest* /*request*/,
                                v1::Migration* response) override {
     const std::lock_guard<std::mutex> lock(daemon_->mutex_);
+    ++daemon_->cancelled_;
     if (grpc::Status failure = daemon_->TakeFailure(); !failure.ok()) return failure;
     *response = daemon_->history_.back();
     return grpc::Status::OK;
@@ -239,6 +240,11 @@ std::vector<v1::ListMigrationsRequest> FakeDaemon::listed() const {
 std::vector<v1::WatchMigrationRequest> FakeDaemon::watched() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return watched_;
+}
+
+size_t FakeDaemon::cancelled() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return cancelled_;
 }
 
 grpc::Status FakeDaemon::TakeFailure() {

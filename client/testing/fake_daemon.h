@@ -48,6 +48,7 @@ class FakeDaemon {
   std::vector<v1::CreateMigrationRequest> created() const;
   std::vector<v1::ListMigrationsRequest> listed() const;
   std::vector<v1::WatchMigrationRequest> watched() const;
+  size_t cancelled() const;
 
  private:
   class Migrations;
@@ -72,6 +73,7 @@ class FakeDaemon {
   std::vector<v1::CreateMigrationRequest> created_;
   std::vector<v1::ListMigrationsRequest> listed_;
   std::vector<v1::WatchMigrationRequest> watched_;
+  size_t cancelled_ = 0;
 
   std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<Vms> vms_;

@@ -40,6 +40,7 @@ v1::Migration Checked() {
   *migration.mutable_source() = SampleVm().process();
   migration.set_vcpu_count(2);
   migration.set_memory_bytes(kMemory);
+  migration.set_layout_digest("00c0ffee00c0ffee");
   migration.set_strategy(v1::Migration::MAP);
   migration.set_fence_policy(v1::Migration::BEFORE_RESUME);
   AddCheck(&migration, "source_registered", "rehome-vmm 1.0, pid 1234");
@@ -66,7 +67,7 @@ v1::Migration HandingOver() {
   migration.set_revision(5);
   migration.set_state(v1::Migration::HANDING_OVER);
   migration.set_guest_owner(v1::Migration::UNDECIDED);
-  migration.set_layout_digest("00c0ffee00c0ffee");
+  migration.set_guest_paused(true);
   return migration;
 }
 

@@ -162,7 +162,7 @@ bool ApiServer::AcceptAll() {
 }
 
 void ApiServer::Admit(UniqueFd connection) {
-  const absl::StatusOr<PeerIdentity> peer = IdentifyPeer(connection.borrow());
+  const absl::StatusOr<ApiPeer> peer = IdentifyApiPeer(connection.borrow());
   if (!peer.ok()) return LogRefusal(peer.status().ToString());
   if (!MayConnect(*peer)) return LogRefusal(peer->ToString() + ": not on the allow list");
   if (!peers_->Add(connection.borrow(), *peer)) {
@@ -171,7 +171,7 @@ void ApiServer::Admit(UniqueFd connection) {
   grpc::AddInsecureChannelFromFd(server_.get(), connection.Release());
 }
 
-bool ApiServer::MayConnect(const PeerIdentity& peer) const {
+bool ApiServer::MayConnect(const ApiPeer& peer) const {
   if (Contains(options_.allowed_uids, peer.uid)) return true;
   if (Contains(options_.allowed_gids, peer.gid)) return true;
   return std::any_of(peer.groups.begin(), peer.groups.end(),

@@ -78,7 +78,7 @@ class ApiServer {
   // Takes everything that waits. False: out of descriptors or memory, try later.
   bool AcceptAll();
   void Admit(UniqueFd connection);
-  bool MayConnect(const PeerIdentity& peer) const;
+  bool MayConnect(const ApiPeer& peer) const;
   void LogRefusal(const std::string& who);
 
   const Options options_;

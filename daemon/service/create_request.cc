@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/registry.h"
 #include "daemon/service/resource_names.h"
 #include "daemon/service/service_reasons.h"
 #include "daemon/service/status_details.h"
@@ -16,19 +17,16 @@ namespace {
 
 constexpr int64_t kNanosPerSecond = 1'000'000'000;
 
-// AIP-155 wants a UUID4 (36 characters); control planes have ids of their own that are longer.
-constexpr size_t kMaxRequestIdLength = 64;
+// Of the configuration file (kMaxProfileNameLength); a longer one cannot exist.
 constexpr size_t kMaxProfileNameBytes = 64;
 
 struct DurationRange {
   std::chrono::milliseconds min;
   std::chrono::milliseconds max;
 };
-// A claim takes 0.3 to 16 ms; a guest that is paused for 10 s is no live migration any more.
-constexpr DurationRange kHandoverTimeoutRange{std::chrono::milliseconds(1),
-                                              std::chrono::seconds(10)};
-// Populating page tables takes up to 1 s per GiB, so a day is beyond every host.
-constexpr DurationRange kDeadlineRange{std::chrono::seconds(1), std::chrono::hours(24)};
+constexpr DurationRange kHandoverTimeoutRange{std::chrono::milliseconds(1), kMaxHandoverTimeout};
+// Starting a VMM alone takes some milliseconds, so a shorter deadline is a mistake of the caller.
+constexpr DurationRange kDeadlineRange{std::chrono::milliseconds(100), kMaxDeadline};
 
 bool IsRequestIdCharacter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
@@ -36,7 +34,7 @@ bool IsRequestIdCharacter(char c) {
 }
 
 bool IsRequestId(const std::string& id) {
-  if (id.size() > kMaxRequestIdLength) return false;
+  if (id.size() > kMaxRequestIdBytes) return false;
   for (const char c : id) {
     if (!IsRequestIdCharacter(c)) return false;
   }
@@ -86,7 +84,8 @@ absl::StatusOr<MigrationRequest> ParseCreateRequest(const v1::CreateMigrationReq
   parsed.target_profile = request.target_profile();
 
   if (!IsRequestId(request.request_id())) {
-    wrong.push_back({"request_id", "must be at most 64 characters of A-Z a-z 0-9 . _ : -"});
+    wrong.push_back({"request_id", absl::StrCat("must be at most ", kMaxRequestIdBytes,
+                                                " characters of A-Z a-z 0-9 . _ : -")});
   }
   parsed.request_id = request.request_id();
 

@@ -43,24 +43,24 @@ std::vector<uint32_t> PeerGroups(BorrowedFd connection) {
 
 }  // namespace
 
-std::string PeerIdentity::ToString() const {
+std::string ApiPeer::ToString() const {
   return "uid=" + std::to_string(uid) + " pid=" + std::to_string(pid);
 }
 
-absl::StatusOr<PeerIdentity> IdentifyPeer(BorrowedFd connection) {
+absl::StatusOr<ApiPeer> IdentifyApiPeer(BorrowedFd connection) {
   ucred credentials{};
   socklen_t size = sizeof(credentials);
   if (getsockopt(connection.raw(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) {
     return MakeStatus(absl::StatusCode::kUnavailable, service_reason::kPeerUnknown,
                       std::string("SO_PEERCRED: ") + std::strerror(errno));
   }
-  return PeerIdentity{.pid = credentials.pid,
+  return ApiPeer{.pid = credentials.pid,
                       .uid = credentials.uid,
                       .gid = credentials.gid,
                       .groups = PeerGroups(connection)};
 }
 
-bool PeerTable::Add(BorrowedFd connection, const PeerIdentity& peer) {
+bool PeerTable::Add(BorrowedFd connection, const ApiPeer& peer) {
   const absl::StatusOr<FileIdentity> file = Identify(connection);
   if (!file.ok()) return false;
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -72,7 +72,7 @@ bool PeerTable::Add(BorrowedFd connection, const PeerIdentity& peer) {
   return true;
 }
 
-std::optional<PeerIdentity> PeerTable::Find(std::string_view grpc_peer) const {
+std::optional<ApiPeer> PeerTable::Find(std::string_view grpc_peer) const {
   const std::optional<int> number = NumberIn(grpc_peer);
   if (!number.has_value()) return std::nullopt;
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -82,7 +82,7 @@ std::optional<PeerIdentity> PeerTable::Find(std::string_view grpc_peer) const {
 }
 
 std::string PeerTable::Describe(std::string_view grpc_peer) const {
-  const std::optional<PeerIdentity> peer = Find(grpc_peer);
+  const std::optional<ApiPeer> peer = Find(grpc_peer);
   return peer.has_value() ? peer->ToString() : "unknown";
 }
 

@@ -29,7 +29,7 @@ namespace rehome {
 inline constexpr size_t kMaxApiConnections = 256;
 
 // As it was when the peer connected (SO_PEERCRED, SO_PEERGROUPS).
-struct PeerIdentity {
+struct ApiPeer {
   int32_t pid = 0;
   uint32_t uid = 0;
   uint32_t gid = 0;
@@ -39,7 +39,7 @@ struct PeerIdentity {
 };
 
 // UNAVAILABLE / PEER_UNKNOWN if the kernel does not tell, which no connected UNIX socket does.
-absl::StatusOr<PeerIdentity> IdentifyPeer(BorrowedFd connection);
+absl::StatusOr<ApiPeer> IdentifyApiPeer(BorrowedFd connection);
 
 // Thread-safe.
 class PeerTable {
@@ -49,17 +49,17 @@ class PeerTable {
 
   // Notes the peer of a connection that is about to be given to gRPC, in the place of an earlier
   // connection of the same number. False: max_connections are open; the connection is not noted.
-  bool Add(BorrowedFd connection, const PeerIdentity& peer);
+  bool Add(BorrowedFd connection, const ApiPeer& peer);
 
   // Whose call it is, from grpc::ServerContext::peer(). nullopt: not one of our connections.
-  std::optional<PeerIdentity> Find(std::string_view grpc_peer) const;
+  std::optional<ApiPeer> Find(std::string_view grpc_peer) const;
   // The same in words, for records and logs; "unknown" for nullopt.
   std::string Describe(std::string_view grpc_peer) const;
 
  private:
   struct Entry {
     InodeId socket;
-    PeerIdentity peer;
+    ApiPeer peer;
   };
   // Drops the entries whose descriptor is closed or another file by now. gRPC does not say when it
   // closes one.

@@ -31,8 +31,6 @@ inline constexpr std::string_view kPeerUnknown = "PEER_UNKNOWN";
 
 // Something that is not a socket is in the socket's place; it was left untouched.
 inline constexpr std::string_view kSocketPathOccupied = "SOCKET_PATH_OCCUPIED";
-// The socket could not be made: directory, permissions, length of the path.
-inline constexpr std::string_view kSocketUnusable = "SOCKET_UNUSABLE";
 // gRPC did not start (threads, descriptors).
 inline constexpr std::string_view kServerNotStarted = "SERVER_NOT_STARTED";
 

@@ -213,6 +213,7 @@ v1::Migration ToProto(const Migration& migration) {
   proto.set_guest_owner(ToProto(migration.owner));
   proto.set_revision(static_cast<int64_t>(migration.revision));
   proto.set_cancel_requested(migration.cancel_requested);
+  proto.set_guest_paused(migration.phases[REHOME_PHASE_PAUSE_REQUESTED] != 0);
   proto.set_fence_policy(ToProto(StrategyIsChosen(migration) ? migration.fence_policy
                                                              : migration.request.fence_policy));
   if (StrategyIsChosen(migration)) proto.set_strategy(ToProto(migration.strategy));

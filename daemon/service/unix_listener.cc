@@ -19,7 +19,7 @@ namespace rehome {
 namespace {
 
 absl::Status Unusable(const std::string& path, const std::string& what, int error) {
-  return MakeStatus(absl::StatusCode::kFailedPrecondition, service_reason::kSocketUnusable,
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kSocketFailed,
                     path + ": " + what + ": " + std::strerror(error));
 }
 

@@ -32,7 +32,7 @@ class UnixListener {
   //
   // FAILED_PRECONDITION / SOCKET_IN_USE if a living process has it; FAILED_PRECONDITION /
   // SOCKET_PATH_OCCUPIED if the path is no socket; both leave it untouched. FAILED_PRECONDITION /
-  // SOCKET_UNUSABLE with errno in words for everything else.
+  // SOCKET_FAILED with errno in words for everything else.
   static absl::StatusOr<UnixListener> Bind(const Options& options);
 
   UnixListener(UnixListener&&) = default;

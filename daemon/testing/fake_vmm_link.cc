@@ -102,7 +102,8 @@ absl::StatusOr<LinkEvent> FakeVmmLink::AwaitEvent(const std::string& migration_i
                                                   std::chrono::milliseconds timeout,
                                                   Interrupt* interrupt) {
   const auto wanted = [&](const LinkEvent& event) {
-    return event.migration_id == migration_id &&
+    // GUEST_STOPPED belongs to no migration and interests every one.
+    return (event.migration_id == migration_id || event.migration_id.empty()) &&
            std::find(kinds.begin(), kinds.end(), event.kind) != kinds.end();
   };
   const auto deadline = std::chrono::steady_clock::now() + timeout;
@@ -114,7 +115,7 @@ absl::StatusOr<LinkEvent> FakeVmmLink::AwaitEvent(const std::string& migration_i
       events_.erase(found);
       return event;
     }
-    if (closed_) return LinkEvent{LinkEvent::Kind::kClosed, migration_id, ""};
+    if (closed_) return LinkEvent{LinkEvent::Kind::kClosed, "", "closed"};
     if (interrupt != nullptr && interrupt->raised()) {
       return MakeStatus(absl::StatusCode::kCancelled, "INTERRUPTED", "interrupted");
     }

@@ -43,6 +43,7 @@ struct FakeVmm {
   rehome_agent* agent = nullptr;
   int memory = -1;
   int vm = -1;
+  int config = -1;
   uint32_t strategy = 0;
   rehome_block* block = nullptr;
   pthread_barrier_t restored;
@@ -85,6 +86,13 @@ int NewMemory(const char* name) {
   return fd;
 }
 
+int NewConfig() {
+  int fd = memfd_create("config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0 || write(fd, "cpuid", 5) != 5) abort();
+  if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) abort();
+  return fd;
+}
+
 void FillVm(const FakeVmm& self, rehome_vm* vm, bool with_devices) {
   struct stat memory;
   if (fstat(self.memory, &memory) != 0) abort();
@@ -99,7 +107,7 @@ void FillVm(const FakeVmm& self, rehome_vm* vm, bool with_devices) {
   vm->slots[0].inode = memory.st_ino;
   vm->fds[0] = {{REHOME_FD_VM, 0, ""}, self.vm};
   vm->fds[1] = {{REHOME_FD_MEMORY, 0, ""}, self.memory};
-  vm->fds[2] = {{REHOME_FD_CONFIG, 0, ""}, self.vm};
+  vm->fds[2] = {{REHOME_FD_CONFIG, 0, ""}, self.config};
   vm->fds[3] = {{REHOME_FD_NAMED, 0, "serial0"}, self.vm};
   vm->fd_count = with_devices ? 4 : 2;
 }
@@ -318,6 +326,7 @@ rehome_agent_ops MakeOps() {
   ops = MakeOps();
   self.page = page;
   self.vm = NewMemory("vm");
+  self.config = NewConfig();
   self.owns_guest.store(role == REHOME_ROLE_OWNER);
   if (role == REHOME_ROLE_OWNER) self.memory = NewMemory("memory");
   if (role == REHOME_ROLE_OWNER) SetRuns(page, &page->source_runs, &page->target_runs, true);

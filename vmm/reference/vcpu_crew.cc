@@ -38,6 +38,15 @@ absl::Status InstallKickHandler() {
   return OsError("sigaction", "SIGUSR1", errno);
 }
 
+// A target's threads are started from the agent library's thread, which blocks every signal, and
+// inherit its mask; a blocked kick does not end KVM_RUN.
+void UnblockKickSignal() {
+  sigset_t kick;
+  sigemptyset(&kick);
+  sigaddset(&kick, kKickSignal);
+  pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
+}
+
 }  // namespace
 
 VcpuCrew::VcpuCrew(std::vector<std::unique_ptr<Vcpu>>& vcpus, Devices& devices,
@@ -66,6 +75,7 @@ absl::Status VcpuCrew::Start(TakeOverWork* take_over) {
 }
 
 void VcpuCrew::Main(uint32_t index) {
+  UnblockKickSignal();
   this_vcpu = vcpus_[index].get();
   command_.wait(kNotYet, std::memory_order_acquire);
   const bool has_guest = take_over_ == nullptr || TakeOver(index);
