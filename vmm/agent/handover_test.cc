@@ -303,15 +303,22 @@ TEST(Handover, TargetThatCannotFenceWaitsForASlowDaemonThatIsAboutTo) {
   EXPECT_EQ(handover.page().ran_twice.load(), 0u);
 }
 
-TEST(Handover, TargetLeavesWithoutRunningWhenItIsCondemned) {
-  Handover handover(kMapFenced);
+TEST_P(EveryPolicy, TargetLeavesWithoutRunningWhenItIsCondemned) {
+  Handover handover(GetParam());
+  handover.HangAt(Step::kCommitted);
   ASSERT_TRUE(handover.Lead(Stage::kStarted));
-  ASSERT_TRUE(handover.WaitForVerdict(REHOME_VERDICT_COMMITTED));
+  ASSERT_TRUE(handover.WaitFor(Step::kCommitted));
   ASSERT_EQ(rehome_block_condemn(&handover.block(), REHOME_SIDE_TARGET), 0);
+  handover.LetGo();
   EXPECT_TRUE(handover.AwaitTargetExit());
   EXPECT_NE(handover.page().run_result.load(), 0);
-  EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
-  ExpectSourceKeepsTheGuest(&handover);
+  if (GetParam().fence_policy == REHOME_FENCE_KERNEL) {
+    EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_VM_DEAD));
+    EXPECT_EQ(handover.owners(), 0u);
+  } else {
+    EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
+    ExpectSourceKeepsTheGuest(&handover);
+  }
 }
 
 TEST(Handover, DoesNotKillATargetThatMayNotBeKilled) {
