@@ -56,6 +56,16 @@ grpc::Status GetHost(const std::shared_ptr<grpc::Channel>& channel, v1::Host* ho
   return v1::HostService::NewStub(channel)->GetHost(&context, v1::GetHostRequest(), host);
 }
 
+std::string Bytes(const grpc::ByteBuffer& buffer) {
+  std::vector<grpc::Slice> slices;
+  EXPECT_TRUE(buffer.Dump(&slices).ok());
+  std::string bytes;
+  for (const grpc::Slice& part : slices) {
+    bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  }
+  return bytes;
+}
+
 // grpc.health.v1 by hand: message HealthCheckResponse { ServingStatus status = 1; }, and a request
 // with field 1, the service's name.
 std::string HealthOf(TestDaemon& daemon, const std::string& service) {
@@ -76,11 +86,7 @@ std::string HealthOf(TestDaemon& daemon, const std::string& service) {
   bool ok = false;
   queue.Next(&tag, &ok);
   if (!status.ok()) return status.error_message();
-  std::vector<grpc::Slice> slices;
-  EXPECT_TRUE(response.Dump(&slices).ok());
-  std::string bytes;
-  for (const grpc::Slice& part : slices)
-    bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  const std::string bytes = Bytes(response);
   if (bytes == "\x08\x01") return "SERVING";
   if (bytes == "\x08\x02") return "NOT_SERVING";
   return "unexpected answer";
@@ -95,6 +101,38 @@ TEST(ApiServerTest, HealthIsNotServingUntilTheDaemonIsReady) {
                               "rehome.v1.HostService"}) {
     EXPECT_EQ(HealthOf(daemon, service), "SERVING") << service;
   }
+}
+
+TEST(ApiServerTest, ReflectionNamesTheServices) {
+  TestDaemon daemon;
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  grpc::GenericStub stub(daemon.NewChannel());
+  const auto call = stub.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  const auto done = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  call->StartCall(nullptr);
+  ASSERT_TRUE(done());
+  // ServerReflectionRequest{list_services: "*"}.
+  const grpc::Slice request("\x3a\x01*");
+  call->Write(grpc::ByteBuffer(&request, 1), nullptr);
+  ASSERT_TRUE(done());
+  grpc::ByteBuffer response;
+  call->Read(&response, nullptr);
+  ASSERT_TRUE(done());
+  const std::string names = Bytes(response);
+  for (const char* service : {"rehome.v1.MigrationService", "rehome.v1.VirtualMachineService",
+                              "rehome.v1.HostService", "grpc.health.v1.Health"}) {
+    EXPECT_THAT(names, HasSubstr(service));
+  }
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  done();
 }
 
 TEST(ApiServerTest, ServesTheHostAndNotItsCommands) {
