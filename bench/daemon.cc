@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a daemon costs while nothing moves: its memory when idle and for each registered VM, and how
-// long `rehome vm list` takes, from exec to exit, with few and with many VMs. The VMs are connections
-// of this process that speak the agents' wire (tests/harness/fake_agent.h).
+// long `rehome vm list` takes, from exec to exit, with few and with many VMs. The VMs are
+// connections of this process that speak the agents' wire (tests/harness/fake_agent.h).
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -117,8 +117,7 @@ class DaemonBench {
   nlohmann::ordered_json Json() const {
     nlohmann::ordered_json lists;
     for (const auto& [vms, summary] : lists_) {
-      lists[absl::StrCat(vms)] = {
-          {"p50", summary.p50}, {"p99", summary.p99}, {"max", summary.max}};
+      lists[absl::StrCat(vms)] = {{"p50", summary.p50}, {"p99", summary.p99}, {"max", summary.max}};
     }
     return {{"rss_idle_mib", idle_mib()},
             {"rss_idle_private_mib", static_cast<double>(idle_private_bytes_) / (1 << 20)},

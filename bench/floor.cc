@@ -80,6 +80,7 @@ void TakeOver(Vmm& vmm, int index) {
     shared.restored.WaitFor(generation);
   }
   shared.entering_ns[index] = FloorNow();
+  shared.entered_count.fetch_add(1, std::memory_order_release);
 }
 
 void HandOver(Vmm& vmm, int index) {
@@ -184,7 +185,8 @@ class Chain {
     FloorSleepMs(options_.dwell_ms);
     mailboxes_.ResetGaps();
     shared_->request.Announce(number);
-    Await(shared_->restored, number);
+    const auto all = static_cast<uint32_t>(options_.vcpus);
+    Await([&] { return shared_->entered_count.load(std::memory_order_acquire) == number * all; });
     FloorSleepMs(options_.dwell_ms);
     Print(number);
     kill(running_, SIGKILL);
@@ -202,14 +204,15 @@ class Chain {
     if (child == 0) {
       RunGeneration(*shared_, options_, generation, memory_.borrow());
     }
-    Await(shared_->prepared, generation + 1);
+    Await([&] { return shared_->prepared.value() > generation; });
     return child;
   }
 
   // Looks each millisecond instead of sleeping on the word, so that the guest's blackout does not
   // pay for waking the onlooker.
-  void Await(const FloorWord& word, uint32_t value) {
-    while (word.value() < value) {
+  template <typename Condition>
+  void Await(Condition condition) {
+    while (!condition()) {
       siginfo_t info = {};
       waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
       if (info.si_pid != 0) {

@@ -60,6 +60,7 @@ struct FloorShared {
   alignas(64) std::atomic<uint32_t> stopped_count = 0;
   alignas(64) std::atomic<uint32_t> saved_count = 0;
   alignas(64) std::atomic<uint32_t> restored_count = 0;
+  alignas(64) std::atomic<uint32_t> entered_count = 0;
   int memory_fd = -1;  // number of the guest_memfd in the first process
 
   // Of the latest hop, CLOCK_MONOTONIC ns.

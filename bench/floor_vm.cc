@@ -64,6 +64,11 @@ FloorVm::FloorVm(int vcpu_count) : kvm_(open("/dev/kvm", O_RDWR | O_CLOEXEC)) {
   FLOOR_CALL(vm_, KVM_CREATE_IRQCHIP, 0);
   kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
   FLOOR_CALL(vm_, KVM_CREATE_PIT2, &pit);
+  // What a vCPU's events may hold; as in a VM of kvmglue/vm.cc, which is what the first one is.
+  for (const uint32_t capability : {KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT}) {
+    kvm_enable_cap enable = {.cap = capability, .args = {1}};
+    FLOOR_CALL(vm_, KVM_ENABLE_CAP, &enable);
+  }
   for (int i = 0; i < vcpu_count; ++i) {
     AddVcpu(UniqueFd(static_cast<int>(FLOOR_CALL(vm_, KVM_CREATE_VCPU, i))));
     SetCpuid(i, vcpu_count);
@@ -84,6 +89,7 @@ void FloorVm::AddVcpu(UniqueFd vcpu) {
   if (run == MAP_FAILED) FloorDie("mmap of kvm_run");
   run_.push_back(static_cast<kvm_run*>(run));
   // Saves three calls when the vCPU stops: each way out of KVM_RUN leaves these in kvm_run.
+  run_.back()->immediate_exit = 0;
   run_.back()->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
   vcpus_.push_back(std::move(vcpu));
 }

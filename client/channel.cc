@@ -26,6 +26,9 @@ using std::chrono::milliseconds;
 // A daemon that restarts is back within a second; a socket costs nothing to try.
 constexpr milliseconds kFirstReconnect(100);
 constexpr milliseconds kLastReconnect(1000);
+// gRPC's "minimum backoff" is also how long one attempt to connect may take, handshake included: on
+// a host that is busy starting VMMs that can be far beyond the first reconnect's pause.
+constexpr milliseconds kConnectTimeout(5000);
 // A daemon that is stopped or hangs keeps its socket; an unanswered ping tells. The daemon accepts
 // pings every 10 s.
 constexpr milliseconds kPingInterval(20'000);
@@ -45,7 +48,7 @@ absl::Status Unreachable(const std::string& socket_path, const std::string& what
 std::shared_ptr<grpc::Channel> NewApiChannel(const std::string& socket_path) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnect.count());
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kFirstReconnect.count());
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeout.count());
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLastReconnect.count());
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kPingInterval.count());
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kPingTimeout.count());

@@ -67,6 +67,8 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
   absl::StatusOr<LinkEvent> event = escrow.target_link->AwaitEvent(
       record.id, {LinkEvent::Kind::kFirstRun, LinkEvent::Kind::kFirstRunFailed},
       context.dependencies.timeouts.first_run, nullptr);
+  // Not before: the target stamps RUNNING just after the verdict that woke us.
+  record.phases = escrow.block->Phases(escrow.handover_start_ns);
   if (event.ok() && event->kind == LinkEvent::Kind::kFirstRun) {
     return {Event::kFirstRunSeen, {}, std::move(record)};
   }

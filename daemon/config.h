@@ -6,18 +6,17 @@
 #ifndef REHOME_DAEMON_CONFIG_H_
 #define REHOME_DAEMON_CONFIG_H_
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "daemon/launcher.h"
+#include "daemon/migration.h"
+#include "daemon/peer_policy.h"
 
 namespace rehome {
 
@@ -30,20 +29,13 @@ struct ConfigRange {
   int64_t max;
 };
 
-// From the pause to the claim. Measured: a claim comes 0.3 ms after the pause on a quiet host and
-// 16 ms after it on an overcommitted one. 100 ms is six times that and half of Linux's shortest TCP
-// retransmission timeout (200 ms), so that not even a handover that fails shows in the guest's
-// connections.
-inline constexpr std::chrono::milliseconds kDefaultHandoverTimeout{100};
-inline constexpr ConfigRange kHandoverTimeoutMsRange{1, 10'000};
+// The two that a request may override have their defaults and upper bounds in daemon/migration.h.
+inline constexpr ConfigRange kHandoverTimeoutMsRange{1, kMaxHandoverTimeout.count()};
+inline constexpr ConfigRange kMigrationDeadlineMsRange{1000, kMaxDeadline.count()};
 // From the claim to RUNNING; after it the claimant is killed, which costs more than waiting: a
 // hundred times the slowest fence measured (8 ms).
 inline constexpr std::chrono::milliseconds kDefaultResolveTimeout{1000};
 inline constexpr ConfigRange kResolveTimeoutMsRange{10, 60'000};
-// Of a whole migration. Populating page tables of guest memory takes up to 1 s per GiB on a loaded
-// host, before the pause; this is enough for 256 GiB.
-inline constexpr std::chrono::milliseconds kDefaultMigrationDeadline{300'000};
-inline constexpr ConfigRange kMigrationDeadlineMsRange{1000, 86'400'000};
 // As kDefaultConcurrent and kMaxConcurrent of daemon/registry.h, which takes the number.
 inline constexpr size_t kDefaultConcurrentMigrations = 8;
 inline constexpr ConfigRange kConcurrentMigrationsRange{1, 64};
@@ -73,19 +65,16 @@ struct DaemonConfig {
   std::string state_directory = "/var/lib/rehome";
   std::string api_socket = "/run/rehome/api.sock";
   std::string agent_socket = "/run/rehome/agent.sock";
-  // Who may connect: a peer whose uid or gid is listed. Where the file is silent: the user that the
-  // daemon runs as.
-  std::vector<uid_t> api_allowed_uids;
-  std::vector<gid_t> api_allowed_gids;
-  std::vector<uid_t> agent_allowed_uids;
-  std::vector<gid_t> agent_allowed_gids;
+  // Where the file names no uids: the user that the daemon runs as.
+  PeerPolicy api_peers;
+  PeerPolicy agent_peers;
   KernelBackend kernel = KernelBackend::kKvm;
   // KVM_LINK_GUEST_MEMFD is in no released kernel, so its number is the operator's to say.
   uint32_t link_ioctl = 0xd6;
   size_t concurrent_migrations = kDefaultConcurrentMigrations;
   std::chrono::milliseconds handover_timeout = kDefaultHandoverTimeout;
   std::chrono::milliseconds resolve_timeout = kDefaultResolveTimeout;
-  std::chrono::milliseconds deadline = kDefaultMigrationDeadline;
+  std::chrono::milliseconds deadline = kDefaultDeadline;
   LogLevel log_level = LogLevel::kInfo;
   std::map<std::string, VmmProfile> profiles;  // by name
 };

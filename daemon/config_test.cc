@@ -52,10 +52,10 @@ TEST(ParseConfig, ReadsEveryKey) {
   EXPECT_EQ(config->state_directory, "/srv/rehome");
   EXPECT_EQ(config->api_socket, "/run/r/api.sock");
   EXPECT_EQ(config->agent_socket, "/run/r/agent.sock");
-  EXPECT_THAT(config->api_allowed_uids, ElementsAre(0u, 1000u));
-  EXPECT_THAT(config->api_allowed_gids, ElementsAre(27u));
-  EXPECT_THAT(config->agent_allowed_uids, ElementsAre(107u));
-  EXPECT_THAT(config->agent_allowed_gids, IsEmpty());
+  EXPECT_THAT(config->api_peers.uids, ElementsAre(0u, 1000u));
+  EXPECT_THAT(config->api_peers.gids, ElementsAre(27u));
+  EXPECT_THAT(config->agent_peers.uids, ElementsAre(107u));
+  EXPECT_THAT(config->agent_peers.gids, IsEmpty());
   EXPECT_EQ(config->kernel, KernelBackend::kSim);
   EXPECT_EQ(config->link_ioctl, 0xd5u);
   EXPECT_EQ(config->concurrent_migrations, 3u);
@@ -81,15 +81,15 @@ TEST(ParseConfig, AnEmptyFileMeansTheDefaults) {
   EXPECT_EQ(config->state_directory, "/var/lib/rehome");
   EXPECT_EQ(config->api_socket, "/run/rehome/api.sock");
   EXPECT_EQ(config->agent_socket, "/run/rehome/agent.sock");
-  EXPECT_THAT(config->api_allowed_uids, ElementsAre(geteuid()));
-  EXPECT_THAT(config->agent_allowed_uids, ElementsAre(geteuid()));
-  EXPECT_THAT(config->api_allowed_gids, IsEmpty());
+  EXPECT_THAT(config->api_peers.uids, ElementsAre(geteuid()));
+  EXPECT_THAT(config->agent_peers.uids, ElementsAre(geteuid()));
+  EXPECT_THAT(config->api_peers.gids, IsEmpty());
   EXPECT_EQ(config->kernel, KernelBackend::kKvm);
   EXPECT_EQ(config->link_ioctl, 0xd6u);
   EXPECT_EQ(config->concurrent_migrations, kDefaultConcurrentMigrations);
   EXPECT_EQ(config->handover_timeout, kDefaultHandoverTimeout);
   EXPECT_EQ(config->resolve_timeout, kDefaultResolveTimeout);
-  EXPECT_EQ(config->deadline, kDefaultMigrationDeadline);
+  EXPECT_EQ(config->deadline, kDefaultDeadline);
   EXPECT_EQ(config->log_level, LogLevel::kInfo);
   EXPECT_THAT(config->profiles, IsEmpty());
 }
@@ -155,8 +155,8 @@ const Mistake kMistakes[] = {
      "c.toml:2:23: daemon.handover_timeout_ms: ", "1 to 10000"},
     {"ResolveTimeoutTooShort", "[daemon]\nresolve_timeout_ms = 9\n",
      "c.toml:2:22: daemon.resolve_timeout_ms: ", "10 to 60000"},
-    {"DeadlineTooLong", "[daemon]\ndeadline_ms = 86400001\n",
-     "c.toml:2:15: daemon.deadline_ms: ", "1000 to 86400000"},
+    {"DeadlineTooLong", "[daemon]\ndeadline_ms = 3600001\n",
+     "c.toml:2:15: daemon.deadline_ms: ", "1000 to 3600000"},
     {"NegativeUid", "[daemon]\nagent_allowed_uids = [0, -1]\n",
      "c.toml:2:26: daemon.agent_allowed_uids: ", "-1 is out of range"},
     {"UidOfNobodyEver", "[daemon]\napi_allowed_gids = [4294967295]\n",

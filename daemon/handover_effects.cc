@@ -47,8 +47,7 @@ void FenceBeforeResume(EffectContext& context, Migration& record) {
   record.fence.stopped_before_resume = true;
 }
 
-Outcome Running(EffectContext& context, Migration record) {
-  record.phases = context.escrow.block->Phases(context.escrow.handover_start_ns);
+Outcome Running(Migration record) {
   // RUNNING is entered from COMMITTED only, and with MOVE a target commits only after MOVE
   // succeeded.
   record.fence.kernel_vm_dead = HasMove(record.strategy);
@@ -92,7 +91,7 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
   bool to_fence = record.fence_policy == FencePolicy::kBeforeResume;
   for (uint64_t now = escrow.handover_start_ns; now < limit; now = rehome_monotonic_ns()) {
     const uint32_t verdict = block.verdict();
-    if (verdict == REHOME_VERDICT_RUNNING) return Running(context, std::move(record));
+    if (verdict == REHOME_VERDICT_RUNNING) return Running(std::move(record));
     if (verdict == REHOME_VERDICT_ABORTED) {
       return {Event::kVerdictAborted, WhyAborted(context, record), std::move(record)};
     }
@@ -208,7 +207,7 @@ Outcome AbortEffect(EffectContext& context, Migration record) {
   for (uint64_t now = start; now < limit; now = rehome_monotonic_ns()) {
     Event event = Event::kUnreachable;
     if (StepAbort(context, record, now >= kill_after, event) == AbortStep::kSettled) {
-      if (event == Event::kVerdictRunning) return Running(context, std::move(record));
+      if (event == Event::kVerdictRunning) return Running(std::move(record));
       return {event,
               {"GUEST_LOST", "the source VMM is dead and the guest was not handed over"},
               std::move(record)};

@@ -47,8 +47,7 @@ absl::StatusOr<FakeAgent> FakeAgent::Connect(const std::string& socket_path) {
   return agent;
 }
 
-absl::Status FakeAgent::SendRaw(std::span<const std::byte> bytes,
-                                std::span<const BorrowedFd> fds) {
+absl::Status FakeAgent::SendRaw(std::span<const std::byte> bytes, std::span<const BorrowedFd> fds) {
   return SendMessage(socket_.borrow(), bytes, fds);
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A VMM that exists only on the wire: says HELLO, registers a VM, and from then on nothing unless it is
-// told to. Written against vmm/agent/protocol.h and not against the agent library, so that it can
-// also do what the library never would.
+// A VMM that exists only on the wire: says HELLO, registers a VM, and from then on nothing unless
+// it is told to. Written against vmm/agent/protocol.h and not against the agent library, so that it
+// can also do what the library never would.
 #ifndef REHOME_TESTS_HARNESS_FAKE_AGENT_H_
 #define REHOME_TESTS_HARNESS_FAKE_AGENT_H_
 
@@ -32,8 +32,8 @@ class FakeAgent {
   // connect(2); nothing is sent.
   static absl::StatusOr<FakeAgent> Connect(const std::string& socket_path);
 
-  // HELLO as an owner, then REGISTER of a VM of type default with one vCPU and 64 MiB. Errors name the
-  // refusal.
+  // HELLO as an owner, then REGISTER of a VM of type default with one vCPU and 64 MiB. Errors name
+  // the refusal.
   absl::Status Register(const std::string& vm_id, std::chrono::milliseconds timeout);
 
   // One datagram with a header made for `payload`. Errors of sendmsg(2).

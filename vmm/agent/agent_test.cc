@@ -82,7 +82,8 @@ int Describe(void* opaque, int, rehome_vm* vm, rehome_error* error) {
   strcpy(vm->vm_id, "vm-1");
   vm->vcpu_count = 1;
   vm->fds[0] = {{REHOME_FD_MEMORY, 0, ""}, self->memory};
-  vm->fd_count = 1;
+  vm->fds[1] = {{REHOME_FD_VM, 0, ""}, self->memory};
+  vm->fd_count = 2;
   switch (self->Read(&Vmm::bad_description)) {
     case 1:
       vm->vcpu_count = 0;
@@ -90,9 +91,12 @@ int Describe(void* opaque, int, rehome_vm* vm, rehome_error* error) {
     case 2:
       vm->fds[0].fd = 1000000;  // not open
       break;
+    case 4:
+      vm->fd_count = 1;  // no VM
+      break;
     case 3:
       vm->fd_count = REHOME_MAX_FDS;  // no room for BLOCK
-      for (uint32_t i = 1; i < vm->fd_count; i++) {
+      for (uint32_t i = 2; i < vm->fd_count; i++) {
         vm->fds[i] = {{REHOME_FD_NAMED, 0, ""}, self->memory};
         snprintf(vm->fds[i].entry.name, sizeof(vm->fds[i].entry.name), "device%u", i);
       }
@@ -175,6 +179,9 @@ TEST_F(Agent, RefusesAConfigurationThatCannotWork) {
       [&](rehome_agent_config* c) { c->socket_path = long_path.c_str(); },
       [&](rehome_agent_config* c) { c->vmm_name = long_name.c_str(); },
       [&](rehome_agent_config* c) { c->vmm_version = long_name.c_str(); },
+      [](rehome_agent_config* c) { c->vmm_version = nullptr; },
+      [](rehome_agent_config* c) { c->vmm_name = ""; },
+      [](rehome_agent_config* c) { c->vmm_name = "line\n"; },
       [](rehome_agent_config* c) { c->role = 0; },
       [](rehome_agent_config* c) { c->role = 3; },
       [&](rehome_agent_config* c) { c->connection_fd = ends[0]; },  // a stream
@@ -212,6 +219,11 @@ TEST_F(Agent, RefusesARegistrationOrEventThatMakesNoSense) {
   vm = Registration("vm-1");
   vm.vcpu_count = REHOME_MAX_VCPUS + 1;
   EXPECT_EQ(rehome_agent_register(agent_, &vm), -EINVAL);
+  vm.vcpu_count = 1;
+  EXPECT_EQ(rehome_agent_register(agent_, &vm), 0);
+  EXPECT_EQ(rehome_agent_register(agent_, &vm), 0);
+  vm = Registration("vm-2");
+  EXPECT_EQ(rehome_agent_register(agent_, &vm), -EALREADY);
   EXPECT_EQ(rehome_agent_send_event(agent_, 0, ""), -EINVAL);
   EXPECT_EQ(rehome_agent_send_event(agent_, REHOME_EVENT_VM_DEAD + 1, ""), -EINVAL);
 }
@@ -247,6 +259,16 @@ TEST_F(Agent, RegistersAgainWithADaemonThatCameBack) {
     link = AcceptRegistered();
   }
   EXPECT_EQ(vmm_.Read(&Vmm::cancelled), 0);
+}
+
+TEST_F(Agent, AnnouncesAChangeOfItsVm) {
+  FakeLink link = StartRegistered();
+  rehome_register vm = Registration("vm-1");
+  vm.memory_bytes = 1 << 30;
+  EXPECT_EQ(rehome_agent_register(agent_, &vm), 0);
+  std::optional<rehome_register> changed = link.AnswerRegister();
+  ASSERT_TRUE(changed);
+  EXPECT_EQ(changed->memory_bytes, 1u << 30);
 }
 
 TEST_F(Agent, KeepsEventsForTheNextConnectionAndSendsThemAfterTheRegistration) {
@@ -434,7 +456,7 @@ TEST_F(Agent, PassesOnWhyTheVmmRefuses) {
 
 TEST_F(Agent, DoesNotSendADescriptionThatNobodyWouldAccept) {
   FakeLink link = StartRegistered();
-  for (int kind = 1; kind <= 3; kind++) {
+  for (int kind = 1; kind <= 4; kind++) {
     vmm_.Count(&Vmm::bad_description);
     std::optional<uint32_t> status = link.Describe("m-1", true, &described_);
     EXPECT_EQ(status, kind == 2 ? REHOME_REFUSED_KERNEL : REHOME_REFUSED_INTERNAL) << kind;
@@ -519,6 +541,9 @@ class AgentTarget : public Agent {
     ops_ = {};
     ops_.prepare = [](void* opaque, uint32_t, uint32_t, const rehome_vm* source, rehome_block*,
                       rehome_vm* target, rehome_error*) {
+      target->fds[0] = {{REHOME_FD_MEMORY, 0, ""}, Self(opaque)->memory};
+      target->fds[1] = {{REHOME_FD_VM, 0, ""}, Self(opaque)->memory};
+      target->fd_count = 2;
       Self(opaque)->Count(&Vmm::described);
       for (uint32_t i = 0; i < source->fd_count; i++) close(source->fds[i].fd);
       target->vcpu_count = 1;
@@ -591,15 +616,26 @@ TEST_F(AgentTarget, RefusesTermsThatDoNotFit) {
   EXPECT_STREQ(described_.vm_id, "vm-1");
 }
 
-TEST_F(AgentTarget, RefusesAConfigThatIsTooLarge) {
-  int config = memfd_create("config", MFD_CLOEXEC);
-  ASSERT_EQ(ftruncate(config, REHOME_MAX_CONFIG + 1), 0);
-  source_.fds[2] = {{REHOME_FD_CONFIG, 0, ""}, config};
-  source_.fd_count = 3;
-  EXPECT_EQ(link_.Prepare(terms_, source_, &described_), REHOME_REFUSED_MALFORMED);
-  ASSERT_EQ(ftruncate(config, REHOME_MAX_CONFIG), 0);
-  EXPECT_EQ(link_.Prepare(terms_, source_, &described_), 0u);
-  close(config);
+TEST_F(AgentTarget, RefusesAConfigThatIsNotSealedOrTooLarge) {
+  constexpr int kSealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+  struct Config {
+    off_t size;
+    int seals;
+    uint32_t status;
+  };
+  for (const Config& c : {Config{100, 0, REHOME_REFUSED_MALFORMED},
+                          Config{100, F_SEAL_SHRINK | F_SEAL_GROW, REHOME_REFUSED_MALFORMED},
+                          Config{0, kSealed, REHOME_REFUSED_MALFORMED},
+                          Config{REHOME_MAX_CONFIG + 1, kSealed, REHOME_REFUSED_MALFORMED},
+                          Config{REHOME_MAX_CONFIG, kSealed, REHOME_REFUSED_NONE}}) {
+    int config = memfd_create("config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    ASSERT_EQ(ftruncate(config, c.size), 0);
+    ASSERT_EQ(fcntl(config, F_ADD_SEALS, c.seals), 0);
+    source_.fds[2] = {{REHOME_FD_CONFIG, 0, ""}, config};
+    source_.fd_count = 3;
+    EXPECT_EQ(link_.Prepare(terms_, source_, &described_), c.status) << c.size;
+    close(config);
+  }
 }
 
 TEST_F(AgentTarget, IsArmedOnlyWithAPidfdAndOnlyOnce) {

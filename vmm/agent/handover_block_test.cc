@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -142,12 +143,13 @@ int MapSpoilt(const std::function<void(rehome_block_header*)>& spoil,
               int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, int extra_bytes = 0) {
   rehome_block_params params = GoodParams();
   int good = rehome_block_create(&params);
-  rehome_block_header header;
-  EXPECT_EQ(pread(good, &header, sizeof(header), 0), static_cast<ssize_t>(sizeof(header)));
+  auto header = std::make_unique<rehome_block_header>();
+  constexpr ssize_t kSize = sizeof(*header);
+  EXPECT_EQ(pread(good, header.get(), kSize, 0), kSize);
   int fd = memfd_create("spoilt", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  EXPECT_EQ(ftruncate(fd, static_cast<off_t>(header.total_size) + extra_bytes), 0);
-  spoil(&header);
-  EXPECT_EQ(pwrite(fd, &header, sizeof(header), 0), static_cast<ssize_t>(sizeof(header)));
+  EXPECT_EQ(ftruncate(fd, static_cast<off_t>(header->total_size) + extra_bytes), 0);
+  spoil(header.get());
+  EXPECT_EQ(pwrite(fd, header.get(), kSize, 0), kSize);
   EXPECT_EQ(fcntl(fd, F_ADD_SEALS, seals), 0);
   rehome_block block;
   int result = rehome_block_map(fd, &block);
