@@ -148,20 +148,20 @@ TEST(ApiServerTest, ServesTheHostAndNotItsCommands) {
 }
 
 TEST(ApiServerTest, PeerThatIsNotOnTheListIsDisconnected) {
-  TestDaemon daemon({.allowed_uids = {geteuid() + 1}});
+  TestDaemon daemon({.allowed = {.uids = {geteuid() + 1}, .gids = {}}});
   EXPECT_TRUE(IsRefused(Connect(daemon.socket_path())));
   v1::Host host;
   EXPECT_EQ(GetHost(daemon.NewChannel(), &host).error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST(ApiServerTest, PeerMayComeByItsGroup) {
-  TestDaemon daemon({.allowed_uids = {}, .allowed_gids = {getegid()}});
+  TestDaemon daemon({.allowed = {.uids = {}, .gids = {getegid()}}});
   v1::Host host;
   EXPECT_TRUE(GetHost(daemon.NewChannel(), &host).ok());
 }
 
 TEST(ApiServerTest, SocketIsForOwnerAndGroup) {
-  TestDaemon daemon({.allowed_gids = {getegid()}});
+  TestDaemon daemon({.allowed = {.uids = {geteuid()}, .gids = {getegid()}}});
   struct stat found {};
   ASSERT_EQ(stat(daemon.socket_path().c_str(), &found), 0);
   EXPECT_EQ(found.st_mode & 0777, 0660u);
@@ -248,7 +248,8 @@ TEST(ApiServerTest, SecondDaemonIsToldThatTheSocketIsInUse) {
   PeerTable peers;
   WatchGate watches;
   const auto second = ApiServer::Start(
-      {.socket_path = daemon.socket_path(), .allowed_uids = {geteuid()}}, {}, &peers, &watches);
+      {.socket_path = daemon.socket_path(), .allowed = {.uids = {geteuid()}, .gids = {}}}, {},
+      &peers, &watches);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ReasonOf(second.status()), "SOCKET_IN_USE");
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(daemon.socket_path()));
