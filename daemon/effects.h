@@ -22,7 +22,10 @@ struct Outcome {
   Migration update;
 };
 
-// The work of one migration. Used by one driver thread; Interrupt may be raised by others.
+// The work of one migration. Used by one driver thread; Interrupt may be raised by others. It ends
+// the effects before the blackout (kInterrupted) and kHandOver (verdict to ABORTED, if that wins);
+// kAwaitFirstRun, kFenceSource, kAbort and kDiscardTarget run to their own time-outs whatever it
+// says, because there is nothing safe to do instead.
 class MigrationEffects {
  public:
   virtual ~MigrationEffects() = default;

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "daemon/migration.h"
+#include "daemon/process_identity.h"
 #include "kvmglue/fd.h"
 #include "kvmglue/memory_layout.h"
 
@@ -21,34 +22,49 @@ class Fence {
  public:
   virtual ~Fence() = default;
 
-  // SIGKILL through the pidfd. OK also if the process is gone already.
+  // SIGKILL through the pidfd. OK also if the process is gone already. PERMISSION_DENIED with the
+  // reason of SendSignal() (kvmglue/fd_passing.h).
   virtual absl::Status Kill(BorrowedFd pidfd) = 0;
 
   // Waits until no task of the process can enter user or guest mode again: every entry of
-  // /proc/PID/task shows PF_EXITING (include/linux/sched.h, 0x4, field 9 of stat) or is a zombie. Its
-  // memory may still be torn down (0.05 to 0.1 ms per MiB), which is why this is a proof of its own.
-  // REQUIRES: Kill() came first. Returns CLOCK_MONOTONIC ns. DEADLINE_EXCEEDED / FENCE_TIMEOUT.
-  virtual absl::StatusOr<uint64_t> AwaitTasksStopped(BorrowedFd pidfd, const ProcessIdentity& process,
+  // /proc/PID/task shows PF_EXITING (include/linux/sched.h, 0x4, field 9 of stat) or is a zombie.
+  // Its memory may still be torn down (0.05 to 0.1 ms per MiB), which is why this is a proof of its
+  // own. It covers the threads of the process; another process that shares its address space
+  // (CLONE_VM without CLONE_THREAD) is seen by FindHolders(), which preflight calls for that
+  // reason. REQUIRES: Kill() came first. Returns CLOCK_MONOTONIC ns. DEADLINE_EXCEEDED /
+  // FENCE_TIMEOUT.
+  virtual absl::StatusOr<uint64_t> AwaitTasksStopped(BorrowedFd pidfd,
+                                                     const ProcessIdentity& process,
                                                      std::chrono::milliseconds timeout) = 0;
 
-  // Waits until the pidfd is readable (the process has exited; its files and mappings are gone), and
-  // reaps it if it is our child. Returns CLOCK_MONOTONIC ns. DEADLINE_EXCEEDED / FENCE_TIMEOUT.
-  virtual absl::StatusOr<uint64_t> AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) = 0;
+  // Waits until the pidfd is readable (the process has exited; its files and mappings are gone),
+  // and reaps it if it is our child. Returns CLOCK_MONOTONIC ns. DEADLINE_EXCEEDED / FENCE_TIMEOUT.
+  virtual absl::StatusOr<uint64_t> AwaitExit(BorrowedFd pidfd,
+                                             std::chrono::milliseconds timeout) = 0;
 
-  // Every process beyond `allowed` and ourselves with one of `inodes` open or mapped: all of /proc is
-  // read. UNKNOWN / HOLDERS_UNREADABLE if a process could not be inspected (no CAP_SYS_PTRACE).
+  // Every process beyond `allowed` and ourselves with one of `inodes` open or mapped: all of /proc
+  // is read. At most kMaxHoldersReported are listed. UNKNOWN / HOLDERS_UNREADABLE if a process
+  // could not be inspected (no CAP_SYS_PTRACE, or /proc hides processes). What /proc does not show
+  // is not seen: descriptors in flight in a socket that nobody reads, or registered with io_uring
+  // and closed.
   virtual absl::StatusOr<std::vector<InodeHolder>> FindHolders(
       const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) = 0;
 };
 
+// Enough for a message; one is enough for a verdict.
+inline constexpr size_t kMaxHoldersReported = 64;
+
+// Whether FindHolders() leaves process 1 out, because a security module shields it from us although
+// we have CAP_SYS_PTRACE. A proof made where this is true must say so: it covers every process but
+// init. (proc_fence.cc)
+bool IsInitShielded();
+
+// The real one (proc_fence.cc).
 std::unique_ptr<Fence> NewProcFence();
 
-// Identity of the process behind a pidfd (fdinfo "Pid:", /proc/PID/stat field 22). NOT_FOUND /
-// PROCESS_GONE once it has been reaped.
-absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd);
-
 // For MAP strategies: checks in /proc/PID/maps that each slot's [hva, hva + size) maps that slot's
-// inode at that slot's offset, shared. FAILED_PRECONDITION / MAPPING_MISMATCH naming the slot.
+// inode at that slot's offset, shared. FAILED_PRECONDITION / MAPPING_MISMATCH naming the slot;
+// NOT_FOUND / PROCESS_GONE; PERMISSION_DENIED / PROC_UNREADABLE.
 absl::Status VerifyMappings(BorrowedFd pidfd, const MemoryLayout& layout);
 
 }  // namespace rehome

@@ -33,23 +33,25 @@ const char* MigrationStateName(MigrationState state);  // "PENDING", ...
 
 // Who may run the guest as far as this daemon can prove.
 enum class GuestOwner : uint8_t { kSource = 1, kTarget = 2, kUndecided = 3, kNobody = 4 };
+const char* GuestOwnerName(GuestOwner owner);  // "SOURCE", ...
 
 enum class Strategy : uint8_t { kLinkMove = 1, kMapMove = 2, kLink = 3, kMap = 4 };
 const char* StrategyName(Strategy strategy);  // "LINK_MOVE", ...
 
 enum class FencePolicy : uint8_t {
-  kUnspecified = 0,    // take the strategy's default
-  kKernel = 1,         // MOVE strategies: vm_dead
-  kBeforeResume = 2,   // default without MOVE
+  kUnspecified = 0,   // take the strategy's default
+  kKernel = 1,        // MOVE strategies: vm_dead
+  kBeforeResume = 2,  // default without MOVE
   kAfterResume = 3,
 };
 
 struct PreflightCheck {
   enum class Result : uint8_t { kPassed = 1, kFailed = 2, kNotApplicable = 3 };
-  std::string name;    // stable, snake_case: "source_registered", "strategy_supported", ...
+  std::string name;  // stable, snake_case: "source_registered", "strategy_supported", ...
   Result result = Result::kPassed;
   std::string reason;  // UPPER_SNAKE when failed
   std::string detail;  // for people
+  friend bool operator==(const PreflightCheck&, const PreflightCheck&) = default;
 };
 
 // CLOCK_MONOTONIC, ns, indexed by rehome_phase of vmm/agent/handover_block.h; 0 = not reached.
@@ -68,6 +70,7 @@ struct InodeHolder {
   int32_t pid = 0;
   std::string command;
   std::string how;  // "fd" or "mapping"
+  friend bool operator==(const InodeHolder&, const InodeHolder&) = default;
 };
 
 // Why the source cannot run the guest again. Kept with the migration.
@@ -75,47 +78,59 @@ struct FenceProof {
   bool kernel_vm_dead = false;  // the target's MOVE returned 0: the kernel marked the source dead
   bool process_exited = false;  // pidfd readable and reaped or gone
   bool stopped_before_resume = false;  // every task exiting before the target ran
-  std::string observer;         // who saw it: "rehomed", "target"
+  std::string observer;                // who saw it: "rehomed", "target"
   ProcessIdentity source;
-  uint64_t kill_sent_ns = 0;    // CLOCK_MONOTONIC
+  uint64_t kill_sent_ns = 0;  // CLOCK_MONOTONIC
   uint64_t tasks_stopped_ns = 0;
   uint64_t exited_ns = 0;
   uint32_t inodes_checked = 0;
   std::vector<InodeHolder> foreign_holders;  // beyond target and daemon; must be empty
   std::string kernel_release;
   bool complete() const { return process_exited && inodes_checked > 0 && foreign_holders.empty(); }
+  friend bool operator==(const FenceProof&, const FenceProof&) = default;
 };
 
 struct Failure {
   std::string reason;   // UPPER_SNAKE, docs/reasons.md; empty if none
   std::string message;  // for people
+  bool none() const { return reason.empty(); }
+  friend bool operator==(const Failure&, const Failure&) = default;
 };
 
+// Of a migration as a whole, when the request names none: the guest runs all but a millisecond of
+// it, so this only bounds how long a broken one may linger.
+inline constexpr std::chrono::milliseconds kDefaultDeadline{60'000};
+inline constexpr std::chrono::milliseconds kMaxDeadline{3'600'000};
+// Of the blackout, when the request names none: 500 times what it takes, so that an overloaded host
+// gets its time slices, and below the second at which a guest's peers begin to fail over.
+inline constexpr std::chrono::milliseconds kDefaultHandoverTimeout{500};
+inline constexpr std::chrono::milliseconds kMaxHandoverTimeout{10'000};
+
 struct MigrationRequest {
-  std::string request_id;      // caller's, optional; same id = same migration
+  std::string request_id;  // caller's, optional; same id = same migration
   std::string vm_id;
   std::string target_profile;
   FencePolicy fence_policy = FencePolicy::kUnspecified;
   std::chrono::milliseconds handover_timeout{0};  // claim deadline of the blackout; 0 = default
   std::chrono::milliseconds deadline{0};          // of the whole migration; 0 = default
   bool validate_only = false;
-  std::string requested_by;    // peer credentials: "uid=0 pid=123"
+  std::string requested_by;  // peer credentials: "uid=0 pid=123"
   friend bool operator==(const MigrationRequest&, const MigrationRequest&) = default;
 };
 
 // The private step inside a state; the machine's real state. Append only (journal).
 enum class Step : uint8_t {
-  kQueued = 1,         // PENDING
-  kPreflight = 2,      // PREPARING
-  kLaunching = 3,      // PREPARING: starting the target, until its HELLO
-  kPreparingTarget = 4,// PREPARING: PREPARE sent; layouts compared on the answer
-  kArming = 5,         // PREPARING: ARM_TARGET, ARM_SOURCE
-  kHandingOver = 6,    // HANDING_OVER: START sent; watching the verdict
-  kFirstRun = 7,       // COMPLETING: verdict RUNNING; waiting for the target's first run
-  kFencing = 8,        // COMPLETING: source released, killed, proven gone
-  kAborting = 9,       // ROLLING_BACK: verdict to ABORTED, source resumes
+  kQueued = 1,             // PENDING
+  kPreflight = 2,          // PREPARING
+  kLaunching = 3,          // PREPARING: starting the target, until its HELLO
+  kPreparingTarget = 4,    // PREPARING: PREPARE sent; layouts compared on the answer
+  kArming = 5,             // PREPARING: ARM_TARGET, ARM_SOURCE
+  kHandingOver = 6,        // HANDING_OVER: START sent; watching the verdict
+  kFirstRun = 7,           // COMPLETING: verdict RUNNING; waiting for the target's first run
+  kFencing = 8,            // COMPLETING: source released, killed, proven gone
+  kAborting = 9,           // ROLLING_BACK: verdict to ABORTED, source resumes
   kDiscardingTarget = 10,  // ROLLING_BACK: target killed and reaped
-  kDone = 11,          // terminal
+  kDone = 11,              // terminal
 };
 inline constexpr size_t kStepCount = 11;
 const char* StepName(Step step);
@@ -126,7 +141,7 @@ struct Migration {
   MigrationState state = MigrationState::kPending;
   Step step = Step::kQueued;
   GuestOwner owner = GuestOwner::kSource;
-  uint64_t revision = 0;  // +1 per transition
+  uint64_t revision = 0;  // 1 when admitted, +1 per transition
   bool cancel_requested = false;
   Strategy strategy = Strategy::kMap;  // valid from the end of preflight
   FencePolicy fence_policy = FencePolicy::kUnspecified;
@@ -141,11 +156,15 @@ struct Migration {
   uint64_t layout_digest = 0;
   PhaseTimes phases{};
   FenceProof fence;
-  Failure failure;       // first cause wins
+  // First cause wins; but a cancel is no failure, and one that follows it takes its place.
+  Failure failure;
   MigrationState outcome_after_rollback = MigrationState::kFailed;  // or kCancelled
+  // The first transition from the blackout on that could not be journalled; the migration went on.
+  Failure journal_failure;
   int64_t create_time_unix_ns = 0;
   int64_t end_time_unix_ns = 0;
-  std::string boot_id;
+  std::string boot_id;  // of the host; nothing of a migration survives a reboot
+  friend bool operator==(const Migration&, const Migration&) = default;
 };
 
 }  // namespace rehome

@@ -5,10 +5,15 @@
 #ifndef REHOME_DAEMON_VM_DIRECTORY_H_
 #define REHOME_DAEMON_VM_DIRECTORY_H_
 
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +26,10 @@ namespace rehome {
 // A bound, so that a client of the agent socket cannot make the daemon grow: 10 times the densest
 // hosts we know of.
 inline constexpr size_t kMaxRegisteredVms = 8192;
+
+// [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?, as in vmm/agent/protocol.h: a DNS label, so that it can be
+// part of any name.
+bool IsValidVmId(std::string_view vm_id);
 
 struct VmEntry {
   std::string vm_id;
@@ -35,15 +44,22 @@ struct VmEntry {
   uint64_t revision = 0;  // of the directory, at the last change of this entry
 };
 
-// Thread-safe.
+// Thread-safe. Asks links for hello(), process() and closed() under its own lock: they must not
+// wait, and whoever calls Unregister() makes closed() true first.
 class VmDirectory {
  public:
-  // ALREADY_EXISTS / VM_ID_TAKEN if a living process has it (a migration's target may replace its
-  // source: `migration_id` names the migration that is active on the VM, and the VM passes over to
-  // `link` when HandOver() says so); RESOURCE_EXHAUSTED / TOO_MANY_VMS; INVALID_ARGUMENT / BAD_VM_ID.
+  // `max_vms`: tests make it smaller.
+  explicit VmDirectory(size_t max_vms = kMaxRegisteredVms) : max_vms_(max_vms) {}
+
+  // `vm` with active_migration and revision ignored. ALREADY_EXISTS / VM_ID_TAKEN if another living
+  // process has it; RESOURCE_EXHAUSTED / TOO_MANY_VMS; INVALID_ARGUMENT / BAD_VM_ID.
+  // A process that registers its VM again (after a reconnect) replaces its entry. A migration's
+  // target registers with `migration_id`, that of the migration active on the VM: it is let in, and
+  // changes nothing before HandOver() says that the VM has passed over to `link`.
   absl::Status Register(const VmEntry& vm, const std::string& migration_id,
                         std::shared_ptr<VmmLink> link);
-  // The process behind `link` is gone or disconnected: drops the entry if it is still its.
+  // The process behind `link` is gone or disconnected: drops the entry if it is still its. While a
+  // migration is active the entry is only hidden, so that HandOver() can bring it back.
   void Unregister(const VmmLink* link);
   // After RUNNING: `link`'s process is the one that runs `vm_id` now.
   void HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> link);
@@ -53,11 +69,28 @@ class VmDirectory {
   // The live connection to the VMM that runs it. NOT_FOUND / VM_NOT_FOUND.
   absl::StatusOr<std::shared_ptr<VmmLink>> LinkOf(const std::string& vm_id) const;
 
+  // "" = none any more.
   void SetActiveMigration(const std::string& vm_id, const std::string& migration_id);
 
+  // +1 at every change that Get() or List() can show.
   uint64_t revision() const;
   // Blocks until revision() > seen or the timeout; returns the revision then.
   uint64_t WaitForChange(uint64_t seen, std::chrono::milliseconds timeout) const;
+
+ private:
+  struct Slot {
+    VmEntry entry;
+    std::shared_ptr<VmmLink> link;  // null: hidden until the active migration ends or hands over
+  };
+  // Both REQUIRE mutex_.
+  void Changed(Slot* slot);
+  const Slot* FindVisible(const std::string& vm_id) const;
+
+  const size_t max_vms_;
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  std::map<std::string, Slot> slots_;  // by vm_id
+  uint64_t revision_ = 0;
 };
 
 }  // namespace rehome

@@ -52,10 +52,20 @@ struct VmDescription {
 };
 
 struct LinkEvent {
-  enum class Kind { kResumed, kHandedOver, kFirstRun, kFirstRunFailed, kGuestStopped, kTakeOverFailed, kClosed };
+  // As enum rehome_event_kind; kClosed is ours: the connection has ended.
+  enum class Kind {
+    kResumed,
+    kHandedOver,
+    kFirstRun,
+    kFirstRunFailed,
+    kGuestStopped,
+    kTakeOverFailed,
+    kVmDead,
+    kClosed
+  };
   Kind kind = Kind::kClosed;
-  std::string migration_id;
-  std::string text;
+  std::string migration_id;  // "" for kGuestStopped and kClosed
+  std::string text;          // printable ASCII
 };
 
 // Thread-safe. Calls block their thread until the reply, the deadline, the interrupt or the end of

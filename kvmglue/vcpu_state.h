@@ -79,7 +79,7 @@ struct VcpuState {
   kvm_lapic_state lapic;
   VcpuMsrs msrs;
   // Last, because its used length differs: 4096 bytes unless the guest has dynamic features.
-  alignas(64) uint8_t xsave[kMaxXsaveBytes];
+  uint8_t xsave[kMaxXsaveBytes];
 
   bool Has(uint32_t block) const { return (blocks & block) == block; }
 

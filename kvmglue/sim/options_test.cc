@@ -22,7 +22,8 @@ TEST(SimulatedKernelOptionsTest, EmptyTextIsTheDefault) {
 
 TEST(SimulatedKernelOptionsTest, EveryItemIsTaken) {
   const auto options = ParseSimulatedKernelOptions(
-      "types=default+sev-es,move=sev-es,link=0xd5,gate=off,rfc_v2_move=on,rfc_v2_vendor_error=EBUSY,"
+      "types=default+sev-es,move=sev-es,link=0xd5,gate=off,rfc_v2_move=on,rfc_v2_vendor_error="
+      "EBUSY,"
       "smm=on");
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->vm_types, (std::set<VmType>{VmType::kDefault, VmType::kSevEs}));
@@ -42,9 +43,9 @@ TEST(SimulatedKernelOptionsTest, StockKernelCanBeSaid) {
 }
 
 TEST(SimulatedKernelOptionsTest, WrongItemsAreRefused) {
-  for (const char* text : {"types=sgx", "types", "link=0x100", "link=", "gate=maybe", "colour=red",
-                           "rfc_v2_vendor_error=EIO", "rfc_v2_move=on,rfc_v2_vendor_error=5",
-                           "gate=on,"}) {
+  for (const char* text :
+       {"types=sgx", "types", "link=0x100", "link=", "gate=maybe", "colour=red",
+        "rfc_v2_vendor_error=EIO", "rfc_v2_move=on,rfc_v2_vendor_error=5", "gate=on,"}) {
     const auto options = ParseSimulatedKernelOptions(text);
     ASSERT_FALSE(options.ok()) << text;
     EXPECT_EQ(ReasonOf(options.status()), "SIM_OPTIONS_INVALID") << text;

@@ -80,12 +80,7 @@ TEST(SimulatedKernelTest, SixtyFourVcpusFit) {
 TEST(SimulatedKernelTest, OpenFilesAreTheLimitAsInTheKernel) {
   TestKernel kernel;
   const UniqueFd vm = kernel.CreateVm(VmType::kSwProtected);
-  std::vector<UniqueFd> filler;
-  for (;;) {
-    UniqueFd fd(dup(vm.borrow().raw()));
-    if (!fd.valid()) break;
-    filler.push_back(std::move(fd));
-  }
+  const NoMoreFds limit;
   EXPECT_EQ(kernel.TryCreateVm(0), -EMFILE);
   EXPECT_EQ(kernel.TryCreateGuestMemfd(vm.borrow(), 4096, 0), -EMFILE);
   EXPECT_EQ(kernel.Call(vm.borrow(), KVM_CREATE_VCPU, 0ul), -EMFILE);

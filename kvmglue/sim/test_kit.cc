@@ -43,13 +43,13 @@ SimExit TestCpu::Step(SimVcpuContext& vcpu) {
     case Program::kStore: {
       uint64_t* word = Word(vcpu, SimAccess::kWrite);
       if (word == nullptr) return SimExit::MemoryFault();
-      *word = regs.rcx;
+      __atomic_store_n(word, regs.rcx, __ATOMIC_RELAXED);
       return SimExit::Halt();
     }
     case Program::kLoad: {
       const uint64_t* word = Word(vcpu, SimAccess::kRead);
       if (word == nullptr) return SimExit::MemoryFault();
-      regs.rcx = *word;
+      regs.rcx = __atomic_load_n(word, __ATOMIC_RELAXED);
       return SimExit::Halt();
     }
     case Program::kSpin:
@@ -59,6 +59,7 @@ SimExit TestCpu::Step(SimVcpuContext& vcpu) {
       uint64_t* word = Word(vcpu, SimAccess::kWrite);
       if (word == nullptr) return SimExit::MemoryFault();
       __atomic_fetch_add(word, 1, __ATOMIC_RELAXED);
+      ++regs.rax;
       return SimExit::Continue();
     }
     case Program::kOut:
@@ -263,6 +264,16 @@ bool Receive(BorrowedFd socket, std::vector<UniqueFd>* fds) {
   if (fds != nullptr) *fds = std::move(message->fds);
   return true;
 }
+
+NoMoreFds::NoMoreFds() {
+  EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+  const UniqueFd lowest(dup(0));
+  rlimit none = before_;
+  none.rlim_cur = static_cast<rlim_t>(lowest.borrow().raw());
+  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+}
+
+NoMoreFds::~NoMoreFds() { setrlimit(RLIMIT_NOFILE, &before_); }
 
 bool Eventually(const std::function<bool()>& condition) {
   const auto deadline =

@@ -5,6 +5,7 @@
 #ifndef REHOME_KVMGLUE_SIM_TEST_KIT_H_
 #define REHOME_KVMGLUE_SIM_TEST_KIT_H_
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -141,6 +142,18 @@ class Child {
 inline constexpr int kTestTimeoutMs = 20'000;
 bool Send(BorrowedFd socket, const std::vector<BorrowedFd>& fds = {});
 bool Receive(BorrowedFd socket, std::vector<UniqueFd>* fds = nullptr);
+
+// As long as it lives, no fd can be opened (EMFILE): RLIMIT_NOFILE is the lowest free number.
+class NoMoreFds {
+ public:
+  NoMoreFds();
+  ~NoMoreFds();
+  NoMoreFds(const NoMoreFds&) = delete;
+  NoMoreFds& operator=(const NoMoreFds&) = delete;
+
+ private:
+  rlimit before_;
+};
 
 // Whether `condition` becomes true within kTestTimeoutMs.
 bool Eventually(const std::function<bool()>& condition);

@@ -60,11 +60,11 @@ static void handle_lost_connection(struct rehome_agent *agent) {
       return;
     case REHOME_STATE_NEW:
     case REHOME_STATE_PREPARED:
+    case REHOME_STATE_TAKE_OVER:
       rehome_takeover_connection_lost(agent);
       return;
     case REHOME_STATE_PAUSED:
     case REHOME_STATE_STRANDED:
-    case REHOME_STATE_TAKE_OVER:
       return; /* the handover block decides without the daemon */
     case REHOME_STATE_IDLE:
     case REHOME_STATE_HANDED_OVER:
@@ -75,13 +75,16 @@ static void handle_lost_connection(struct rehome_agent *agent) {
 
 static uint64_t next_deadline(const struct rehome_agent *agent, uint64_t now) {
   uint64_t deadline = rehome_connection_deadline(agent);
+  uint64_t give_up = rehome_takeover_deadline(agent);
+  if (give_up < deadline) deadline = give_up;
   uint64_t slice = now + REHOME_STRANDED_SLICE_MS * REHOME_NS_PER_MS;
   if (agent->state == REHOME_STATE_STRANDED && slice < deadline) return slice;
   return deadline;
 }
 
 static int poll_timeout_ms(const struct rehome_agent *agent) {
-  if (agent->state == REHOME_STATE_PAUSED || agent->connection.lost) return 0;
+  bool busy = agent->state == REHOME_STATE_PAUSED || agent->connection.lost || agent->stop_seen;
+  if (busy) return 0;
   uint64_t now = rehome_monotonic_ns();
   uint64_t deadline = next_deadline(agent, now);
   if (deadline == REHOME_NEVER) return -1;
@@ -112,10 +115,10 @@ static void wait_and_serve(struct rehome_agent *agent) {
 
 static bool is_stopping(struct rehome_agent *agent) {
   pthread_mutex_lock(&agent->lock);
-  bool stopping = agent->stopping;
+  agent->stop_seen = agent->stopping;
   pthread_mutex_unlock(&agent->lock);
   /* A paused guest must not be left to itself; its deadlines end this. */
-  return stopping && agent->state != REHOME_STATE_PAUSED;
+  return agent->stop_seen && agent->state != REHOME_STATE_PAUSED;
 }
 
 static void *thread_main(void *opaque) {
@@ -134,11 +137,11 @@ static void *thread_main(void *opaque) {
 
 /* ---- start and stop ---- */
 
+/* Too long or not printable: -EINVAL. */
 static int copy_name(char *to, size_t size, const char *from) {
-  if (from == NULL) from = "";
-  if (strlen(from) >= size) return -EINVAL;
+  if (from == NULL || strlen(from) >= size) return -EINVAL;
   rehome_copy_text(to, size, from);
-  return 0;
+  return rehome_is_name(to, size) ? 0 : -EINVAL;
 }
 
 static int is_seqpacket(int fd) {
@@ -170,7 +173,10 @@ static int configure(struct rehome_agent *agent, const struct rehome_agent_confi
           0) {
     return -EINVAL;
   }
-  return copy_name(agent->socket_path, sizeof(agent->socket_path), config->socket_path);
+  if (config->socket_path == NULL) return 0;
+  if (strlen(config->socket_path) >= sizeof(agent->socket_path)) return -EINVAL;
+  rehome_copy_text(agent->socket_path, sizeof(agent->socket_path), config->socket_path);
+  return 0;
 }
 
 /* The VMM's signals are for its vCPU threads: this one takes none. */
@@ -233,10 +239,14 @@ int rehome_agent_announce(struct rehome_agent *agent, const struct rehome_regist
       !rehome_is_terminated(vm->migration_id, sizeof(vm->migration_id))) {
     return -EINVAL;
   }
+  pthread_mutex_lock(&agent->lock);
+  bool other = agent->has_registration && strcmp(agent->registration.vm_id, vm->vm_id) != 0;
+  pthread_mutex_unlock(&agent->lock);
+  if (other) return -EALREADY;
   if (after_first_run) rehome_events_push(agent, REHOME_EVENT_FIRST_RUN, "");
   pthread_mutex_lock(&agent->lock);
   agent->registration = *vm;
-  if (after_first_run && vm->migration_id[0] == '\0') {
+  if (after_first_run) {
     memcpy(agent->registration.migration_id, agent->migration_id, sizeof(agent->migration_id));
   }
   agent->has_registration = true;

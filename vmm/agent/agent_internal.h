@@ -29,6 +29,9 @@
 /* Events that wait for a connection. A migration makes at most three; when the queue is full the
  * oldest goes, because the newest says how things are. */
 #define REHOME_MAX_QUEUED_EVENTS 16
+/* ms, beyond the claim timeout, that an armed target without a daemon waits for the source's state:
+ * a START that was sent just before the daemon died is carried out well within it. */
+#define REHOME_START_MARGIN_MS 1000
 /* ms between looks at socket and pidfd while the thread sleeps on the verdict. Longer than a normal
  * blackout, which ends with one wake-up; short beside the time a process takes to die. */
 #define REHOME_VERDICT_SLICE_MS 2
@@ -80,7 +83,8 @@ struct rehome_takeover {
   _Atomic(struct rehome_block *) mapped; /* &block from PREPARE to the first run, else NULL */
   atomic_int source_pidfd;               /* -1: none */
   _Atomic uint64_t claimed_ns;
-  bool source_gone; /* its exit has been seen: do not poll for it again */
+  bool source_gone;       /* its exit has been seen: do not poll for it again */
+  uint64_t give_up_at_ns; /* REHOME_NEVER while the daemon is there */
 };
 
 struct rehome_agent {
@@ -103,6 +107,7 @@ struct rehome_agent {
   unsigned first_event, event_count;
 
   /* the thread's own */
+  bool stop_seen; /* the wake-up for it has been used up: do not sleep again */
   uint32_t role;
   enum rehome_agent_state state;
   struct rehome_connection connection;
@@ -180,6 +185,7 @@ void rehome_takeover_cancel(struct rehome_agent *agent);
 void rehome_takeover_connection_lost(struct rehome_agent *agent);
 void rehome_takeover_source_exited(struct rehome_agent *agent);
 void rehome_takeover_tick(struct rehome_agent *agent);
+uint64_t rehome_takeover_deadline(const struct rehome_agent *agent);
 void rehome_takeover_drop(struct rehome_agent *agent);
 
 #endif /* REHOME_VMM_AGENT_AGENT_INTERNAL_H_ */

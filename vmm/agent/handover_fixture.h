@@ -24,6 +24,7 @@ struct Terms {
   uint32_t fence_policy = REHOME_FENCE_AFTER_RESUME;
   uint64_t claim_timeout_ns = 10000 * kMs;
   uint64_t resolve_timeout_ns = 10000 * kMs;
+  bool target_is_nobody = false;  // needs root
 };
 
 // What the daemon of a test can do before it dies or leaves the rest alone.
@@ -63,6 +64,7 @@ class Handover {
   FakeLink& target() { return target_link_; }
   rehome_block& block() { return block_; }
   int block_fd() const { return block_fd_; }
+  pid_t target_pid() const { return target_; }
   int source_pidfd() const { return source_pidfd_; }
   int target_pidfd() const { return target_pidfd_; }
   uint32_t verdict() const { return rehome_block_verdict(&block_); }

@@ -4,6 +4,7 @@
  * blackout is in target_run.c, on the VMM's threads.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@ void rehome_takeover_init(struct rehome_agent *agent) {
   atomic_init(&takeover->source_pidfd, -1);
   atomic_init(&takeover->claimed_ns, 0);
   takeover->source_gone = false;
+  takeover->give_up_at_ns = REHOME_NEVER;
 }
 
 void rehome_takeover_drop(struct rehome_agent *agent) {
@@ -84,11 +86,16 @@ static bool has_role(const struct rehome_vm *vm, uint32_t role) {
   return false;
 }
 
-static bool config_is_bounded(const struct rehome_vm *vm) {
+/* Whoever reads CONFIG must be able to trust that it does not change meanwhile. */
+static bool config_is_sound(const struct rehome_vm *vm) {
+  const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
   for (uint32_t i = 0; i < vm->fd_count; i++) {
     struct stat status;
+    int fd = vm->fds[i].fd;
     if (vm->fds[i].entry.role != REHOME_FD_CONFIG) continue;
-    if (fstat(vm->fds[i].fd, &status) != 0 || status.st_size > REHOME_MAX_CONFIG) return false;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & wanted) != wanted || fstat(fd, &status) != 0) return false;
+    if (status.st_size == 0 || status.st_size > REHOME_MAX_CONFIG) return false;
   }
   return true;
 }
@@ -108,9 +115,9 @@ static uint32_t check_terms(const struct rehome_agent *agent, const struct rehom
     return rehome_error_set(error, REHOME_REFUSED_MALFORMED,
                             "the VM fd travels with MOVE strategies and no others");
   }
-  if (!config_is_bounded(source)) {
-    return rehome_error_set(error, REHOME_REFUSED_MALFORMED, "CONFIG is larger than %u bytes",
-                            REHOME_MAX_CONFIG);
+  if (!config_is_sound(source)) {
+    return rehome_error_set(error, REHOME_REFUSED_MALFORMED,
+                            "CONFIG is no sealed memfd of 1 to %u bytes", REHOME_MAX_CONFIG);
   }
   uint32_t wanted = features_of(request->strategy);
   if (has_role(source, REHOME_FD_NAMED)) wanted |= REHOME_FEATURE_NAMED_FDS;
@@ -167,6 +174,7 @@ static uint32_t build(struct rehome_agent *agent, const struct rehome_prepare *r
   if (result != 0) return rehome_error_complete(error, result, "prepare");
   if (target->vm_id[0] == '\0') memcpy(target->vm_id, agent->vm.vm_id, sizeof(target->vm_id));
   const char *defect = rehome_vm_defect(target, PREPARED_ROLES);
+  if (defect == NULL) defect = rehome_vm_lacks(target);
   if (defect != NULL) {
     return rehome_error_set(error, REHOME_REFUSED_INTERNAL, "the VMM described itself with: %s",
                             defect);
@@ -239,8 +247,18 @@ void rehome_takeover_cancel(struct rehome_agent *agent) {
 /* ---- what happens meanwhile ---- */
 
 void rehome_takeover_connection_lost(struct rehome_agent *agent) {
-  /* Not armed: the source cannot hand over to this process, and nobody will arm it now. */
-  turn_off(agent);
+  struct rehome_takeover *takeover = &agent->takeover;
+  if (agent->state != REHOME_STATE_TAKE_OVER) {
+    turn_off(agent); /* the source cannot hand over to this process, and nobody will arm it now */
+    return;
+  }
+  if (takeover->give_up_at_ns != REHOME_NEVER) return;
+  takeover->give_up_at_ns = rehome_monotonic_ns() + takeover->block.claim_timeout_ns +
+                            REHOME_START_MARGIN_MS * REHOME_NS_PER_MS;
+}
+
+static bool source_is_ready(const struct rehome_takeover *takeover) {
+  return rehome_block_wait_source_ready(&takeover->block, 1, 0) == 0;
 }
 
 void rehome_takeover_source_exited(struct rehome_agent *agent) {
@@ -248,16 +266,19 @@ void rehome_takeover_source_exited(struct rehome_agent *agent) {
   takeover->source_gone = true;
   rehome_block_set_fence_proven(&takeover->block);
   /* What it announced before it died is complete and can still be taken over. */
-  bool announced = rehome_block_wait_source_ready(&takeover->block, 1, 0) == 0;
-  if (!announced && rehome_block_verdict(&takeover->block) == REHOME_VERDICT_OPEN) {
-    turn_off(agent);
-  }
+  if (!source_is_ready(takeover)) turn_off(agent);
 }
 
 static void become_owner(struct rehome_agent *agent) {
   rehome_takeover_drop(agent);
   agent->role = REHOME_ROLE_OWNER;
   agent->state = REHOME_STATE_IDLE;
+}
+
+/* Nobody has started the source, or it died; the compare-and-swap settles it if that is wrong. */
+static void give_up_waiting(struct rehome_agent *agent) {
+  agent->takeover.give_up_at_ns = REHOME_NEVER;
+  if (!source_is_ready(&agent->takeover)) turn_off(agent);
 }
 
 void rehome_takeover_tick(struct rehome_agent *agent) {
@@ -270,5 +291,11 @@ void rehome_takeover_tick(struct rehome_agent *agent) {
     become_owner(agent);
   } else if (rehome_block_verdict(&agent->takeover.block) == REHOME_VERDICT_ABORTED) {
     turn_off(agent);
+  } else if (rehome_monotonic_ns() >= agent->takeover.give_up_at_ns) {
+    give_up_waiting(agent);
   }
+}
+
+uint64_t rehome_takeover_deadline(const struct rehome_agent *agent) {
+  return agent->state == REHOME_STATE_TAKE_OVER ? agent->takeover.give_up_at_ns : REHOME_NEVER;
 }

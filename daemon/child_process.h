@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// fork and exec of one program with exactly the descriptors and environment that it is given.
+#ifndef REHOME_DAEMON_CHILD_PROCESS_H_
+#define REHOME_DAEMON_CHILD_PROCESS_H_
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kvmglue/fd.h"
+
+namespace rehome {
+
+struct ChildProgram {
+  std::vector<std::string> command;      // argv; [0] is an absolute path
+  std::vector<std::string> environment;  // NAME=value
+  // Descriptor i of the child is a duplicate of fds[i]; it has no others.
+  std::vector<BorrowedFd> fds;
+};
+// More would make no sense; the descriptors are moved about on a small array in the child.
+inline constexpr size_t kMaxChildFds = 8;
+
+// Starts `program` in a session of its own, in directory /, umask 077, with no signal blocked or
+// ignored. Returns its pidfd (close-on-exec). UNAVAILABLE / LAUNCH_FAILED names the step that
+// failed and its errno, exec in the child included; no process is left then. RESOURCE_EXHAUSTED /
+// FD_LIMIT.
+//
+// The pidfd is made with the process (CLONE_PIDFD), so it cannot be another's. The child of a
+// daemon with many threads may only make system calls, which is what it does.
+absl::StatusOr<UniqueFd> StartChild(const ChildProgram& program,
+                                    std::chrono::milliseconds exec_timeout);
+
+// SIGKILL to a child of ours, and its end: returns when it has been reaped.
+void KillChild(BorrowedFd pidfd);
+
+}  // namespace rehome
+
+#endif  // REHOME_DAEMON_CHILD_PROCESS_H_

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Who has a file open or mapped, by reading all of /proc. Part of the fence (daemon/fence.h).
+#ifndef REHOME_DAEMON_INODE_HOLDERS_H_
+#define REHOME_DAEMON_INODE_HOLDERS_H_
+
+#include <chrono>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "daemon/fence.h"
+#include "daemon/migration.h"
+#include "kvmglue/fd.h"
+
+namespace rehome {
+
+// A child of ours between fork and exec (another migration's target being launched) holds copies of
+// everything we hold. It is looked at again until it has closed them; exec takes a few
+// milliseconds.
+inline constexpr std::chrono::milliseconds kForkSettleTimeout{1000};
+inline constexpr std::chrono::milliseconds kForkSettlePause{1};
+
+// As Fence::FindHolders().
+absl::StatusOr<std::vector<InodeHolder>> FindInodeHolders(
+    const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed);
+
+}  // namespace rehome
+
+#endif  // REHOME_DAEMON_INODE_HOLDERS_H_

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/migration.h"
+
+namespace rehome {
+
+bool IsTerminal(MigrationState state) {
+  switch (state) {
+    case MigrationState::kPending:
+    case MigrationState::kPreparing:
+    case MigrationState::kHandingOver:
+    case MigrationState::kCompleting:
+    case MigrationState::kRollingBack:
+      return false;
+    case MigrationState::kSucceeded:
+    case MigrationState::kFailed:
+    case MigrationState::kCancelled:
+    case MigrationState::kIndeterminate:
+      return true;
+  }
+  return false;
+}
+
+const char* MigrationStateName(MigrationState state) {
+  switch (state) {
+    case MigrationState::kPending:
+      return "PENDING";
+    case MigrationState::kPreparing:
+      return "PREPARING";
+    case MigrationState::kHandingOver:
+      return "HANDING_OVER";
+    case MigrationState::kCompleting:
+      return "COMPLETING";
+    case MigrationState::kRollingBack:
+      return "ROLLING_BACK";
+    case MigrationState::kSucceeded:
+      return "SUCCEEDED";
+    case MigrationState::kFailed:
+      return "FAILED";
+    case MigrationState::kCancelled:
+      return "CANCELLED";
+    case MigrationState::kIndeterminate:
+      return "INDETERMINATE";
+  }
+  return "?";
+}
+
+const char* GuestOwnerName(GuestOwner owner) {
+  switch (owner) {
+    case GuestOwner::kSource:
+      return "SOURCE";
+    case GuestOwner::kTarget:
+      return "TARGET";
+    case GuestOwner::kUndecided:
+      return "UNDECIDED";
+    case GuestOwner::kNobody:
+      return "NOBODY";
+  }
+  return "?";
+}
+
+const char* StrategyName(Strategy strategy) {
+  switch (strategy) {
+    case Strategy::kLinkMove:
+      return "LINK_MOVE";
+    case Strategy::kMapMove:
+      return "MAP_MOVE";
+    case Strategy::kLink:
+      return "LINK";
+    case Strategy::kMap:
+      return "MAP";
+  }
+  return "?";
+}
+
+const char* StepName(Step step) {
+  switch (step) {
+    case Step::kQueued:
+      return "QUEUED";
+    case Step::kPreflight:
+      return "PREFLIGHT";
+    case Step::kLaunching:
+      return "LAUNCHING";
+    case Step::kPreparingTarget:
+      return "PREPARING_TARGET";
+    case Step::kArming:
+      return "ARMING";
+    case Step::kHandingOver:
+      return "HANDING_OVER";
+    case Step::kFirstRun:
+      return "FIRST_RUN";
+    case Step::kFencing:
+      return "FENCING";
+    case Step::kAborting:
+      return "ABORTING";
+    case Step::kDiscardingTarget:
+      return "DISCARDING_TARGET";
+    case Step::kDone:
+      return "DONE";
+  }
+  return "?";
+}
+
+}  // namespace rehome

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/fence.h"
+#include "daemon/inode_holders.h"
+#include "daemon/proc_files.h"
+#include "daemon/reasons.h"
+#include "kvmglue/fd_passing.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::nanoseconds;
+using std::chrono::steady_clock;
+
+// include/linux/sched.h; set in do_exit() before anything is torn down and never cleared.
+constexpr uint32_t kPfExiting = 0x4;
+
+// /proc tells nobody when a task begins to exit, so it is read again and again: without a pause at
+// first, because the guest stands still meanwhile and dying takes 0.2 ms on an idle host; then with
+// one, because the dying threads may need the core that we use.
+constexpr int kEagerLooks = 50;
+constexpr nanoseconds kLookPause{100'000};
+
+uint64_t MonotonicNs() {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+// Whether the pidfd has become readable (its process has exited) within `wait`.
+bool PollExit(BorrowedFd pidfd, nanoseconds wait) {
+  const auto deadline = steady_clock::now() + wait;
+  pollfd entry = {.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
+  int ready = -1;
+  do {
+    constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
+    const auto left = std::max(nanoseconds(0), nanoseconds(deadline - steady_clock::now()));
+    const timespec timeout = {.tv_sec = left.count() / kNanosecondsPerSecond,
+                              .tv_nsec = left.count() % kNanosecondsPerSecond};
+    ready = ppoll(&entry, 1, &timeout, nullptr);
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
+absl::Status FenceTimeout(std::string_view what) {
+  return MakeStatus(absl::StatusCode::kDeadlineExceeded, reason::kFenceTimeout, what);
+}
+
+// Whether no task of the process can enter user or guest mode again. After SIGKILL the set of tasks
+// only shrinks (kernel/fork.c, copy_process(): no new thread with a fatal signal pending), but a
+// listing may lack tasks that live: when the one that the kernel stands on vanishes, the listing
+// ends there (fs/proc/base.c, next_tid()). A listing that is as long as the number of threads was
+// before it has them all.
+absl::StatusOr<bool> AreTasksStopped(const ProcessIdentity& process) {
+  const std::string path = ProcPath(process.pid);
+  absl::StatusOr<TaskStat> leader = ReadTaskStat(path + "/stat");
+  if (absl::IsNotFound(leader.status())) return true;
+  if (!leader.ok()) return leader.status();
+  if (leader->start_ticks != process.start_ticks) return true;  // gone, and its number re-used
+  absl::StatusOr<std::vector<int32_t>> tasks = ListNumbers(path + "/task");
+  if (absl::IsNotFound(tasks.status())) return true;
+  if (!tasks.ok()) return tasks.status();
+  if (tasks->size() != leader->thread_count) return false;
+  for (int32_t tid : *tasks) {
+    absl::StatusOr<TaskStat> task = ReadTaskStat(absl::StrCat(path, "/task/", tid, "/stat"));
+    if (absl::IsNotFound(task.status())) continue;
+    if (!task.ok()) return task.status();
+    const bool dead = task->state == 'Z' || task->state == 'X';
+    if (!dead && (task->flags & kPfExiting) == 0) return false;
+  }
+  return true;
+}
+
+class ProcFence final : public Fence {
+ public:
+  absl::Status Kill(BorrowedFd pidfd) override {
+    absl::Status status = SendSignal(pidfd, SIGKILL);
+    return absl::IsNotFound(status) ? absl::OkStatus() : status;
+  }
+
+  absl::StatusOr<uint64_t> AwaitTasksStopped(BorrowedFd pidfd, const ProcessIdentity& process,
+                                             milliseconds timeout) override {
+    const auto deadline = steady_clock::now() + timeout;
+    for (int look = 0;; ++look) {
+      absl::StatusOr<bool> stopped = AreTasksStopped(process);
+      if (!stopped.ok()) return stopped.status();
+      if (*stopped) return MonotonicNs();
+      if (steady_clock::now() >= deadline) {
+        return FenceTimeout(absl::StrCat("process ", process.pid, " has tasks that do not exit"));
+      }
+      if (look >= kEagerLooks && PollExit(pidfd, kLookPause)) return MonotonicNs();
+    }
+  }
+
+  absl::StatusOr<uint64_t> AwaitExit(BorrowedFd pidfd, milliseconds timeout) override {
+    if (!PollExit(pidfd, timeout)) return FenceTimeout("the process does not exit");
+    const uint64_t now = MonotonicNs();
+    // ECHILD: not our child, or reaped by somebody else (process_launcher.h).
+    siginfo_t info = {};
+    (void)waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.raw()), &info,
+                 WEXITED | WNOHANG);
+    return now;
+  }
+
+  absl::StatusOr<std::vector<InodeHolder>> FindHolders(
+      const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) override {
+    return FindInodeHolders(inodes, allowed);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Fence> NewProcFence() { return std::make_unique<ProcFence>(); }
+
+}  // namespace rehome

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/child_process.h"
+#include "daemon/fence.h"
+#include "daemon/inode_holders.h"
+#include "daemon/proc_files.h"
+#include "daemon/testing/child_harness.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing_support::AwaitReadable;
+using testing_support::CountOpenFds;
+using testing_support::kPatience;
+using testing_support::MakeMemfd;
+using testing_support::StartTestChild;
+using testing_support::TestChild;
+
+class ProcFenceTest : public testing::Test {
+ protected:
+  InodeId InodeOf(const UniqueFd& fd) {
+    absl::StatusOr<FileIdentity> file = Identify(fd.borrow());
+    EXPECT_TRUE(file.ok());
+    return file.ok() ? file->id : InodeId{};
+  }
+  std::vector<InodeHolder> Holders(const UniqueFd& memory,
+                                   const std::vector<ProcessIdentity>& allowed = {}) {
+    absl::StatusOr<std::vector<InodeHolder>> holders =
+        fence_->FindHolders({InodeOf(memory)}, allowed);
+    EXPECT_TRUE(holders.ok()) << holders.status();
+    return holders.ok() ? *holders : std::vector<InodeHolder>();
+  }
+  // Neither running nor a zombie.
+  static bool IsReaped(const TestChild& child) {
+    return ReasonOf(IdentifyProcess(child.pidfd.borrow()).status()) == "PROCESS_GONE";
+  }
+
+  std::unique_ptr<Fence> fence_ = NewProcFence();
+};
+
+TEST_F(ProcFenceTest, ProvesAProcessOfManyThreadsStoppedAndGone) {
+  const TestChild child = StartTestChild({"threads", "32"});
+  ASSERT_TRUE(fence_->Kill(child.pidfd.borrow()).ok());
+  absl::StatusOr<uint64_t> stopped =
+      fence_->AwaitTasksStopped(child.pidfd.borrow(), child.process, kPatience);
+  ASSERT_TRUE(stopped.ok()) << stopped.status();
+  absl::StatusOr<uint64_t> exited = fence_->AwaitExit(child.pidfd.borrow(), kPatience);
+  ASSERT_TRUE(exited.ok()) << exited.status();
+  EXPECT_LE(*stopped, *exited);
+  EXPECT_TRUE(IsReaped(child));
+}
+
+TEST_F(ProcFenceTest, DoesNotTakeALivingProcessForStopped) {
+  for (const std::vector<std::string>& mode :
+       {std::vector<std::string>{"wait"}, {"threads", "4"}, {"exit-leader"}}) {
+    const TestChild child = StartTestChild(mode);
+    const absl::Status status =
+        fence_->AwaitTasksStopped(child.pidfd.borrow(), child.process, milliseconds(20)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << mode[0];
+    EXPECT_EQ(ReasonOf(status), "FENCE_TIMEOUT") << mode[0];
+    EXPECT_EQ(ReasonOf(fence_->AwaitExit(child.pidfd.borrow(), milliseconds(1)).status()),
+              "FENCE_TIMEOUT");
+    KillChild(child.pidfd.borrow());
+  }
+}
+
+TEST_F(ProcFenceTest, AProcessThatIsGoneIsStoppedExitedAndKilled) {
+  const TestChild child = StartTestChild({"wait"});
+  KillChild(child.pidfd.borrow());
+  EXPECT_TRUE(fence_->Kill(child.pidfd.borrow()).ok());
+  EXPECT_TRUE(fence_->AwaitTasksStopped(child.pidfd.borrow(), child.process, milliseconds(0)).ok());
+  EXPECT_TRUE(fence_->AwaitExit(child.pidfd.borrow(), milliseconds(0)).ok());
+}
+
+TEST_F(ProcFenceTest, ALaterProcessWithTheSameNumberDoesNotKeepTheProofUp) {
+  const TestChild child = StartTestChild({"wait"});
+  ProcessIdentity earlier = child.process;
+  --earlier.start_ticks;
+  EXPECT_TRUE(fence_->AwaitTasksStopped(child.pidfd.borrow(), earlier, milliseconds(0)).ok());
+  KillChild(child.pidfd.borrow());
+}
+
+TEST_F(ProcFenceTest, ReapsAZombie) {
+  TestChild child = StartTestChild({"wait"});
+  child.channel.Reset();
+  ASSERT_TRUE(AwaitReadable(child.pidfd.borrow()));
+  EXPECT_FALSE(IsReaped(child));
+  EXPECT_TRUE(fence_->AwaitExit(child.pidfd.borrow(), kPatience).ok());
+  EXPECT_TRUE(IsReaped(child));
+}
+
+TEST_F(ProcFenceTest, FindsAHolderByItsDescriptor) {
+  const UniqueFd memory = MakeMemfd();
+  const UniqueFd other = MakeMemfd();
+  EXPECT_THAT(Holders(memory), IsEmpty()) << "this process does not count";
+  const TestChild child = StartTestChild({"wait"}, memory.borrow());
+  EXPECT_THAT(
+      Holders(memory),
+      ElementsAre(InodeHolder{.pid = child.process.pid, .command = "test_child", .how = "fd"}));
+  EXPECT_THAT(Holders(other), IsEmpty());
+  KillChild(child.pidfd.borrow());
+  EXPECT_THAT(Holders(memory), IsEmpty());
+}
+
+TEST_F(ProcFenceTest, FindsAHolderByItsMapping) {
+  const UniqueFd memory = MakeMemfd();
+  const TestChild child = StartTestChild({"map"}, memory.borrow());
+  EXPECT_THAT(Holders(memory),
+              ElementsAre(InodeHolder{
+                  .pid = child.process.pid, .command = "test_child", .how = "mapping"}));
+  KillChild(child.pidfd.borrow());
+}
+
+TEST_F(ProcFenceTest, FindsADescriptorInAThreadsOwnTable) {
+  const UniqueFd memory = MakeMemfd();
+  const TestChild child = StartTestChild({"private-fd"}, memory.borrow());
+  EXPECT_THAT(
+      Holders(memory),
+      ElementsAre(InodeHolder{.pid = child.process.pid, .command = "test_child", .how = "fd"}));
+  KillChild(child.pidfd.borrow());
+}
+
+TEST_F(ProcFenceTest, FindsAHolderWhoseFirstThreadHasExited) {
+  const UniqueFd memory = MakeMemfd();
+  const TestChild child = StartTestChild({"exit-leader"}, memory.borrow());
+  EXPECT_THAT(
+      Holders(memory),
+      ElementsAre(InodeHolder{.pid = child.process.pid, .command = "test_child", .how = "fd"}));
+  KillChild(child.pidfd.borrow());
+}
+
+TEST_F(ProcFenceTest, LeavesOutWhoIsAllowedByIdentityNotByNumber) {
+  const UniqueFd memory = MakeMemfd();
+  const TestChild child = StartTestChild({"wait"}, memory.borrow());
+  EXPECT_THAT(Holders(memory, {child.process}), IsEmpty());
+  ProcessIdentity earlier = child.process;
+  --earlier.start_ticks;
+  EXPECT_EQ(Holders(memory, {earlier}).size(), 1u);
+  KillChild(child.pidfd.borrow());
+}
+
+TEST_F(ProcFenceTest, IsNotDisturbedByProcessesThatComeAndGo) {
+  const UniqueFd memory = MakeMemfd();
+  std::future<void> coming_and_going = std::async(std::launch::async, [] {
+    for (int i = 0; i < 50; ++i) {
+      absl::StatusOr<UniqueFd> child = StartChild({.command = {"/bin/true"}}, kPatience);
+      ASSERT_TRUE(child.ok()) << child.status();
+      KillChild(child->borrow());
+    }
+  });
+  while (coming_and_going.wait_for(milliseconds(0)) != std::future_status::ready) {
+    EXPECT_THAT(Holders(memory), IsEmpty());
+  }
+}
+
+// A fork of ours on its way to exec has copies of all our descriptors. `channel`: what it waits
+// for.
+pid_t ForkThatWaitsThenExecs(BorrowedFd channel) {
+  const pid_t child = fork();
+  if (child != 0) return child;
+  pollfd entry = {.fd = channel.raw(), .events = POLLIN, .revents = 0};
+  poll(&entry, 1, static_cast<int>(kPatience.count()));
+  execl("/bin/sleep", "sleep", "20", nullptr);
+  _exit(1);
+}
+
+TEST_F(ProcFenceTest, WaitsForAForkOfOursToExecBeforeItCounts) {
+  const UniqueFd memory = MakeMemfd();
+  int raw[2];
+  ASSERT_EQ(pipe2(raw, O_CLOEXEC), 0);
+  const UniqueFd read_end(raw[0]), write_end(raw[1]);
+  const pid_t child = ForkThatWaitsThenExecs(read_end.borrow());
+  ASSERT_GT(child, 0);
+  std::future<std::vector<InodeHolder>> holders =
+      std::async(std::launch::async, [&] { return Holders(memory); });
+  ASSERT_EQ(write(write_end.borrow().raw(), "x", 1), 1);
+  EXPECT_THAT(holders.get(), IsEmpty());
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
+TEST_F(ProcFenceTest, ReportsAForkOfOursThatNeverExecs) {
+  const UniqueFd memory = MakeMemfd();
+  int raw[2];
+  ASSERT_EQ(pipe2(raw, O_CLOEXEC), 0);
+  const UniqueFd read_end(raw[0]), write_end(raw[1]);
+  const pid_t child = ForkThatWaitsThenExecs(read_end.borrow());
+  ASSERT_GT(child, 0);
+  const auto before = std::chrono::steady_clock::now();
+  const std::vector<InodeHolder> holders = Holders(memory);
+  EXPECT_GE(std::chrono::steady_clock::now() - before, kForkSettleTimeout);
+  ASSERT_EQ(holders.size(), 1u);
+  EXPECT_EQ(holders.front().pid, child);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
+// Without CAP_SYS_PTRACE a process 1 that cannot be read is a reason to fail, not a shielded init.
+TEST_F(ProcFenceTest, SaysSoWhenItMayNotLook) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to give its rights away";
+  const UniqueFd memory = MakeMemfd();
+  const std::vector<InodeId> inodes = {InodeOf(memory)};
+  constexpr int kAsExpected = 42;
+  const pid_t child = fork();
+  if (child == 0) {
+    constexpr uid_t kNobody = 65534;
+    if (setgid(kNobody) != 0 || setuid(kNobody) != 0) _exit(1);
+    const absl::Status status = NewProcFence()->FindHolders(inodes, {}).status();
+    if (IsInitShielded()) _exit(3);
+    _exit(status.code() == absl::StatusCode::kUnknown && ReasonOf(status) == "HOLDERS_UNREADABLE"
+              ? kAsExpected
+              : 2);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), kAsExpected);
+}
+
+TEST_F(ProcFenceTest, LeavesNoDescriptorOpen) {
+  const UniqueFd memory = MakeMemfd();
+  const size_t before = CountOpenFds();
+  {
+    const TestChild child = StartTestChild({"threads", "4"}, memory.borrow());
+    EXPECT_EQ(Holders(memory).size(), 1u);
+    ASSERT_TRUE(fence_->Kill(child.pidfd.borrow()).ok());
+    EXPECT_TRUE(fence_->AwaitTasksStopped(child.pidfd.borrow(), child.process, kPatience).ok());
+    EXPECT_TRUE(fence_->AwaitExit(child.pidfd.borrow(), kPatience).ok());
+  }
+  EXPECT_EQ(CountOpenFds(), before);
+}
+
+}  // namespace
+}  // namespace rehome

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/proc_files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <array>
+#include <charconv>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+// A piece of a maps file; show_map_vma() writes whole lines, and the longest has a path of PATH_MAX
+// bytes, four for each if it is escaped.
+constexpr size_t kMapsPieceBytes = 32 * 1024;
+
+absl::Status ProcError(const std::string& path, int error) {
+  const std::string text = absl::StrCat(path, ": ", strerror(error));
+  switch (error) {
+    case ENOENT:
+    case ESRCH:
+      return MakeStatus(absl::StatusCode::kNotFound, reason::kProcessGone, text);
+    case EACCES:
+    case EPERM:
+      return MakeStatus(absl::StatusCode::kPermissionDenied, reason::kProcUnreadable, text);
+    case EMFILE:
+    case ENFILE:
+      return MakeStatus(absl::StatusCode::kResourceExhausted, reason::kFdLimit, text);
+    default:
+      return MakeStatus(absl::StatusCode::kInternal, reason::kProcUnreadable, text);
+  }
+}
+
+absl::StatusOr<UniqueFd> OpenProc(const std::string& path, int flags) {
+  UniqueFd fd(open(path.c_str(), flags | O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ProcError(path, errno);
+  return fd;
+}
+
+// Up to `size` bytes; 0 at the end.
+absl::StatusOr<size_t> ReadSome(const std::string& path, BorrowedFd fd, char* data, size_t size) {
+  ssize_t count = -1;
+  do {
+    count = read(fd.raw(), data, size);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return ProcError(path, errno);
+  return static_cast<size_t>(count);
+}
+
+template <typename T>
+bool ParseNumber(std::string_view text, int base, T* out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out, base);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+// The next word of `text`, which is shortened by it and the separators around it.
+std::string_view TakeWord(std::string_view& text, char separator = ' ') {
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  const size_t length = std::min(text.find(separator), text.size());
+  const std::string_view word = text.substr(0, length);
+  text.remove_prefix(std::min(length + 1, text.size()));
+  return word;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadProcFile(const std::string& path) {
+  absl::StatusOr<UniqueFd> fd = OpenProc(path, 0);
+  if (!fd.ok()) return fd.status();
+  std::string text(kMaxProcFileBytes, '\0');
+  size_t used = 0;
+  while (used < text.size()) {
+    absl::StatusOr<size_t> count =
+        ReadSome(path, fd->borrow(), text.data() + used, text.size() - used);
+    if (!count.ok()) return count.status();
+    if (*count == 0) break;
+    used += *count;
+  }
+  text.resize(used);
+  return text;
+}
+
+absl::StatusOr<std::vector<int32_t>> ListNumbers(const std::string& path) {
+  absl::StatusOr<UniqueFd> fd = OpenProc(path, O_DIRECTORY);
+  if (!fd.ok()) return fd.status();
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(fdopendir(fd->borrow().raw()), closedir);
+  if (directory == nullptr) return ProcError(path, errno);
+  (void)fd->Release();  // closedir() closes it
+
+  std::vector<int32_t> numbers;
+  for (;;) {
+    errno = 0;
+    const dirent* entry = readdir(directory.get());
+    if (entry == nullptr) break;
+    int32_t number = 0;
+    if (ParseNumber(entry->d_name, 10, &number)) numbers.push_back(number);
+  }
+  if (errno != 0) return ProcError(path, errno);
+  return numbers;
+}
+
+std::optional<TaskStat> ParseTaskStat(std::string_view line) {
+  // The command is the only field that may contain anything; the last ')' ends it.
+  const size_t open = line.find('(');
+  const size_t close = line.rfind(')');
+  if (open == std::string_view::npos || close == std::string_view::npos || close < open) {
+    return std::nullopt;
+  }
+  TaskStat stat;
+  stat.command = std::string(line.substr(open + 1, close - open - 1));
+  std::string_view rest = line.substr(close + 1);
+  if (!rest.empty() && rest.back() == '\n') rest.remove_suffix(1);
+  const std::string_view state = TakeWord(rest);
+  if (state.size() != 1) return std::nullopt;
+  stat.state = state.front();
+  for (int field = 4; field <= 22; ++field) {
+    const std::string_view word = TakeWord(rest);
+    bool good = !word.empty();
+    if (field == 4) good = ParseNumber(word, 10, &stat.parent);
+    if (field == 9) good = ParseNumber(word, 10, &stat.flags);
+    if (field == 20) good = ParseNumber(word, 10, &stat.thread_count);
+    if (field == 22) good = ParseNumber(word, 10, &stat.start_ticks);
+    if (!good) return std::nullopt;
+  }
+  return stat;
+}
+
+absl::StatusOr<TaskStat> ReadTaskStat(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadProcFile(path);
+  if (!text.ok()) return text.status();
+  std::optional<TaskStat> stat = ParseTaskStat(*text);
+  if (!stat.has_value()) {
+    return MakeStatus(absl::StatusCode::kInternal, reason::kProcUnreadable,
+                      absl::StrCat(path, ": unknown format"));
+  }
+  return *std::move(stat);
+}
+
+std::optional<Mapping> ParseMapping(std::string_view line) {
+  Mapping mapping;
+  const std::string_view begin = TakeWord(line, '-');
+  const std::string_view end = TakeWord(line);
+  const std::string_view permissions = TakeWord(line);
+  const std::string_view offset = TakeWord(line);
+  const std::string_view major_number = TakeWord(line, ':');
+  const std::string_view minor_number = TakeWord(line);
+  const std::string_view inode = TakeWord(line);
+  uint32_t device_major = 0, device_minor = 0;
+  if (permissions.size() != 4 || !ParseNumber(begin, 16, &mapping.begin) ||
+      !ParseNumber(end, 16, &mapping.end) || !ParseNumber(offset, 16, &mapping.offset) ||
+      !ParseNumber(major_number, 16, &device_major) ||
+      !ParseNumber(minor_number, 16, &device_minor) ||
+      !ParseNumber(inode, 10, &mapping.inode.inode) || mapping.begin >= mapping.end) {
+    return std::nullopt;
+  }
+  mapping.shared = permissions[3] == 's';
+  mapping.inode.device = makedev(device_major, device_minor);
+  return mapping;
+}
+
+absl::Status ForEachMapping(const std::string& path,
+                            const std::function<bool(const Mapping&)>& visit) {
+  absl::StatusOr<UniqueFd> fd = OpenProc(path, 0);
+  if (!fd.ok()) return fd.status();
+  std::array<char, kMapsPieceBytes> piece;
+  size_t used = 0;
+  for (;;) {
+    if (used == piece.size()) return ProcError(path, EOVERFLOW);  // one line fills the piece
+    absl::StatusOr<size_t> count =
+        ReadSome(path, fd->borrow(), piece.data() + used, piece.size() - used);
+    if (!count.ok()) return count.status();
+    if (*count == 0) return used == 0 ? absl::OkStatus() : ProcError(path, EILSEQ);
+    used += *count;
+    std::string_view text(piece.data(), used);
+    for (size_t end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
+      const std::optional<Mapping> mapping = ParseMapping(text.substr(0, end));
+      if (!mapping.has_value()) return ProcError(path, EILSEQ);
+      if (!visit(*mapping)) return absl::OkStatus();
+      text.remove_prefix(end + 1);
+    }
+    memmove(piece.data(), text.data(), text.size());
+    used = text.size();
+  }
+}
+
+}  // namespace rehome

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/process_identity.h"
+
+#include <sys/vfs.h>
+
+#include <charconv>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/proc_files.h"
+#include "daemon/reasons.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+// include/uapi/linux/magic.h, 6.9 (newer than Debian 12's headers). Before that a pidfd was a file
+// on the one inode of anon_inodefs, whose number identifies nothing.
+constexpr long kPidfsMagic = 0x50494446;
+
+uint64_t PidfdInode(BorrowedFd pidfd) {
+  struct statfs file_system = {};
+  if (fstatfs(pidfd.raw(), &file_system) != 0 || file_system.f_type != kPidfsMagic) return 0;
+  absl::StatusOr<FileIdentity> file = Identify(pidfd);
+  return file.ok() ? file->id.inode : 0;
+}
+
+absl::Status ProcessGone(std::string_view what) {
+  return MakeStatus(absl::StatusCode::kNotFound, reason::kProcessGone, what);
+}
+
+}  // namespace
+
+std::string ProcPath(int32_t pid) { return absl::StrCat("/proc/", pid); }
+
+absl::StatusOr<int32_t> PidOf(BorrowedFd pidfd) {
+  absl::StatusOr<std::string> text = ReadProcFile(absl::StrCat("/proc/self/fdinfo/", pidfd.raw()));
+  if (!text.ok()) {
+    return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not an open descriptor");
+  }
+  constexpr std::string_view kField = "\nPid:";
+  const size_t at = text->find(kField);
+  if (at == std::string::npos) {
+    return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not a pidfd");
+  }
+  const char* begin = text->data() + at + kField.size();
+  const char* end = text->data() + text->size();
+  while (begin != end && (*begin == '\t' || *begin == ' ')) ++begin;
+  int32_t pid = 0;
+  if (std::from_chars(begin, end, pid).ec != std::errc()) {
+    return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not a pidfd");
+  }
+  // -1: reaped. 0: in a PID namespace that ours does not contain; such a process cannot be watched.
+  if (pid <= 0) return ProcessGone("the process behind the pidfd has been reaped");
+  return pid;
+}
+
+absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd) {
+  absl::StatusOr<int32_t> pid = PidOf(pidfd);
+  if (!pid.ok()) return pid.status();
+  absl::StatusOr<TaskStat> stat = ReadTaskStat(ProcPath(*pid) + "/stat");
+  if (!stat.ok()) return stat.status();
+  // A number is not re-used before its process is reaped. The pidfd says that this had not happened
+  // when the file had been read, so the file was this process's.
+  absl::StatusOr<int32_t> again = PidOf(pidfd);
+  if (!again.ok()) return again.status();
+  return ProcessIdentity{
+      .pid = *pid, .start_ticks = stat->start_ticks, .pidfd_inode = PidfdInode(pidfd)};
+}
+
+bool IsSameProcess(const ProcessIdentity& process) {
+  absl::StatusOr<TaskStat> stat = ReadTaskStat(ProcPath(process.pid) + "/stat");
+  return stat.ok() && stat->start_ticks == process.start_ticks;
+}
+
+}  // namespace rehome

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From a pidfd to a process that cannot be mistaken for a later one with the same number.
+#ifndef REHOME_DAEMON_PROCESS_IDENTITY_H_
+#define REHOME_DAEMON_PROCESS_IDENTITY_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "daemon/migration.h"
+#include "kvmglue/fd.h"
+
+namespace rehome {
+
+// The process's number in our PID namespace, from the pidfd's fdinfo. NOT_FOUND / PROCESS_GONE once
+// it has been reaped: from then on the number may be somebody else's. A zombie still has its
+// number.
+absl::StatusOr<int32_t> PidOf(BorrowedFd pidfd);
+
+// Identity of the process behind a pidfd (fdinfo "Pid:", /proc/PID/stat field 22). NOT_FOUND /
+// PROCESS_GONE once it has been reaped.
+absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd);
+
+// Whether the process that has the number now is the one that was meant: same start time (in clock
+// ticks; all numbers up to pid_max would have to be used up within one for a mistake). False if
+// there is none.
+bool IsSameProcess(const ProcessIdentity& process);
+
+// "/proc/PID".
+std::string ProcPath(int32_t pid);
+
+}  // namespace rehome
+
+#endif  // REHOME_DAEMON_PROCESS_IDENTITY_H_

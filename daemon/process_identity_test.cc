@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/process_identity.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/child_process.h"
+#include "daemon/testing/child_harness.h"
+#include "gtest/gtest.h"
+#include "kvmglue/fd_passing.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+using testing_support::AwaitReadable;
+using testing_support::MakeMemfd;
+using testing_support::StartTestChild;
+using testing_support::TestChild;
+
+TEST(IdentifyProcess, NamesThisProcess) {
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(getpid());
+  ASSERT_TRUE(pidfd.ok()) << pidfd.status();
+  absl::StatusOr<ProcessIdentity> process = IdentifyProcess(pidfd->borrow());
+  ASSERT_TRUE(process.ok()) << process.status();
+  EXPECT_EQ(process->pid, getpid());
+  EXPECT_GT(process->start_ticks, 0u);
+  EXPECT_TRUE(IsSameProcess(*process));
+}
+
+TEST(IdentifyProcess, TwoProcessesDiffer) {
+  const TestChild one = StartTestChild({"wait"});
+  const TestChild two = StartTestChild({"wait"});
+  EXPECT_FALSE(one.process == two.process);
+  ProcessIdentity later = one.process;
+  ++later.start_ticks;
+  EXPECT_FALSE(IsSameProcess(later)) << "another process with the same number";
+}
+
+TEST(IdentifyProcess, KnowsAZombieButNotWhatWasReaped) {
+  TestChild child = StartTestChild({"wait"});
+  child.channel.Reset();
+  ASSERT_TRUE(AwaitReadable(child.pidfd.borrow()));
+  absl::StatusOr<ProcessIdentity> zombie = IdentifyProcess(child.pidfd.borrow());
+  ASSERT_TRUE(zombie.ok()) << zombie.status();
+  EXPECT_EQ(*zombie, child.process);
+
+  KillChild(child.pidfd.borrow());
+  EXPECT_EQ(ReasonOf(IdentifyProcess(child.pidfd.borrow()).status()), "PROCESS_GONE");
+  EXPECT_FALSE(IsSameProcess(child.process));
+}
+
+TEST(IdentifyProcess, RefusesWhatIsNoPidfd) {
+  const UniqueFd memfd = MakeMemfd();
+  EXPECT_EQ(ReasonOf(IdentifyProcess(memfd.borrow()).status()), "BAD_FD");
+  EXPECT_EQ(ReasonOf(IdentifyProcess(BorrowedFd()).status()), "BAD_FD");
+}
+
+}  // namespace
+}  // namespace rehome

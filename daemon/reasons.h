@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every reason that code of this room attaches to an error or writes into a record, once. They are
+// API: clients and alarms compare them, docs/reasons.md says for each what to do. Never rename one;
+// append, in the group of the unit that raises it.
+#ifndef REHOME_DAEMON_REASONS_H_
+#define REHOME_DAEMON_REASONS_H_
+
+#include <string_view>
+
+namespace rehome::reason {
+
+// --- machine, driver: why a migration ended as it did ---
+
+// Somebody asked for it (Cancel). The guest runs on the source.
+inline constexpr std::string_view kCancelled = "CANCELLED";
+// The deadline of the whole migration passed before the guest was handed over.
+inline constexpr std::string_view kDeadlineExceeded = "DEADLINE_EXCEEDED";
+// The daemon is being stopped: nothing new is admitted, and what had not handed over is rolled
+// back.
+inline constexpr std::string_view kShuttingDown = "SHUTTING_DOWN";
+// A link or an effect gave up waiting because the interrupt was raised. Never the reason of a
+// migration: the machine puts the cause of the interrupt in its place.
+inline constexpr std::string_view kInterrupted = "INTERRUPTED";
+// A setback for which nobody gave a cause.
+inline constexpr std::string_view kUnspecified = "UNSPECIFIED";
+// An effect answered with an event that its step does not know: a bug of ours.
+inline constexpr std::string_view kIllegalTransition = "ILLEGAL_TRANSITION";
+// An effect claims the fence without its proof in the record: a bug of ours.
+inline constexpr std::string_view kSuccessWithoutProof = "SUCCESS_WITHOUT_PROOF";
+// More transitions than the table has steps: a bug of ours.
+inline constexpr std::string_view kTooManyTransitions = "TOO_MANY_TRANSITIONS";
+// The daemon ended while the migration was under way, and this version does not take it up again.
+inline constexpr std::string_view kDaemonRestarted = "DAEMON_RESTARTED";
+// The host booted while the migration was under way; the guest went down with the host.
+inline constexpr std::string_view kHostRebooted = "HOST_REBOOTED";
+
+// --- interrupt ---
+
+// RLIMIT_NOFILE of the daemon is reached (kvmglue/fd.h uses the same word).
+inline constexpr std::string_view kFdLimit = "FD_LIMIT";
+
+// --- journal ---
+
+// No room on the file system of the state directory.
+inline constexpr std::string_view kJournalFull = "JOURNAL_FULL";
+// The database refused for another reason (I/O error, permissions); the message has it.
+inline constexpr std::string_view kJournalFailed = "JOURNAL_FAILED";
+// The file is not a journal, or is damaged.
+inline constexpr std::string_view kJournalCorrupt = "JOURNAL_CORRUPT";
+// Written by a newer rehomed; it was left untouched.
+inline constexpr std::string_view kJournalFromNewerVersion = "JOURNAL_FROM_NEWER_VERSION";
+// Another rehomed uses this state directory.
+inline constexpr std::string_view kStateDirectoryInUse = "STATE_DIRECTORY_IN_USE";
+// The state directory cannot be created or written.
+inline constexpr std::string_view kStateDirectoryUnusable = "STATE_DIRECTORY_UNUSABLE";
+
+// --- registry ---
+
+inline constexpr std::string_view kMigrationNotFound = "MIGRATION_NOT_FOUND";
+// A request_id came a second time with other parameters.
+inline constexpr std::string_view kRequestIdReused = "REQUEST_ID_REUSED";
+// The VM has an unfinished migration; the message names it.
+inline constexpr std::string_view kMigrationInProgress = "MIGRATION_IN_PROGRESS";
+// kMaxPending migrations wait already.
+inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
+// Too late to cancel: the guest runs on the target.
+inline constexpr std::string_view kPastCommit = "PAST_COMMIT";
+inline constexpr std::string_view kAlreadyFinished = "ALREADY_FINISHED";
+// A request_id that is too long.
+inline constexpr std::string_view kBadRequestId = "BAD_REQUEST_ID";
+// A deadline or time-out that is negative or beyond its maximum.
+inline constexpr std::string_view kBadDeadline = "BAD_DEADLINE";
+// A thread could not be started (RLIMIT_NPROC, pids.max of the cgroup).
+inline constexpr std::string_view kThreadLimit = "THREAD_LIMIT";
+// Registry::Options that make no sense.
+inline constexpr std::string_view kBadConfiguration = "BAD_CONFIGURATION";
+
+// --- vm_directory ---
+
+inline constexpr std::string_view kVmNotFound = "VM_NOT_FOUND";
+// Another living process has registered this VM id.
+inline constexpr std::string_view kVmIdTaken = "VM_ID_TAKEN";
+// kMaxRegisteredVms are registered.
+inline constexpr std::string_view kTooManyVms = "TOO_MANY_VMS";
+// Not [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?.
+inline constexpr std::string_view kBadVmId = "BAD_VM_ID";
+
+// --- clock ---
+
+// /proc/sys/kernel/random/boot_id cannot be read: /proc is not mounted.
+inline constexpr std::string_view kBootIdUnreadable = "BOOT_ID_UNREADABLE";
+
+// --- config ---
+
+// The configuration file has errors; the message has one line for each, with its place.
+inline constexpr std::string_view kConfigInvalid = "CONFIG_INVALID";
+inline constexpr std::string_view kConfigNotFound = "CONFIG_NOT_FOUND";
+inline constexpr std::string_view kConfigUnreadable = "CONFIG_UNREADABLE";
+
+// --- process_identity, proc_files, fence ---
+
+// The process has exited and has been reaped; its number may be somebody else's now.
+inline constexpr std::string_view kProcessGone = "PROCESS_GONE";
+// A file of /proc cannot be read or is in a format that this version does not know.
+inline constexpr std::string_view kProcUnreadable = "PROC_UNREADABLE";
+// Not an open descriptor, or not of the kind that the call needs: a bug of ours.
+inline constexpr std::string_view kBadFd = "BAD_FD";
+// A process could not be killed: no permission.
+inline constexpr std::string_view kKillFailed = "KILL_FAILED";
+// A process was not proven stopped, or did not exit, in time.
+inline constexpr std::string_view kFenceTimeout = "FENCE_TIMEOUT";
+// A process could not be inspected (no CAP_SYS_PTRACE, or /proc hides it): whether it holds the
+// guest's memory is unknown.
+inline constexpr std::string_view kHoldersUnreadable = "HOLDERS_UNREADABLE";
+// The target does not map the guest's memory where and as it says.
+inline constexpr std::string_view kMappingMismatch = "MAPPING_MISMATCH";
+
+// --- launcher ---
+
+inline constexpr std::string_view kProfileNotFound = "PROFILE_NOT_FOUND";
+// The profile has enabled = false.
+inline constexpr std::string_view kProfileDisabled = "PROFILE_DISABLED";
+// The VMM could not be started; the message has the step and errno in words.
+inline constexpr std::string_view kLaunchFailed = "LAUNCH_FAILED";
+
+// --- vmm_link, agent_server: what an agent did ---
+
+// The VMM closed its connection or exited.
+inline constexpr std::string_view kAgentGone = "AGENT_GONE";
+// The VMM did not answer in time.
+inline constexpr std::string_view kAgentTimeout = "AGENT_TIMEOUT";
+// The VMM does not read its connection, or owes too many answers.
+inline constexpr std::string_view kAgentStalled = "AGENT_STALLED";
+// The VMM broke the agent protocol; its connection was closed.
+inline constexpr std::string_view kAgentProtocolViolation = "AGENT_PROTOCOL_VIOLATION";
+// The VMM's agent and this daemon have no version of the agent protocol in common.
+inline constexpr std::string_view kAgentVersionUnsupported = "AGENT_VERSION_UNSUPPORTED";
+// The VMM refused a request; the message has its words.
+inline constexpr std::string_view kAgentRefusedMalformed = "AGENT_REFUSED_MALFORMED";
+inline constexpr std::string_view kAgentRefusedUnsupported = "AGENT_REFUSED_UNSUPPORTED";
+inline constexpr std::string_view kAgentRefusedBusy = "AGENT_REFUSED_BUSY";
+inline constexpr std::string_view kAgentRefusedStateFormat = "AGENT_REFUSED_STATE_FORMAT";
+inline constexpr std::string_view kAgentRefusedResources = "AGENT_REFUSED_RESOURCES";
+inline constexpr std::string_view kAgentRefusedKernel = "AGENT_REFUSED_KERNEL";
+inline constexpr std::string_view kAgentRefusedWrongMigration = "AGENT_REFUSED_WRONG_MIGRATION";
+inline constexpr std::string_view kAgentRefusedIdTaken = "AGENT_REFUSED_ID_TAKEN";
+inline constexpr std::string_view kAgentRefusedDenied = "AGENT_REFUSED_DENIED";
+inline constexpr std::string_view kAgentRefusedInternal = "AGENT_REFUSED_INTERNAL";
+// A migration id that does not fit into the protocol: a bug of ours.
+inline constexpr std::string_view kBadMigrationId = "BAD_MIGRATION_ID";
+// A VM description with more file descriptors than one message carries: a bug of ours.
+inline constexpr std::string_view kTooManyFds = "TOO_MANY_FDS";
+// kMaxAgentConnections are open.
+inline constexpr std::string_view kTooManyConnections = "TOO_MANY_CONNECTIONS";
+// Another process listens on the socket.
+inline constexpr std::string_view kSocketInUse = "SOCKET_IN_USE";
+// The socket cannot be made; the message has errno in words.
+inline constexpr std::string_view kSocketFailed = "SOCKET_FAILED";
+
+}  // namespace rehome::reason
+
+#endif  // REHOME_DAEMON_REASONS_H_
