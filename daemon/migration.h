@@ -97,9 +97,13 @@ struct Failure {
   friend bool operator==(const Failure&, const Failure&) = default;
 };
 
-// What a request may ask for at most; the defaults are configuration (daemon/config.h). A migration
-// that lingers for an hour is broken; a guest that stands still for ten seconds has lost its peers.
+// Of a migration as a whole, when the request names none: the guest runs all but a millisecond of
+// it, so this only bounds how long a broken one may linger.
+inline constexpr std::chrono::milliseconds kDefaultDeadline{60'000};
 inline constexpr std::chrono::milliseconds kMaxDeadline{3'600'000};
+// Of the blackout, when the request names none: 500 times what it takes, so that an overloaded host
+// gets its time slices, and below the second at which a guest's peers begin to fail over.
+inline constexpr std::chrono::milliseconds kDefaultHandoverTimeout{500};
 inline constexpr std::chrono::milliseconds kMaxHandoverTimeout{10'000};
 
 struct MigrationRequest {

@@ -38,7 +38,7 @@ std::string PeerName(const UniqueFd& connection) {
 
 TEST(PeerTableTest, PeerIsWhomTheKernelSays) {
   const auto ends = SocketPair();
-  const auto peer = IdentifyPeer(ends.first.borrow());
+  const auto peer = IdentifyApiPeer(ends.first.borrow());
   ASSERT_TRUE(peer.ok()) << peer.status();
   EXPECT_EQ(peer->pid, getpid());
   EXPECT_EQ(peer->uid, geteuid());

@@ -158,7 +158,7 @@ bool TargetSide::Run(uint32_t index) {
 }
 
 void TargetSide::Advance(Stage stage) {
-  stage_.store(stage, std::memory_order_release);
+  stage_.store(stage);
   stage_.notify_all();
 }
 

@@ -38,13 +38,14 @@ absl::Status InstallKickHandler() {
   return OsError("sigaction", "SIGUSR1", errno);
 }
 
-// A target's threads are started from the agent library's thread, which blocks every signal, and
-// inherit its mask; a blocked kick does not end KVM_RUN.
-void UnblockKickSignal() {
+// Threads inherit name and signal mask. A target's are started from the agent library's thread,
+// which blocks every signal; a blocked kick does not end KVM_RUN.
+void BecomeVcpuThread(uint32_t index) {
   sigset_t kick;
   sigemptyset(&kick);
   sigaddset(&kick, kKickSignal);
   pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
+  pthread_setname_np(pthread_self(), absl::StrCat("vcpu-", index).c_str());
 }
 
 }  // namespace
@@ -75,7 +76,7 @@ absl::Status VcpuCrew::Start(TakeOverWork* take_over) {
 }
 
 void VcpuCrew::Main(uint32_t index) {
-  UnblockKickSignal();
+  BecomeVcpuThread(index);
   this_vcpu = vcpus_[index].get();
   command_.wait(kNotYet, std::memory_order_acquire);
   const bool has_guest = take_over_ == nullptr || TakeOver(index);
