@@ -28,6 +28,15 @@ double LoadAverage() {
   return getloadavg(&load, 1) == 1 ? load : 0;
 }
 
+uint64_t AvailableMemoryMib() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string name, rest; file >> name; std::getline(file, rest)) {
+    uint64_t kib = 0;
+    if (name == "MemAvailable:" && file >> kib) return kib / 1024;
+  }
+  return 0;
+}
+
 std::string MachineLine() {
   utsname name = {};
   uname(&name);

@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <utility>
 
@@ -16,6 +18,8 @@
 namespace rehome::harness {
 namespace {
 
+// Most that one system call takes (UIO_MAXIOV, include/uapi/linux/uio.h).
+constexpr size_t kIovecs = 1024;
 // Between two looks at a mailbox; a running vCPU answers within a microsecond.
 constexpr int kAnswerPollMs = 1;
 
@@ -128,6 +132,25 @@ absl::Status GuestProbe::Write(uint64_t ram_offset, std::span<const std::byte> b
       pwrite(mem_.borrow().raw(), bytes.data(), bytes.size(), static_cast<off_t>(*hva));
   if (written == static_cast<ssize_t>(bytes.size())) return absl::OkStatus();
   return absl::ErrnoToStatus(written < 0 ? errno : EIO, "guest memory");
+}
+
+absl::Status GuestProbe::TouchAllPages() const {
+  for (const GuestMemoryFile& file : files_) {
+    for (uint64_t done = 0; done < file.size_bytes;) {
+      std::array<iovec, kIovecs> remote;
+      std::array<char, kIovecs> bytes;
+      size_t count = 0;
+      for (; count < kIovecs && done < file.size_bytes; ++count, done += REHOME_GUEST_PAGE) {
+        remote[count] = {.iov_base = reinterpret_cast<void*>(file.hva + done), .iov_len = 1};
+      }
+      const iovec local = {.iov_base = bytes.data(), .iov_len = count};
+      const ssize_t got = process_vm_readv(pid_, &local, 1, remote.data(), count, 0);
+      if (got != static_cast<ssize_t>(count)) {
+        return absl::ErrnoToStatus(got < 0 ? errno : EFAULT, "guest memory");
+      }
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status GuestProbe::ResetGaps(std::chrono::milliseconds timeout) {

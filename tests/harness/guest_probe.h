@@ -42,6 +42,10 @@ class GuestProbe : public GuestMemoryReader {
   const rehome_guest_boot_info& boot_info() const { return boot_; }
   const std::vector<GuestMemoryFile>& files() const { return files_; }
 
+  // Reads a byte of every page of RAM, which makes the kernel allocate the pages that the guest has
+  // not touched yet: what a guest looks like that has run for long.
+  absl::Status TouchAllPages() const;
+
   // The guest forgets the longest gap it saw. Returns once every vCPU has answered.
   absl::Status ResetGaps(std::chrono::milliseconds timeout);
   // The longest time between two turns of the guest's loop since then, of the vCPU that saw the

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <thread>
@@ -94,6 +95,18 @@ TEST_F(GuestProbeTest, ReadsAcrossTheEndOfAFile) {
   EXPECT_EQ(std::string(text, sizeof(text)), "leftright");
   EXPECT_EQ(probe->Read(2 * kFileBytes - 4, std::as_writable_bytes(std::span(text))).code(),
             absl::StatusCode::kOutOfRange);
+}
+
+TEST_F(GuestProbeTest, TouchingAllocatesEveryPageOfEveryFile) {
+  const auto probe = GuestProbe::Attach(getpid());
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  ASSERT_TRUE(probe->TouchAllPages().ok());
+  for (char* memory : memory_) {
+    std::vector<unsigned char> resident(kFileBytes / REHOME_GUEST_PAGE);
+    ASSERT_EQ(mincore(memory, kFileBytes, resident.data()), 0);
+    EXPECT_EQ(std::count(resident.begin(), resident.end(), 1),
+              static_cast<long>(resident.size()));
+  }
 }
 
 TEST_F(GuestProbeTest, ReportsTheLongestGapOfAllVcpusAndForgetsIt) {

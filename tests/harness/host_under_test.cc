@@ -170,21 +170,55 @@ absl::StatusOr<StartedVmm> HostUnderTest::StartVmm(const VmmOptions& options) {
   StartedVmm vmm = {.vm_id = options.vm_id,
                     .console_path = directory_.File(options.vm_id + ".console"),
                     .process = *std::move(process)};
-  v1::GetVirtualMachineRequest request;
-  request.set_name("virtualMachines/" + options.vm_id);
   const Clock::time_point deadline = Clock::now() + kVmmTimeout;
   while (Clock::now() < deadline) {
     if (!vmm.process.running()) {
       return absl::UnavailableError(
           absl::StrCat("the VMM has exited:\n", ReadFile(directory_.File(options.vm_id + ".log"))));
     }
-    const absl::StatusOr<v1::VirtualMachine> vm = client_->GetVirtualMachine(request);
+    const absl::StatusOr<v1::VirtualMachine> vm = GetVm(options.vm_id);
     if (vm.ok() && vm->process().pid() == vmm.process.pid()) return vmm;
     poll(nullptr, 0, kPollMs);
   }
   return absl::DeadlineExceededError(
       absl::StrCat("VM ", options.vm_id, " does not register:\n",
                    ReadFile(directory_.File(options.vm_id + ".log"))));
+}
+
+absl::StatusOr<v1::VirtualMachine> HostUnderTest::GetVm(const std::string& vm_id) {
+  v1::GetVirtualMachineRequest request;
+  request.set_name("virtualMachines/" + vm_id);
+  return client_->GetVirtualMachine(request);
+}
+
+absl::StatusOr<v1::Migration> HostUnderTest::Migrate(const std::string& vm_id,
+                                                     const std::string& profile,
+                                                     v1::Migration::FencePolicy fence_policy) {
+  v1::CreateMigrationRequest request;
+  request.set_vm("virtualMachines/" + vm_id);
+  request.set_target_profile(profile);
+  request.set_fence_policy(fence_policy);
+  const absl::StatusOr<v1::Migration> created = client_->CreateMigration(request);
+  if (!created.ok()) return created.status();
+  return client_->WatchMigration(created->name(), {});
+}
+
+absl::Status HostUnderTest::StopVm(const std::string& vm_id) {
+  const absl::StatusOr<v1::VirtualMachine> vm = GetVm(vm_id);
+  if (!vm.ok()) return vm.status();
+  const absl::StatusOr<UniqueFd> pidfd = OpenPidfd(vm->process().pid());
+  if (!pidfd.ok()) return pidfd.status();
+  pidfd_send_signal(pidfd->borrow().raw(), SIGTERM, nullptr, 0);
+  if (!AwaitExit(pidfd->borrow(), kVmmTimeout)) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("VMM ", vm->process().pid(), " does not end after SIGTERM"));
+  }
+  const Clock::time_point deadline = Clock::now() + kVmmTimeout;
+  while (Clock::now() < deadline) {
+    if (absl::IsNotFound(GetVm(vm_id).status())) return absl::OkStatus();
+    poll(nullptr, 0, kPollMs);
+  }
+  return absl::DeadlineExceededError(absl::StrCat("VM ", vm_id, " is still registered"));
 }
 
 absl::StatusOr<int> HostUnderTest::StopDaemon() {

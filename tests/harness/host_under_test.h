@@ -88,6 +88,13 @@ class HostUnderTest {
   // VmmOptions as command line of the program; without the program itself.
   std::vector<std::string> VmmArguments(const VmmOptions& options) const;
 
+  // Starts a migration and watches it to its end; its last record, whatever its state.
+  absl::StatusOr<v1::Migration> Migrate(const std::string& vm_id, const std::string& profile,
+                                        v1::Migration::FencePolicy fence_policy);
+  absl::StatusOr<v1::VirtualMachine> GetVm(const std::string& vm_id);
+  // SIGTERM to the VMM that runs the VM; returns once it has exited and the daemon has noticed.
+  absl::Status StopVm(const std::string& vm_id);
+
   // SIGTERM; the exit status (waitpid(2)). `start` again with StartDaemon().
   absl::StatusOr<int> StopDaemon();
   void KillDaemon() { daemon_.KillAndReap(); }
