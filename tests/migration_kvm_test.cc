@@ -69,11 +69,12 @@ TEST_P(MapTest, AGuestMovesToTheNewVersionAndOnWithoutNoticing) {
 INSTANTIATE_TEST_SUITE_P(
     , MapTest,
     testing::Combine(
-        testing::Values(Row{"GuestMemfd", {"--memory-kind=gmem"}, 64, 1, 1},
-                        Row{"Memfd", {"--memory-kind=memfd"}, 64, 1, 1},
-                        Row{"ThreeGuestMemfdsTwoVcpus", {"--memories=3"}, 96, 2, 3},
-                        Row{"TwoMemfdsFourVcpus", {"--memory-kind=memfd", "--memories=2"}, 64, 4, 2},
-                        Row{"GuestMemfdFourVcpus", {}, 64, 4, 1}),
+        testing::Values(
+            Row{"GuestMemfd", {"--memory-kind=gmem"}, 64, 1, 1},
+            Row{"Memfd", {"--memory-kind=memfd"}, 64, 1, 1},
+            Row{"ThreeGuestMemfdsTwoVcpus", {"--memories=3"}, 96, 2, 3},
+            Row{"TwoMemfdsFourVcpus", {"--memory-kind=memfd", "--memories=2"}, 64, 4, 2},
+            Row{"GuestMemfdFourVcpus", {}, 64, 4, 1}),
         testing::Values(Migration::BEFORE_RESUME, Migration::AFTER_RESUME)),
     [](const auto& info) {
       return std::string(std::get<0>(info.param).name) +
@@ -132,10 +133,10 @@ TEST_F(KvmScenario, ADryRunReportsEveryCheckAndStartsNothing) {
     EXPECT_NE(check.result(), v1::PreflightCheck::FAILED) << check.DebugString();
     EXPECT_NE(check.result(), v1::PreflightCheck::RESULT_UNSPECIFIED) << check.DebugString();
   }
-  EXPECT_EQ(names, (std::vector<std::string>{"source_registered", "source_description", "strategy",
-                                             "source_features", "fence_policy", "memory_holders",
-                                             "target_profile", "target_executable",
-                                             "state_format"}));
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"source_registered", "source_description", "strategy",
+                                      "source_features", "fence_policy", "memory_holders",
+                                      "target_profile", "target_executable", "state_format"}));
   ExpectStayed(guest());
   ExpectNothingLeft();
   const auto list = host().client().ListMigrations({});

@@ -195,9 +195,8 @@ void Scenario::ExpectBlackout(const Migration& record, const Move& move) {
   EXPECT_GT(phases.restore_state_ns(), 0);
   EXPECT_EQ(phases.fence_ns() > 0, move.policy == Migration::BEFORE_RESUME) << phases.fence_ns();
   EXPECT_GT(phases.resume_ns(), 0);
-  EXPECT_EQ(phases.stop_vcpus_ns() + phases.save_state_ns() + phases.claim_ns() +
-                phases.move_ns() + phases.restore_state_ns() + phases.fence_ns() +
-                phases.resume_ns(),
+  EXPECT_EQ(phases.stop_vcpus_ns() + phases.save_state_ns() + phases.claim_ns() + phases.move_ns() +
+                phases.restore_state_ns() + phases.fence_ns() + phases.resume_ns(),
             record.blackout().total_ns());
 }
 
@@ -243,7 +242,7 @@ void Scenario::ExpectNothingLeft() {
   std::vector<InodeId> inodes;
   for (const auto& [vm_id, guest] : guests_) {
     inodes.insert(inodes.end(), guest.inodes.begin(), guest.inodes.end());
-    if (!guest.lost) expected.insert(guest.pid);
+    if (!guest.lost) expected.insert(GetVm(vm_id).process().pid());
   }
   std::set<pid_t> processes;
   // A process that was killed is seen dead by the daemon an instant before /proc lets it go.

@@ -38,7 +38,7 @@ absl::StatusOr<FakeAgent> FakeAgent::Connect(const std::string& socket_path) {
   }
   memcpy(address.sun_path, socket_path.data(), socket_path.size());
   FakeAgent agent;
-  agent.socket_ = UniqueFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  agent.socket_ = UniqueFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!agent.socket_) return absl::ErrnoToStatus(errno, "socket");
   if (connect(agent.socket_.borrow().raw(), reinterpret_cast<sockaddr*>(&address),
               sizeof(address)) != 0) {
