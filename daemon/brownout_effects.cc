@@ -156,4 +156,19 @@ Outcome ArmEffect(EffectContext& context, Migration record) {
   return {Event::kArmed, {}, std::move(record)};
 }
 
+Outcome LossIfSourceDied(EffectContext& context, Outcome outcome) {
+  const bool failed = outcome.event == Event::kRefused || outcome.event == Event::kInterrupted;
+  const Escrow& escrow = context.escrow;
+  if (!failed || !escrow.source_pidfd.valid()) return outcome;
+  // A dying process closes its connection a little before its pidfd tells.
+  const bool closed = escrow.source_link != nullptr && escrow.source_link->closed();
+  const std::chrono::milliseconds wait =
+      closed ? context.dependencies.timeouts.release : std::chrono::milliseconds(0);
+  if (!AwaitExit(escrow.source_pidfd.borrow(), wait)) return outcome;
+  outcome.event = Event::kSourceLost;
+  outcome.cause = {"SOURCE_DIED", absl::StrCat("the source VMM exited before the handover (",
+                                               outcome.cause.message, ")")};
+  return outcome;
+}
+
 }  // namespace rehome

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The effects while the guest runs on undisturbed: preflight, launch, prepare, arm. Any failure
-// here is kRefused (or kInterrupted) and costs the guest nothing.
+// here is kRefused (or kInterrupted) and costs the guest nothing; or the source died by itself.
 #ifndef REHOME_DAEMON_BROWNOUT_EFFECTS_H_
 #define REHOME_DAEMON_BROWNOUT_EFFECTS_H_
 
@@ -21,6 +21,10 @@ Outcome PrepareTargetEffect(EffectContext& context, Migration record);
 
 // ARM_TARGET and ARM_SOURCE: both hold the block and the other's pidfd; nobody has paused.
 Outcome ArmEffect(EffectContext& context, Migration record);
+
+// `outcome` of one of the above; kSourceLost if it failed and the source has exited: there is no
+// guest any more, whatever the failure looked like.
+Outcome LossIfSourceDied(EffectContext& context, Outcome outcome);
 
 }  // namespace rehome
 

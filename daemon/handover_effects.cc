@@ -95,6 +95,12 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
     if (verdict == REHOME_VERDICT_ABORTED) {
       return {Event::kVerdictAborted, WhyAborted(context, record), std::move(record)};
     }
+    const bool claimed = verdict == REHOME_VERDICT_CLAIMED || verdict == REHOME_VERDICT_COMMITTED;
+    if (claimed && HasExited(escrow.target_pidfd.borrow())) {
+      return {Event::kStuck,
+              {"TARGET_DIED", "the target VMM exited after it had claimed the guest"},
+              std::move(record)};
+    }
     if (verdict == REHOME_VERDICT_COMMITTED && to_fence) {
       to_fence = false;
       FenceBeforeResume(context, record);
@@ -130,6 +136,18 @@ void KillClaimant(EffectContext& context) {
   (void)context.dependencies.fence->Kill(escrow.target_pidfd.borrow());
 }
 
+// With MOVE the source's VM can be dead while its process lives: it can only say so. Once nobody
+// can run the guest any more, the end of that empty process makes the loss a proof.
+void EndEmptySource(EffectContext& context, const Migration& record) {
+  Escrow& escrow = context.escrow;
+  if (!HasMove(record.strategy) || escrow.source_link->closed()) return;
+  absl::StatusOr<VmmLink::Probe> probe =
+      escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
+  if (!probe.ok() || probe->vm_alive || probe->guest_running) return;
+  // A kill that fails shows as a source that never exits.
+  (void)context.dependencies.fence->Kill(escrow.source_pidfd.borrow());
+}
+
 enum class AbortStep { kContinue, kSettled };
 
 // One look at the verdict; acts on what only the daemon can do.
@@ -146,7 +164,8 @@ AbortStep StepAbort(EffectContext& context, Migration& record, bool kill_claiman
         event = Event::kSourceLost;
         return AbortStep::kSettled;
       }
-      return AbortStep::kContinue;  // the source resumes and says so
+      EndEmptySource(context, record);  // MOVE failed half-way
+      return AbortStep::kContinue;      // the source resumes and says so
     case REHOME_VERDICT_OPEN:
       escrow.block->AbortIfOpen();
       return AbortStep::kContinue;
@@ -156,6 +175,7 @@ AbortStep StepAbort(EffectContext& context, Migration& record, bool kill_claiman
         event = Event::kSourceLost;
         return AbortStep::kSettled;
       }
+      if (target_dead) EndEmptySource(context, record);
       // With the target dead the source probes and aborts; with a live one past its deadline we
       // make it dead.
       if (!target_dead && kill_claimant) KillClaimant(context);
@@ -206,6 +226,8 @@ Outcome AbortEffect(EffectContext& context, Migration record) {
                          Nanoseconds(timeouts.resume) + Nanoseconds(timeouts.exit);
   for (uint64_t now = start; now < limit; now = rehome_monotonic_ns()) {
     Event event = Event::kUnreachable;
+    // That the guest was paused belongs on record, whoever has it in the end.
+    record.phases = escrow.block->Phases(escrow.handover_start_ns);
     if (StepAbort(context, record, now >= kill_after, event) == AbortStep::kSettled) {
       if (event == Event::kVerdictRunning) return Running(std::move(record));
       return {event,

@@ -21,13 +21,13 @@ class RealMigrationEffects : public MigrationEffects {
       case Effect::kNone:
         break;
       case Effect::kRunPreflight:
-        return PreflightEffect(context, record);
+        return LossIfSourceDied(context, PreflightEffect(context, record));
       case Effect::kLaunchTarget:
-        return LaunchTargetEffect(context, record);
+        return LossIfSourceDied(context, LaunchTargetEffect(context, record));
       case Effect::kPrepareTarget:
-        return PrepareTargetEffect(context, record);
+        return LossIfSourceDied(context, PrepareTargetEffect(context, record));
       case Effect::kArm:
-        return ArmEffect(context, record);
+        return LossIfSourceDied(context, ArmEffect(context, record));
       case Effect::kHandOver:
         return HandOverEffect(context, record);
       case Effect::kAwaitFirstRun:

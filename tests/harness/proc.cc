@@ -19,8 +19,6 @@ extern "C" {
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -38,13 +36,19 @@ std::string ProcPath(pid_t pid, std::string_view name) {
   return absl::StrCat("/proc/", pid, "/", std::string(name));
 }
 
-// /proc gives no size; an unreadable file is no different from a process that is gone.
+// /proc gives no size; an unreadable file is no different from a process that is gone. Not a
+// std::ifstream, whose buffer throws when the process goes between open(2) and read(2).
 absl::StatusOr<std::string> ReadProc(pid_t pid, std::string_view name) {
-  errno = 0;
-  std::ifstream file(ProcPath(pid, name), std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  if (file.is_open() && !file.bad()) return text;
-  return absl::ErrnoToStatus(errno != 0 ? errno : ESRCH, ProcPath(pid, name));
+  const UniqueFd file(open(ProcPath(pid, name).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return absl::ErrnoToStatus(errno, ProcPath(pid, name));
+  std::string text;
+  char buffer[4096];
+  while (true) {
+    const ssize_t got = read(file.borrow().raw(), buffer, sizeof(buffer));
+    if (got == 0) return text;
+    if (got < 0) return absl::ErrnoToStatus(errno, ProcPath(pid, name));
+    text.append(buffer, static_cast<size_t>(got));
+  }
 }
 
 // Names in a directory of /proc; empty if it cannot be read.
