@@ -3,9 +3,11 @@
 
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/strategy.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -13,8 +15,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// 16 TiB, above the largest hosts.
+constexpr uint64_t kMaxExitGib = 16384;
+
 milliseconds ExitTimeout(const EffectContext& context) {
-  const uint64_t gib = context.escrow.MemoryBytes() >> 30;
+  // Clamped: a sparse file can claim any size.
+  const uint64_t gib = std::min<uint64_t>(context.escrow.MemoryBytes() >> 30, kMaxExitGib);
   const EffectTimeouts& timeouts = context.dependencies.timeouts;
   return timeouts.exit + timeouts.exit_per_gib * static_cast<int64_t>(gib);
 }
@@ -22,6 +28,15 @@ milliseconds ExitTimeout(const EffectContext& context) {
 std::string KernelRelease() {
   utsname name{};
   return uname(&name) == 0 ? name.release : "";
+}
+
+// The kernel's word that MOVE killed the source VM: EIO in the process that created it. Asked while
+// that process lives; silence proves nothing.
+bool KernelSaysDead(EffectContext& context, const Migration& record) {
+  if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return false;
+  absl::StatusOr<VmmLink::Probe> probe =
+      context.escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
+  return probe.ok() && !probe->vm_alive;
 }
 
 // Polite first, then certain. The proof is the exit, however it came about.
@@ -34,8 +49,9 @@ absl::Status EndSource(EffectContext& context, Migration& record) {
     leaving = AwaitExit(escrow.source_pidfd.borrow(), release);
   }
   if (!leaving) {
-    record.fence.kill_sent_ns = rehome_monotonic_ns();
+    const uint64_t now = rehome_monotonic_ns();
     if (absl::Status status = fence.Kill(escrow.source_pidfd.borrow()); !status.ok()) return status;
+    record.fence.kill_sent_ns = now;
   }
   absl::StatusOr<uint64_t> exited =
       fence.AwaitExit(escrow.source_pidfd.borrow(), ExitTimeout(context));
@@ -92,8 +108,13 @@ Outcome FenceSourceEffect(EffectContext& context, Migration record) {
   record.fence.observer = "rehomed";
   record.fence.source = record.source;
   record.fence.kernel_release = KernelRelease();
+  record.fence.kernel_vm_dead = KernelSaysDead(context, record);
   absl::Status status = EndSource(context, record);
   if (status.ok()) status = CheckHolders(context, record);
+  if (status.ok() && HasExited(context.escrow.target_pidfd.borrow())) {
+    status = MakeStatus(absl::StatusCode::kUnavailable, "TARGET_DIED",
+                        "the target VMM died while the source was being fenced");
+  }
   // Last, so that until here a rescue would have had everything it needs.
   context.escrow.CloseMemory();
   if (!status.ok()) {
@@ -105,23 +126,26 @@ Outcome FenceSourceEffect(EffectContext& context, Migration record) {
 
 Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
-  const milliseconds timeout = context.dependencies.timeouts.agent;
-  Failure cause;
+  // First, and whatever becomes of the target: the source's hold ends here. A source that does not
+  // answer is cut off; it drops its hold when it sees the verdict or loses the connection.
+  if (escrow.source_link != nullptr && !escrow.source_link->closed() &&
+      !escrow.source_link->Cancel(record.id, context.dependencies.timeouts.agent).ok()) {
+    escrow.source_link->Close();
+  }
+  absl::Status status = absl::OkStatus();
   if (escrow.target_pidfd.valid()) {
     Fence& fence = *context.dependencies.fence;
-    absl::Status status = fence.Kill(escrow.target_pidfd.borrow());
+    status = fence.Kill(escrow.target_pidfd.borrow());
     if (status.ok()) {
       status = fence.AwaitExit(escrow.target_pidfd.borrow(), ExitTimeout(context)).status();
     }
-    if (!status.ok()) cause = {"TARGET_NOT_DISCARDED", std::string(status.message())};
-  }
-  // A source that does not answer drops its hold when it sees the verdict or loses the connection.
-  if (escrow.source_link != nullptr && !escrow.source_link->closed()) {
-    (void)escrow.source_link->Cancel(record.id, timeout);
   }
   if (escrow.target_link != nullptr) escrow.target_link->Close();
   escrow.CloseMemory();
-  return {Event::kTargetDiscarded, std::move(cause), std::move(record)};
+  if (status.ok()) return {Event::kTargetDiscarded, {}, std::move(record)};
+  return {Event::kFenceIncomplete,
+          {"TARGET_NOT_DISCARDED", std::string(status.message())},
+          std::move(record)};
 }
 
 }  // namespace rehome

@@ -19,8 +19,8 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record);
 // the escrowed memory fds in either case.
 Outcome FenceSourceEffect(EffectContext& context, Migration record);
 
-// Kills and reaps the target if there is one, tells the source to drop its hold, closes the escrow.
-// Always kTargetDiscarded; a target that would not die is named in the failure.
+// Tells the source to drop its hold, kills and reaps the target if there is one, closes the escrow.
+// kTargetDiscarded; kFenceIncomplete if the target would not die.
 Outcome DiscardTargetEffect(EffectContext& context, Migration record);
 
 }  // namespace rehome

@@ -75,6 +75,11 @@ bool HandoverBlock::AbortIfOpen() {
 
 bool HandoverBlock::MayKill(rehome_side side) { return rehome_block_condemn(&block_, side) == 0; }
 
+bool HandoverBlock::SourceReady() const {
+  // A deadline in the past: looks, and does not wait.
+  return rehome_block_wait_source_ready(&block_, /*deadline_ns=*/1, /*spin_ns=*/0) == 0;
+}
+
 void HandoverBlock::SetFenceProven() { rehome_block_set_fence_proven(&block_); }
 
 PhaseTimes HandoverBlock::Phases(uint64_t not_before_ns) const {

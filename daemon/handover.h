@@ -45,9 +45,11 @@ class HandoverBlock {
   void WaitVerdictIn(uint32_t verdicts, uint64_t deadline_ns) const;
   // OPEN -> ABORTED. False if the verdict was no longer OPEN.
   bool AbortIfOpen();
+  // Whether the source has said that its state is complete.
+  bool SourceReady() const;
   void SetFenceProven();
-  // The right to kill that side while the verdict is CLAIMED or COMMITTED; false: the other side has
-  // been condemned, or has run. The verdict must be read again before the kill.
+  // The right to kill that side while the verdict is CLAIMED or COMMITTED; false: the other side
+  // has been condemned, or has run. The verdict must be read again before the kill.
   bool MayKill(rehome_side side);
   // As the VMMs stamped them, or all zero if they are not in ascending order or lie outside
   // [not_before, now]: a time that cannot be true is not shown.

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/strategy.h"
+#include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -34,10 +35,15 @@ milliseconds ClaimTimeout(const EffectContext& context, const Migration& record)
 void FenceBeforeResume(EffectContext& context, Migration& record) {
   Escrow& escrow = context.escrow;
   Fence& fence = *context.dependencies.fence;
+  // Condemning a source that we may not signal would leave the guest with nobody.
+  if (!SendSignal(escrow.source_pidfd.borrow(), 0).ok()) return;
   if (HasExited(escrow.target_pidfd.borrow()) || !escrow.block->MayKill(REHOME_SIDE_SOURCE)) return;
+  // Read again: until we had the right to kill it, the source may have taken the guest back.
   if (escrow.block->verdict() == REHOME_VERDICT_ABORTED) return;
-  record.fence.kill_sent_ns = rehome_monotonic_ns();
+  if (HasExited(escrow.target_pidfd.borrow())) return;
+  const uint64_t now = rehome_monotonic_ns();
   if (!fence.Kill(escrow.source_pidfd.borrow()).ok()) return;
+  record.fence.kill_sent_ns = now;
   // Without this proof the fence word stays unset; the target then proves the source's exit itself.
   absl::StatusOr<uint64_t> stopped = fence.AwaitTasksStopped(
       escrow.source_pidfd.borrow(), record.source, context.dependencies.timeouts.resolve);
@@ -110,8 +116,9 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
               {"INTERRUPTED", "stopped while the verdict was still open"},
               std::move(record)};
     }
+    // A source that died with its state complete has done its part; the target may go on.
     if (verdict == REHOME_VERDICT_OPEN && HasExited(escrow.source_pidfd.borrow()) &&
-        block.AbortIfOpen()) {
+        !block.SourceReady() && block.AbortIfOpen()) {
       return {Event::kSourceLost,
               {"SOURCE_DIED", "the source VMM exited before the handover"},
               std::move(record)};
@@ -128,10 +135,19 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
 namespace {
 
 // A claimant that has outlived both deadlines. A kill that fails shows as a verdict that never
-// settles.
-void KillClaimant(EffectContext& context) {
+// settles. With MOVE a live target is spared once it may have the context: from then on it is the
+// only place where the guest exists, however slow it is.
+void KillClaimant(EffectContext& context, const Migration& record) {
   Escrow& escrow = context.escrow;
+  const bool moves = HasMove(record.strategy);
+  if (moves && escrow.block->verdict() != REHOME_VERDICT_CLAIMED) return;
   if (!escrow.block->MayKill(REHOME_SIDE_TARGET)) return;
+  if (moves) {
+    // Condemned, it does not MOVE any more; whether it has, only the source's process can tell.
+    absl::StatusOr<VmmLink::Probe> probe =
+        escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
+    if (!probe.ok() || !probe->vm_alive) return;
+  }
   if (escrow.block->verdict() == REHOME_VERDICT_RUNNING) return;
   (void)context.dependencies.fence->Kill(escrow.target_pidfd.borrow());
 }
@@ -160,6 +176,8 @@ AbortStep StepAbort(EffectContext& context, Migration& record, bool kill_claiman
       event = Event::kVerdictRunning;
       return AbortStep::kSettled;
     case REHOME_VERDICT_ABORTED:
+      // Final, and the target has lost: whatever becomes of the source, it is not needed any more.
+      if (!target_dead) (void)context.dependencies.fence->Kill(escrow.target_pidfd.borrow());
       if (source_dead) {
         event = Event::kSourceLost;
         return AbortStep::kSettled;
@@ -178,7 +196,7 @@ AbortStep StepAbort(EffectContext& context, Migration& record, bool kill_claiman
       if (target_dead) EndEmptySource(context, record);
       // With the target dead the source probes and aborts; with a live one past its deadline we
       // make it dead.
-      if (!target_dead && kill_claimant) KillClaimant(context);
+      if (!target_dead && kill_claimant) KillClaimant(context, record);
       return AbortStep::kContinue;
   }
   // A value outside the enum: a VMM scribbled over the word. Nobody can claim it any more by

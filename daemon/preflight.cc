@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/strategy.h"
+#include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/protocol.h"
 
@@ -135,6 +136,8 @@ void CheckSource(const PreflightInputs& inputs, Escrow& escrow, Migration& recor
     report.Skip("source_features", "no strategy");
     report.Skip("fence_policy", "no strategy");
   }
+  report.Add("source_killable", SendSignal(escrow.source_pidfd.borrow(), 0),
+             "the fence may end the source's process");
   report.Add("memory_holders", CheckHolders(inputs, escrow, record),
              absl::StrCat(escrow.MemoryInodes().size(), " inode(s), held by the source alone"));
 }
@@ -182,7 +185,8 @@ void RunPreflight(const PreflightInputs& inputs, Interrupt& interrupt, Escrow& e
   if (described) {
     CheckSource(inputs, escrow, record, report);
   } else {
-    for (const char* name : {"strategy", "source_features", "fence_policy", "memory_holders"}) {
+    for (const char* name :
+         {"strategy", "source_features", "fence_policy", "source_killable", "memory_holders"}) {
       report.Skip(name, "the source did not describe itself");
     }
   }

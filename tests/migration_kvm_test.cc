@@ -133,10 +133,10 @@ TEST_F(KvmScenario, ADryRunReportsEveryCheckAndStartsNothing) {
     EXPECT_NE(check.result(), v1::PreflightCheck::FAILED) << check.DebugString();
     EXPECT_NE(check.result(), v1::PreflightCheck::RESULT_UNSPECIFIED) << check.DebugString();
   }
-  EXPECT_EQ(names,
-            (std::vector<std::string>{"source_registered", "source_description", "strategy",
-                                      "source_features", "fence_policy", "memory_holders",
-                                      "target_profile", "target_executable", "state_format"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"source_registered", "source_description", "strategy",
+                                             "source_features", "fence_policy", "source_killable",
+                                             "memory_holders", "target_profile",
+                                             "target_executable", "state_format"}));
   ExpectStayed(guest());
   ExpectNothingLeft();
   const auto list = host().client().ListMigrations({});
