@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/reference/sim_cpu.h"
 
+#include <atomic>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -50,6 +51,14 @@ T* Reach(SimVcpuContext& vcpu, uint64_t gpa, SimAccess access = SimAccess::kWrit
   return reinterpret_cast<T*>(vcpu.Translate(gpa, sizeof(T), access));
 }
 
+// Mailbox words that vCPU 0 and the host look at while their vCPU writes them.
+uint64_t Load(const uint64_t& word) {
+  return std::atomic_ref(const_cast<uint64_t&>(word)).load(std::memory_order_relaxed);
+}
+void Publish(uint64_t& word, uint64_t value) {
+  std::atomic_ref(word).store(value, std::memory_order_release);
+}
+
 uint64_t MailboxGpa(uint32_t vcpu) {
   return REHOME_GUEST_MAILBOXES + vcpu * REHOME_GUEST_MAILBOX_STRIDE;
 }
@@ -62,7 +71,7 @@ void CountError(rehome_guest_mailbox& mailbox, uint64_t steps, uint64_t kind, ui
     mailbox.first_error_step = steps;
     mailbox.first_error_gpa = gpa;
   }
-  ++mailbox.errors[kind];
+  Publish(mailbox.errors[kind], mailbox.errors[kind] + 1);
 }
 
 // Memory for rehome_guest_step(). Loads ask for write access, so that a step that cannot store
@@ -147,8 +156,9 @@ class Turn {
     if (result.future_error != 0) {
       CountError(mailbox_, regs_.steps, REHOME_GUEST_ERROR_FUTURE, result.word_gpa);
     }
-    regs_.chain = mailbox_.chain = result.chain;
-    mailbox_.steps = ++regs_.steps;
+    regs_.chain = result.chain;
+    Publish(mailbox_.chain, regs_.chain);
+    Publish(mailbox_.steps, ++regs_.steps);
     return true;
   }
 
@@ -192,8 +202,8 @@ class Turn {
     for (uint32_t i = 0; i < boot_.vcpu_count; ++i) {
       const auto* mailbox = Reach<rehome_guest_mailbox>(vcpu_, MailboxGpa(i), SimAccess::kRead);
       if (mailbox == nullptr) continue;
-      steps += mailbox->steps;
-      for (const uint64_t count : mailbox->errors) errors += count;
+      steps += Load(mailbox->steps);
+      for (const uint64_t& count : mailbox->errors) errors += Load(count);
     }
     output_.Put(absl::StrCat("heartbeat ", ++mailbox_.heartbeats, " steps ", steps, " errors ",
                              errors, "\r\n"));
