@@ -3,8 +3,8 @@
 // Blackout of the real thing against the floor, side by side in one run: the two take turns, a few
 // hops each with a fresh guest, so that what else the machine does hits both alike.
 //
-// The ratio is taken with AFTER_RESUME, since the floor proves nothing about its old process either;
-// what BEFORE_RESUME adds is a figure of its own.
+// The ratio is taken with AFTER_RESUME, since the floor proves nothing about its old process
+// either; what BEFORE_RESUME adds is a figure of its own.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -17,8 +17,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "bench/floor_side.h"
-#include "bench/host_info.h"
 #include "bench/hop_sample.h"
+#include "bench/host_info.h"
 #include "bench/percentile.h"
 #include "bench/rehome_side.h"
 #include "bench/terminal.h"
@@ -33,8 +33,8 @@ using nlohmann::ordered_json;
 // Hops of one guest before the other side's turn; one second each, so that a build that starts
 // meanwhile does not fall on one side alone.
 constexpr int kBlockHops = 10;
-// The first hops of a guest: its memory is bound in another way then (guest_memfd slot), and nothing
-// is warm.
+// The first hops of a guest: its memory is bound in another way then (guest_memfd slot), and
+// nothing is warm.
 constexpr int kWarmUpHops = 1;
 // A hop of 8 GiB takes seconds, for its page tables are made and torn down.
 constexpr uint64_t kLargeMib = 8192;
@@ -89,10 +89,14 @@ Result Measure(harness::HostUnderTest& host, const GuestShape& shape, int runs) 
 
 void PrintHeader(const Style& style) {
   printf("%s\n\n", MachineLine().c_str());
-  printf("%s\n", style.Bold("                       floor            rehome              rehome/ "
-                            " fence before").c_str());
-  printf("%s\n", style.Bold("vCPU   memory  runs    p50    p99       p50    p99   max    floor   "
-                            "  resume p50").c_str());
+  printf("%s\n", style
+                     .Bold("                       floor            rehome              rehome/ "
+                           " fence before")
+                     .c_str());
+  printf("%s\n", style
+                     .Bold("vCPU   memory  runs    p50    p99       p50    p99   max    floor   "
+                           "  resume p50")
+                     .c_str());
 }
 
 void PrintRow(const Style& style, const Result& r) {

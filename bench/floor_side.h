@@ -18,12 +18,12 @@ struct GuestShape {
   uint64_t memory_mib = 64;
 };
 
-// How long the guest runs before it is asked to move, and again before it is looked at: it must have
-// its working set in the caches and page tables again, on both sides.
+// How long the guest runs before it is asked to move, and again before it is looked at: it must
+// have its working set in the caches and page tables again, on both sides.
 inline constexpr int kDwellMs = 20;
 
-// Starts a guest, moves it `hops` times through the floor, and ends it. The floor's own words are in
-// the error.
+// Starts a guest, moves it `hops` times through the floor, and ends it. The floor's own words are
+// in the error.
 absl::StatusOr<HopSamples> RunFloor(const GuestShape& shape, int hops);
 
 // The lines that the floor prints.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bench/blackout_phases.h"
 #include "tests/harness/guest_probe.h"
 #include "vmm/reference/guest_check.h"
 
@@ -65,26 +66,16 @@ absl::Status CheckGuest(HostUnderTest& host) {
 
 absl::StatusOr<HopSample> SampleOf(const v1::Migration& migration) {
   if (migration.state() != v1::Migration::SUCCEEDED) {
-    return absl::InternalError(absl::StrCat(
-        migration.name(), ": ", v1::Migration::State_Name(migration.state()), ", ",
-        migration.error().message()));
+    return absl::InternalError(absl::StrCat(migration.name(), ": ",
+                                            v1::Migration::State_Name(migration.state()), ", ",
+                                            migration.error().message()));
   }
   const v1::Blackout& blackout = migration.blackout();
   if (blackout.total_ns() <= 0) {
     return absl::InternalError(absl::StrCat(migration.name(), " has no blackout"));
   }
-  const auto micros = [](int64_t ns) { return static_cast<double>(ns) / 1000; };
-  HopSample sample = {.blackout_us = micros(blackout.total_ns())};
-  if (!blackout.has_phases()) return sample;
-  const v1::Blackout::Phases& phases = blackout.phases();
-  sample.phases_us = {{"stop_vcpus", micros(phases.stop_vcpus_ns())},
-                      {"save_state", micros(phases.save_state_ns())},
-                      {"claim", micros(phases.claim_ns())},
-                      {"move", micros(phases.move_ns())},
-                      {"restore_state", micros(phases.restore_state_ns())},
-                      {"fence", micros(phases.fence_ns())},
-                      {"resume", micros(phases.resume_ns())}};
-  return sample;
+  return HopSample{.blackout_us = static_cast<double>(blackout.total_ns()) / 1000,
+                   .phases_us = PhasesOf(blackout)};
 }
 
 absl::StatusOr<HopSamples> RunRehome(HostUnderTest& host, const GuestShape& shape, int hops,

@@ -12,8 +12,8 @@ namespace rehome::bench {
 // Starts a guest under the reference VMM, moves it `hops` times through the daemon and the API, and
 // ends it. Every page of its memory is allocated, as it is on the floor. The guest must be without
 // error in the end.
-absl::StatusOr<HopSamples> RunRehome(harness::HostUnderTest& host, const GuestShape& shape, int hops,
-                                     v1::Migration::FencePolicy fence_policy);
+absl::StatusOr<HopSamples> RunRehome(harness::HostUnderTest& host, const GuestShape& shape,
+                                     int hops, v1::Migration::FencePolicy fence_policy);
 
 // Of a record that SUCCEEDED with a blackout in it; an error otherwise.
 absl::StatusOr<HopSample> SampleOf(const v1::Migration& migration);

@@ -99,7 +99,6 @@ class EpollAgentServer final : public AgentServer {
   void Accept();
   // A new connection that somebody made to our socket.
   void Welcome(UniqueFd socket);
-  bool IsAllowed(const PeerIdentity& peer) const;
   bool HasRoom();
   void PauseAccepting(int error);
 
@@ -249,7 +248,7 @@ void EpollAgentServer::Welcome(UniqueFd socket) {
   Count([](Stats& stats) { ++stats.accepted; });
   absl::StatusOr<PeerIdentity> peer = IdentifyPeer(socket.borrow());
   if (!peer.ok()) return;  // gone already, or no descriptor left for its pidfd
-  if (!IsAllowed(*peer)) {
+  if (!options_.peers.Allows(peer->uid, peer->gid)) {
     Count([](Stats& stats) { ++stats.denied; });
     Log(absl::StrCat("agent socket: denied pid ", peer->pid, ", uid ", peer->uid, ", gid ",
                      peer->gid));
@@ -261,13 +260,6 @@ void EpollAgentServer::Welcome(UniqueFd socket) {
       .socket = std::move(socket), .pidfd = std::move(peer->pidfd), .process = *process};
   Add(std::make_unique<AgentConnection>(std::move(link_peer), nullptr, vms_, kinds_,
                                         steady_clock::now() + options_.hello_timeout));
-}
-
-bool EpollAgentServer::IsAllowed(const PeerIdentity& peer) const {
-  const auto contains = [](const auto& ids, auto id) {
-    return std::find(ids.begin(), ids.end(), id) != ids.end();
-  };
-  return contains(options_.allowed_uids, peer.uid) || contains(options_.allowed_gids, peer.gid);
 }
 
 bool EpollAgentServer::HasRoom() {
@@ -372,20 +364,12 @@ void EpollAgentServer::Log(std::string_view line) {
   }
 }
 
-// Only the daemon's user, or everybody as far as file permissions go; who it is decides
-// IsAllowed().
-mode_t SocketMode(const AgentServer::Options& options) {
-  const bool only_us = options.allowed_gids.empty() && options.allowed_uids.size() == 1 &&
-                       options.allowed_uids.front() == geteuid();
-  return only_us ? 0600 : 0666;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AgentServer>> AgentServer::Create(Options options, VmDirectory* vms,
                                                                  const FdKinds* kinds) {
   absl::StatusOr<AgentListener> listener =
-      AgentListener::Create(options.socket_path, SocketMode(options));
+      AgentListener::Create(options.socket_path, options.peers.SocketMode());
   if (!listener.ok()) return listener.status();
   UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.valid()) {

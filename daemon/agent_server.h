@@ -9,8 +9,6 @@
 #ifndef REHOME_DAEMON_AGENT_SERVER_H_
 #define REHOME_DAEMON_AGENT_SERVER_H_
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -18,12 +16,12 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "daemon/fd_kinds.h"
 #include "daemon/interrupt.h"
 #include "daemon/launcher.h"
+#include "daemon/peer_policy.h"
 #include "daemon/vm_directory.h"
 #include "daemon/vmm_link.h"
 
@@ -48,9 +46,7 @@ class AgentServer {
  public:
   struct Options {
     std::string socket_path;
-    // Who may connect: a peer whose uid or (primary) gid is listed.
-    std::vector<uid_t> allowed_uids;
-    std::vector<gid_t> allowed_gids;
+    PeerPolicy peers;
     size_t max_connections = kMaxAgentConnections;
     size_t max_silent_connections = kMaxSilentConnections;
     std::chrono::milliseconds hello_timeout = kAgentHelloTimeout;

@@ -200,13 +200,19 @@ absl::StatusOr<UniqueFd> StartChild(const ChildProgram& program,
   return executed;
 }
 
-void KillChild(BorrowedFd pidfd) {
+bool KillChild(BorrowedFd pidfd) {
   (void)SendSignal(pidfd, SIGKILL);
-  siginfo_t info = {};
-  int result = -1;
+  pollfd entry = {.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
+  int ready = -1;
   do {
-    result = waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.raw()), &info, WEXITED);
-  } while (result != 0 && errno == EINTR);
+    ready = poll(&entry, 1, static_cast<int>(kKillTimeout.count()));
+  } while (ready < 0 && errno == EINTR);
+  if (ready <= 0) return false;
+  // It has exited, so this does not wait. ECHILD: somebody else was faster.
+  siginfo_t info = {};
+  (void)waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.raw()), &info,
+               WEXITED | WNOHANG);
+  return true;
 }
 
 }  // namespace rehome

@@ -32,8 +32,13 @@ inline constexpr size_t kMaxChildFds = 8;
 absl::StatusOr<UniqueFd> StartChild(const ChildProgram& program,
                                     std::chrono::milliseconds exec_timeout);
 
-// SIGKILL to a child of ours, and its end: returns when it has been reaped.
-void KillChild(BorrowedFd pidfd);
+// From SIGKILL to exit. A process of this kind has no guest memory to tear down; only one that
+// hangs in the kernel (exec from a file system that does not answer) takes longer.
+inline constexpr std::chrono::milliseconds kKillTimeout{10'000};
+
+// SIGKILL to a child of ours, and its end: returns true when it has been reaped, by whomever, false
+// if it is still there after kKillTimeout.
+bool KillChild(BorrowedFd pidfd);
 
 }  // namespace rehome
 

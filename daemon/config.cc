@@ -58,10 +58,10 @@ bool ReadChoice(const TableReader& reader, std::string_view key,
 }
 
 void ReadAccess(const TableReader& reader, DaemonConfig& config) {
-  for (auto [key, ids] : {std::pair{"api_allowed_uids", &config.api_allowed_uids},
-                          std::pair{"api_allowed_gids", &config.api_allowed_gids},
-                          std::pair{"agent_allowed_uids", &config.agent_allowed_uids},
-                          std::pair{"agent_allowed_gids", &config.agent_allowed_gids}}) {
+  for (auto [key, ids] : {std::pair{"api_allowed_uids", &config.api_peers.uids},
+                          std::pair{"api_allowed_gids", &config.api_peers.gids},
+                          std::pair{"agent_allowed_uids", &config.agent_peers.uids},
+                          std::pair{"agent_allowed_gids", &config.agent_peers.gids}}) {
     reader.ReadIntegers(key, kUserIdRange, kMaxAllowedIds, ids);
   }
 }
@@ -195,8 +195,8 @@ absl::Status Unreadable(const std::string& path, int error) {
 absl::StatusOr<DaemonConfig> ParseConfig(std::string_view text, std::string_view file) {
   ConfigErrors errors(file);
   DaemonConfig config;
-  config.api_allowed_uids = {geteuid()};
-  config.agent_allowed_uids = {geteuid()};
+  config.api_peers.uids = {geteuid()};
+  config.agent_peers.uids = {geteuid()};
   if (text.size() > kMaxConfigBytes) {
     errors.Add({.line = 1, .column = 1}, "",
                absl::StrCat("is ", text.size(), " bytes long, at most ", kMaxConfigBytes));

@@ -6,19 +6,17 @@
 #ifndef REHOME_DAEMON_CONFIG_H_
 #define REHOME_DAEMON_CONFIG_H_
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "daemon/launcher.h"
 #include "daemon/migration.h"
+#include "daemon/peer_policy.h"
 
 namespace rehome {
 
@@ -67,12 +65,9 @@ struct DaemonConfig {
   std::string state_directory = "/var/lib/rehome";
   std::string api_socket = "/run/rehome/api.sock";
   std::string agent_socket = "/run/rehome/agent.sock";
-  // Who may connect: a peer whose uid or gid is listed. Where the file is silent: the user that the
-  // daemon runs as.
-  std::vector<uid_t> api_allowed_uids;
-  std::vector<gid_t> api_allowed_gids;
-  std::vector<uid_t> agent_allowed_uids;
-  std::vector<gid_t> agent_allowed_gids;
+  // Where the file names no uids: the user that the daemon runs as.
+  PeerPolicy api_peers;
+  PeerPolicy agent_peers;
   KernelBackend kernel = KernelBackend::kKvm;
   // KVM_LINK_GUEST_MEMFD is in no released kernel, so its number is the operator's to say.
   uint32_t link_ioctl = 0xd6;

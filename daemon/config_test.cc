@@ -52,10 +52,10 @@ TEST(ParseConfig, ReadsEveryKey) {
   EXPECT_EQ(config->state_directory, "/srv/rehome");
   EXPECT_EQ(config->api_socket, "/run/r/api.sock");
   EXPECT_EQ(config->agent_socket, "/run/r/agent.sock");
-  EXPECT_THAT(config->api_allowed_uids, ElementsAre(0u, 1000u));
-  EXPECT_THAT(config->api_allowed_gids, ElementsAre(27u));
-  EXPECT_THAT(config->agent_allowed_uids, ElementsAre(107u));
-  EXPECT_THAT(config->agent_allowed_gids, IsEmpty());
+  EXPECT_THAT(config->api_peers.uids, ElementsAre(0u, 1000u));
+  EXPECT_THAT(config->api_peers.gids, ElementsAre(27u));
+  EXPECT_THAT(config->agent_peers.uids, ElementsAre(107u));
+  EXPECT_THAT(config->agent_peers.gids, IsEmpty());
   EXPECT_EQ(config->kernel, KernelBackend::kSim);
   EXPECT_EQ(config->link_ioctl, 0xd5u);
   EXPECT_EQ(config->concurrent_migrations, 3u);
@@ -81,9 +81,9 @@ TEST(ParseConfig, AnEmptyFileMeansTheDefaults) {
   EXPECT_EQ(config->state_directory, "/var/lib/rehome");
   EXPECT_EQ(config->api_socket, "/run/rehome/api.sock");
   EXPECT_EQ(config->agent_socket, "/run/rehome/agent.sock");
-  EXPECT_THAT(config->api_allowed_uids, ElementsAre(geteuid()));
-  EXPECT_THAT(config->agent_allowed_uids, ElementsAre(geteuid()));
-  EXPECT_THAT(config->api_allowed_gids, IsEmpty());
+  EXPECT_THAT(config->api_peers.uids, ElementsAre(geteuid()));
+  EXPECT_THAT(config->agent_peers.uids, ElementsAre(geteuid()));
+  EXPECT_THAT(config->api_peers.gids, IsEmpty());
   EXPECT_EQ(config->kernel, KernelBackend::kKvm);
   EXPECT_EQ(config->link_ioctl, 0xd6u);
   EXPECT_EQ(config->concurrent_migrations, kDefaultConcurrentMigrations);

@@ -236,6 +236,8 @@ Outcome AbortEffect(EffectContext& context, Migration record) {
     }
     if (escrow.block->verdict() == REHOME_VERDICT_ABORTED &&
         SourceResumed(context, record, milliseconds(20))) {
+      // So that the record tells whether the guest was paused for nothing.
+      record.phases = escrow.block->Phases(escrow.handover_start_ns);
       return {Event::kSourceResumed, {}, std::move(record)};
     }
     if (escrow.block->verdict() != REHOME_VERDICT_ABORTED) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// rehomed. This file is the wiring: everything is built bottom-up, each part given what it needs, and
-// taken down in the opposite order. What a migration does is in driver.cc and machine.cc.
+// rehomed. This file is the wiring: everything is built bottom-up, each part given what it needs,
+// and taken down in the opposite order. What a migration does is in driver.cc and machine.cc.
 #include <signal.h>
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
@@ -95,19 +95,18 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
   if (!journal.ok()) return journal.status();
   const Backend backend = OpenBackend(config.kernel, LinkAbi{config.link_ioctl});
 
-  absl::StatusOr<std::unique_ptr<Launcher>> launcher = NewProcessLauncher(
-      {.profiles = config.profiles,
-       .state_directory = config.state_directory,
-       .agent_socket = config.agent_socket});
+  absl::StatusOr<std::unique_ptr<Launcher>> launcher =
+      NewProcessLauncher({.profiles = config.profiles,
+                          .state_directory = config.state_directory,
+                          .agent_socket = config.agent_socket});
   if (!launcher.ok()) return launcher.status();
   const std::unique_ptr<Fence> fence = NewProcFence();
   VmDirectory vms;
-  absl::StatusOr<std::unique_ptr<AgentServer>> agents = AgentServer::Create(
-      {.socket_path = config.agent_socket,
-       .allowed_uids = config.agent_allowed_uids,
-       .allowed_gids = config.agent_allowed_gids,
-       .log = [](std::string_view line) { spdlog::warn("agent: {}", line); }},
-      &vms, backend.fd_kinds.get());
+  absl::StatusOr<std::unique_ptr<AgentServer>> agents =
+      AgentServer::Create({.socket_path = config.agent_socket,
+                           .peers = config.agent_peers,
+                           .log = [](std::string_view line) { spdlog::warn("agent: {}", line); }},
+                          &vms, backend.fd_kinds.get());
   if (!agents.ok()) return agents.status();
 
   const std::unique_ptr<EffectsFactory> effects = NewMigrationEffectsFactory(
@@ -115,18 +114,17 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
        .vms = &vms,
        .launcher = launcher->get(),
        .fence = fence.get(),
-       .adopt_target = [&agents](LaunchedVmm& target, std::chrono::milliseconds timeout,
-                                 Interrupt* interrupt) {
-         return (*agents)->AdoptTarget(target, timeout, interrupt);
-       },
+       .adopt_target =
+           [&agents](LaunchedVmm& target, std::chrono::milliseconds timeout, Interrupt* interrupt) {
+             return (*agents)->AdoptTarget(target, timeout, interrupt);
+           },
        .timeouts = TimeoutsFrom(config)});
   absl::StatusOr<std::unique_ptr<Registry>> registry = Registry::Create(
       {.concurrent = config.concurrent_migrations,
        .boot_id = *boot_id,
        .default_deadline = config.deadline,
-       .check_profile = [&launcher](const std::string& name) {
-         return (*launcher)->Profile(name).status();
-       }},
+       .check_profile =
+           [&launcher](const std::string& name) { return (*launcher)->Profile(name).status(); }},
       journal->get(), &vms, effects.get());
   if (!registry.ok()) return registry.status();
 
@@ -135,17 +133,15 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
   MigrationService migration_service(registry->get(), &peers, &watches);
   VmService vm_service(&vms, &watches);
   HostService host_service(FactsFrom(config, backend.capabilities, *boot_id));
-  absl::StatusOr<std::unique_ptr<ApiServer>> api = ApiServer::Start(
-      {.socket_path = config.api_socket,
-       .allowed_uids = config.api_allowed_uids,
-       .allowed_gids = config.api_allowed_gids},
-      {&migration_service, &vm_service, &host_service}, &peers, &watches);
+  absl::StatusOr<std::unique_ptr<ApiServer>> api =
+      ApiServer::Start({.socket_path = config.api_socket, .allowed = config.api_peers},
+                       {&migration_service, &vm_service, &host_service}, &peers, &watches);
   if (!api.ok()) return api.status();
 
   (*api)->SetServing(true);
   sd_notify(0, "READY=1");
-  spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion,
-               backend.capabilities.backend, config.api_socket, config.agent_socket);
+  spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
+               config.api_socket, config.agent_socket);
   int signal_number = 0;
   sigwait(&ending, &signal_number);
   spdlog::info("ending on signal {}; guests run on in their VMMs", signal_number);

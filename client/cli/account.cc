@@ -95,6 +95,8 @@ void PrintFailure(const v1::Migration& migration, const Console& console, std::o
   out << "  The guest " << GuestStatus(migration) << ".\n";
   for (const v1::PreflightCheck& check : migration.preflight_checks()) {
     if (check.result() != v1::PreflightCheck::FAILED) continue;
+    // The headline has said it.
+    if (check.detail() == migration.error().message()) continue;
     out << "  " << console.Red(console.failed_mark()) << " " << Printable(check.name()) << ": "
         << Printable(check.detail()) << " (" << Printable(check.reason()) << ")\n";
   }

@@ -98,6 +98,18 @@ TEST_F(CliTest, MigratesAndSaysWhatCameOfIt) {
   ExpectGolden("migrate_succeeded", {"migrate", "web-1", "--to", "vmm-2"});
 }
 
+TEST_F(CliTest, ProgressWaitsForThePauseToBeMeasured) {
+  std::vector<v1::Migration> history = testing::SampleHistory();
+  v1::Migration unmeasured = history[5];
+  unmeasured.clear_blackout();
+  history[5].set_revision(7);
+  history[6].set_revision(8);
+  history.insert(history.begin() + 5, unmeasured);
+  daemon_.SetHistory(history);
+  EXPECT_THAT(Run({"migrate", "web-1", "--to", "vmm-2"}).err,
+              HasSubstr("ok Hand-over: guest paused for 312.4 us\n"));
+}
+
 TEST_F(CliTest, SaysWhatBlocksAMigration) {
   EndsWith(testing::BlockedMigration(), 2);
   ExpectGolden("migrate_blocked", {"migrate", "web-1", "--to", "vmm-2"});

@@ -5,6 +5,7 @@
 
 #include "client/cli/progress.h"
 #include "client/cli/steps.h"
+#include "client/migration_client.h"
 
 namespace rehome {
 namespace {
@@ -22,7 +23,12 @@ class PlainProgress final : public Progress {
       introduced_ = true;
     }
     const std::vector<StepView> steps = StepsOf(migration, console_);
-    while (printed_ < steps.size() && IsDecided(steps[printed_])) Print(steps[printed_++]);
+    while (printed_ < steps.size() && IsDecided(steps[printed_])) {
+      // The pause is measured a moment after the guest has changed hands; it belongs on the line.
+      const bool last = printed_ + 1 == steps.size() || !IsDecided(steps[printed_ + 1]);
+      if (steps[printed_].detail.empty() && last && !IsFinished(migration)) break;
+      Print(steps[printed_++]);
+    }
     if (migration.state() == v1::Migration::ROLLING_BACK && !rolling_back_) {
       rolling_back_ = true;
       console_.err << "rolling back; the guest " << GuestStatus(migration) << std::endl;

@@ -60,7 +60,10 @@ std::string MemoryText(const v1::Migration& migration) {
 
 std::string FenceText(const v1::Migration& migration, const Console& console) {
   const v1::FenceProof& proof = migration.fence_proof();
-  std::string text = "pid " + std::to_string(proof.source().pid());
+  // The proof names its process from the fencing on; parts of it are known before.
+  const int32_t pid = proof.has_source() && proof.source().pid() != 0 ? proof.source().pid()
+                                                                      : migration.source().pid();
+  std::string text = "pid " + std::to_string(pid);
   if (!proof.process_exited()) return text + " is not proven gone";
   text += " gone";
   const int64_t took = proof.exited_monotonic_ns() - proof.kill_sent_monotonic_ns();

@@ -43,18 +43,13 @@ absl::Status NotStarted(const std::string& what) {
   return MakeStatus(absl::StatusCode::kInternal, service_reason::kServerNotStarted, what);
 }
 
-template <typename Id>
-bool Contains(const std::vector<Id>& ids, uint32_t id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
-}
-
 // The group that lets every allowed gid in, if one can, and the mode to go with it.
 UnixListener::Options SocketOptions(const ApiServer::Options& options) {
   UnixListener::Options socket{.path = options.socket_path};
-  if (!options.allowed_gids.empty()) socket.group = options.allowed_gids.front();
-  const bool more_users = std::any_of(options.allowed_uids.begin(), options.allowed_uids.end(),
+  if (!options.allowed.gids.empty()) socket.group = options.allowed.gids.front();
+  const bool more_users = std::any_of(options.allowed.uids.begin(), options.allowed.uids.end(),
                                       [](uid_t uid) { return uid != 0 && uid != geteuid(); });
-  if (more_users || options.allowed_gids.size() > 1) socket.mode = 0666;
+  if (more_users || options.allowed.gids.size() > 1) socket.mode = 0666;
   return socket;
 }
 
@@ -172,10 +167,9 @@ void ApiServer::Admit(UniqueFd connection) {
 }
 
 bool ApiServer::MayConnect(const ApiPeer& peer) const {
-  if (Contains(options_.allowed_uids, peer.uid)) return true;
-  if (Contains(options_.allowed_gids, peer.gid)) return true;
+  if (options_.allowed.Allows(peer.uid, peer.gid)) return true;
   return std::any_of(peer.groups.begin(), peer.groups.end(),
-                     [this](uint32_t group) { return Contains(options_.allowed_gids, group); });
+                     [&](uint32_t group) { return options_.allowed.Allows(peer.uid, group); });
 }
 
 void ApiServer::LogRefusal(const std::string& who) {

@@ -6,8 +6,6 @@
 #ifndef REHOME_DAEMON_SERVICE_API_SERVER_H_
 #define REHOME_DAEMON_SERVICE_API_SERVER_H_
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -16,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "daemon/peer_policy.h"
 #include "daemon/service/peer_table.h"
 #include "daemon/service/unix_listener.h"
 #include "daemon/service/watch_gate.h"
@@ -41,15 +40,14 @@ class ApiServer {
  public:
   struct Options {
     std::string socket_path;
-    // A peer may connect if its uid is here, or its gid or one of its groups is there. Everybody
-    // else is disconnected at once.
-    std::vector<uid_t> allowed_uids;
-    std::vector<gid_t> allowed_gids;
+    // Whom to let in; a peer's supplementary groups count, too. Everybody else is disconnected at
+    // once.
+    PeerPolicy allowed;
   };
 
   // Binds the socket and serves `services`, which must outlive the server, as must `peers` and
   // `watches`. Health says NOT_SERVING until SetServing(). The socket has mode 0660 and the group
-  // of allowed_gids; 0666 if that would keep an allowed peer out, which is as safe, because the
+  // of `allowed`; 0666 if that would keep an allowed peer out, which is as safe, because the
   // kernel's word about the peer decides. Errors: UnixListener::Bind(); INTERNAL /
   // SERVER_NOT_STARTED.
   static absl::StatusOr<std::unique_ptr<ApiServer>> Start(

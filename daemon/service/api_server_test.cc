@@ -56,6 +56,16 @@ grpc::Status GetHost(const std::shared_ptr<grpc::Channel>& channel, v1::Host* ho
   return v1::HostService::NewStub(channel)->GetHost(&context, v1::GetHostRequest(), host);
 }
 
+std::string Bytes(const grpc::ByteBuffer& buffer) {
+  std::vector<grpc::Slice> slices;
+  EXPECT_TRUE(buffer.Dump(&slices).ok());
+  std::string bytes;
+  for (const grpc::Slice& part : slices) {
+    bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  }
+  return bytes;
+}
+
 // grpc.health.v1 by hand: message HealthCheckResponse { ServingStatus status = 1; }, and a request
 // with field 1, the service's name.
 std::string HealthOf(TestDaemon& daemon, const std::string& service) {
@@ -76,11 +86,7 @@ std::string HealthOf(TestDaemon& daemon, const std::string& service) {
   bool ok = false;
   queue.Next(&tag, &ok);
   if (!status.ok()) return status.error_message();
-  std::vector<grpc::Slice> slices;
-  EXPECT_TRUE(response.Dump(&slices).ok());
-  std::string bytes;
-  for (const grpc::Slice& part : slices)
-    bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  const std::string bytes = Bytes(response);
   if (bytes == "\x08\x01") return "SERVING";
   if (bytes == "\x08\x02") return "NOT_SERVING";
   return "unexpected answer";
@@ -97,6 +103,38 @@ TEST(ApiServerTest, HealthIsNotServingUntilTheDaemonIsReady) {
   }
 }
 
+TEST(ApiServerTest, ReflectionNamesTheServices) {
+  TestDaemon daemon;
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  grpc::GenericStub stub(daemon.NewChannel());
+  const auto call = stub.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  const auto done = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  call->StartCall(nullptr);
+  ASSERT_TRUE(done());
+  // ServerReflectionRequest{list_services: "*"}.
+  const grpc::Slice request("\x3a\x01*");
+  call->Write(grpc::ByteBuffer(&request, 1), nullptr);
+  ASSERT_TRUE(done());
+  grpc::ByteBuffer response;
+  call->Read(&response, nullptr);
+  ASSERT_TRUE(done());
+  const std::string names = Bytes(response);
+  for (const char* service : {"rehome.v1.MigrationService", "rehome.v1.VirtualMachineService",
+                              "rehome.v1.HostService", "grpc.health.v1.Health"}) {
+    EXPECT_THAT(names, HasSubstr(service));
+  }
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  done();
+}
+
 TEST(ApiServerTest, ServesTheHostAndNotItsCommands) {
   TestDaemon daemon;
   v1::Host host;
@@ -110,20 +148,20 @@ TEST(ApiServerTest, ServesTheHostAndNotItsCommands) {
 }
 
 TEST(ApiServerTest, PeerThatIsNotOnTheListIsDisconnected) {
-  TestDaemon daemon({.allowed_uids = {geteuid() + 1}});
+  TestDaemon daemon({.allowed = {.uids = {geteuid() + 1}, .gids = {}}});
   EXPECT_TRUE(IsRefused(Connect(daemon.socket_path())));
   v1::Host host;
   EXPECT_EQ(GetHost(daemon.NewChannel(), &host).error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST(ApiServerTest, PeerMayComeByItsGroup) {
-  TestDaemon daemon({.allowed_uids = {}, .allowed_gids = {getegid()}});
+  TestDaemon daemon({.allowed = {.uids = {}, .gids = {getegid()}}});
   v1::Host host;
   EXPECT_TRUE(GetHost(daemon.NewChannel(), &host).ok());
 }
 
 TEST(ApiServerTest, SocketIsForOwnerAndGroup) {
-  TestDaemon daemon({.allowed_gids = {getegid()}});
+  TestDaemon daemon({.allowed = {.uids = {geteuid()}, .gids = {getegid()}}});
   struct stat found {};
   ASSERT_EQ(stat(daemon.socket_path().c_str(), &found), 0);
   EXPECT_EQ(found.st_mode & 0777, 0660u);
@@ -210,7 +248,8 @@ TEST(ApiServerTest, SecondDaemonIsToldThatTheSocketIsInUse) {
   PeerTable peers;
   WatchGate watches;
   const auto second = ApiServer::Start(
-      {.socket_path = daemon.socket_path(), .allowed_uids = {geteuid()}}, {}, &peers, &watches);
+      {.socket_path = daemon.socket_path(), .allowed = {.uids = {geteuid()}, .gids = {}}}, {},
+      &peers, &watches);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ReasonOf(second.status()), "SOCKET_IN_USE");
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(daemon.socket_path()));

@@ -55,9 +55,9 @@ absl::StatusOr<ApiPeer> IdentifyApiPeer(BorrowedFd connection) {
                       std::string("SO_PEERCRED: ") + std::strerror(errno));
   }
   return ApiPeer{.pid = credentials.pid,
-                      .uid = credentials.uid,
-                      .gid = credentials.gid,
-                      .groups = PeerGroups(connection)};
+                 .uid = credentials.uid,
+                 .gid = credentials.gid,
+                 .groups = PeerGroups(connection)};
 }
 
 bool PeerTable::Add(BorrowedFd connection, const ApiPeer& peer) {

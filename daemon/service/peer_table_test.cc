@@ -38,7 +38,7 @@ std::string PeerName(const UniqueFd& connection) {
 
 TEST(PeerTableTest, PeerIsWhomTheKernelSays) {
   const auto ends = SocketPair();
-  const auto peer = IdentifyPeer(ends.first.borrow());
+  const auto peer = IdentifyApiPeer(ends.first.borrow());
   ASSERT_TRUE(peer.ok()) << peer.status();
   EXPECT_EQ(peer->pid, getpid());
   EXPECT_EQ(peer->uid, geteuid());
@@ -135,8 +135,9 @@ TEST(PeerTableTest, DescriptorStaysTheCallsOwnWhenItsClientIsGone) {
   PeerTable peers;
   WatchGate watches;
   SlowHost host;
-  const auto server = ApiServer::Start({.socket_path = socket.path(), .allowed_uids = {geteuid()}},
-                                       {&host}, &peers, &watches);
+  const auto server =
+      ApiServer::Start({.socket_path = socket.path(), .allowed = {.uids = {geteuid()}, .gids = {}}},
+                       {&host}, &peers, &watches);
   ASSERT_TRUE(server.ok()) << server.status();
   // This client gives up and closes its connection while the handler is still at work.
   const grpc::Status given_up = CallOverOwnConnection(socket.path(), std::chrono::seconds(1));

@@ -34,7 +34,7 @@ class AgentFixture : public testing::Test {
     ASSERT_NE(mkdtemp(directory.data()), nullptr);
     directory_ = directory;
     options_.socket_path = directory_ + "/s";
-    options_.allowed_uids = {geteuid()};
+    options_.peers.uids = {geteuid()};
     options_.log = [this](std::string_view line) {
       std::lock_guard lock(log_mutex_);
       log_.emplace_back(line);

@@ -21,6 +21,14 @@ namespace {
 
 constexpr uint64_t kSecret = 0xdeadbeef;
 
+// Instrumented code takes many more instructions for the same; every place is tried in the plain
+// build.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kCoarser = 11;
+#else
+constexpr uint64_t kCoarser = 1;
+#endif
+
 // A process that prepares something, sends its descriptors, stops, performs an operation, and stops
 // again; it runs under this process's control (ptrace) and dies with the object.
 class Victim {
@@ -157,7 +165,7 @@ TEST(CrashInMoveTest, JustBeforeTheCommit) {
 }
 
 TEST(CrashInMoveTest, AtInstructionsAfterTheCommit) {
-  constexpr uint64_t kStride = 47;
+  constexpr uint64_t kStride = 47 * kCoarser;
   for (uint64_t steps = 0;; steps += kStride) {
     MoveScene scene;
     const std::unique_ptr<Victim> victim = scene.StartMover();
@@ -172,7 +180,7 @@ TEST(CrashInMoveTest, AtInstructionsAfterTheCommit) {
 }
 
 TEST(CrashInMoveTest, AtInstructionsOfTheWholeMove) {
-  constexpr uint64_t kStride = 1499;  // prime, so that loops are hit at different places
+  constexpr uint64_t kStride = 1499 * kCoarser;  // prime, so that loops are hit at different places
   bool moved = false;
   for (uint64_t steps = 1;; steps += kStride) {
     MoveScene scene;
@@ -191,7 +199,7 @@ TEST(CrashInMoveTest, AtInstructionsOfTheWholeMove) {
 // ---- KVM_RUN
 
 TEST(CrashInRunTest, ProtectedRegistersAreThoseOfACompleteStep) {
-  constexpr uint64_t kStride = 83;
+  constexpr uint64_t kStride = 83 * kCoarser;
   for (uint64_t steps = 1; steps < 4000; steps += kStride) {
     Guest guest;  // only in the victim
     Victim victim(
@@ -222,7 +230,7 @@ TEST(CrashInRunTest, ProtectedRegistersAreThoseOfACompleteStep) {
 // ---- memslots
 
 TEST(CrashInMemslotTest, SlotIsThereOrNot) {
-  constexpr uint64_t kStride = 4999;
+  constexpr uint64_t kStride = 4999 * kCoarser;
   bool bound_before = false;
   for (uint64_t steps = 1;; steps += kStride) {
     Guest guest;  // only in the victim

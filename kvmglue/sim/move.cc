@@ -41,11 +41,12 @@ bool IsMovable(const SimulatedKernelOptions& options, VmType type) {
   return type != VmType::kSnp && options.move_types.contains(type);
 }
 
-bool HasMoveOperation(const SimulatedKernelOptions& options) {
-  for (const VmType type : options.vm_types) {
-    if (IsMovable(options, type)) return true;
-  }
-  return false;
+// Whether kvm_x86_ops.vm_move_enc_context_from is there: one for AMD's guests (and this project's
+// patch), one for Intel's.
+bool HasMoveOperation(const SimulatedKernelOptions& options, VmType destination) {
+  if (destination == VmType::kTdx) return IsMovable(options, VmType::kTdx);
+  return IsMovable(options, VmType::kSev) || IsMovable(options, VmType::kSevEs) ||
+         IsMovable(options, VmType::kSwProtected);
 }
 
 // Both VMs are locked. What SEV's vm_move_enc_context_from checks before it waits for vCPUs.
@@ -194,7 +195,7 @@ SysResult MoveFrom(const Move& move) {
 
 SysResult MoveEncContextFrom(const SimulatedKernelOptions& options, LocalVm& destination,
                              BorrowedFd source_fd) {
-  if (!HasMoveOperation(options)) return Failure(EINVAL);
+  if (!HasMoveOperation(options, destination.object().vm_type())) return Failure(EINVAL);
   const FileTag tag = ReadTag(source_fd);
   if (tag.kind != FileKind::kVm) return Failure(EBADF);
   if (tag.vm_id == destination.object().id) return Failure(EINVAL);

@@ -15,7 +15,7 @@ namespace rehome::sim {
 // Checks in this order. SEV and SEV-ES as upstream (arch/x86/kvm/svm/sev.c,
 // sev_vm_move_enc_context_from); so is type default, which gets EINVAL unless it was made a SEV
 // guest by KVM_SEV_INIT:
-//   EINVAL  no VM type of this kernel can be moved (the op is NULL)
+//   EINVAL  move_types has no type of this vendor (the op is NULL)
 //   EBADF   source_fd is not a VM
 //   EINVAL  the same VM
 //   EBUSY   a move with one of the two is under way

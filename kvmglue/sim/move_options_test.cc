@@ -31,6 +31,12 @@ TEST(MoveOptionsTest, TypeWithoutMoveIsEinval) {
   EXPECT_EQ(kernel.Run(source.vcpus[0].borrow(), Program::kHalt).result, 0);
 }
 
+TEST(MoveOptionsTest, TdxWithoutMoveIsEinvalWhateverTheFd) {
+  TestKernel kernel({.move_types = {VmType::kSev}});
+  const UniqueFd td = kernel.CreateVm(VmType::kTdx);
+  EXPECT_EQ(kernel.Move(td.borrow(), BorrowedFd(-1)), -EINVAL);
+}
+
 TEST(MoveOptionsTest, SecondAddressSpaceIsComparedToo) {
   TestKernel kernel({.smm_with_private_memory = true});
   const Guest source = MakeGuest(kernel, VmType::kSwProtected);

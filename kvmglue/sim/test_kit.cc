@@ -43,13 +43,13 @@ SimExit TestCpu::Step(SimVcpuContext& vcpu) {
     case Program::kStore: {
       uint64_t* word = Word(vcpu, SimAccess::kWrite);
       if (word == nullptr) return SimExit::MemoryFault();
-      *word = regs.rcx;
+      __atomic_store_n(word, regs.rcx, __ATOMIC_RELAXED);
       return SimExit::Halt();
     }
     case Program::kLoad: {
       const uint64_t* word = Word(vcpu, SimAccess::kRead);
       if (word == nullptr) return SimExit::MemoryFault();
-      regs.rcx = *word;
+      regs.rcx = __atomic_load_n(word, __ATOMIC_RELAXED);
       return SimExit::Halt();
     }
     case Program::kSpin:

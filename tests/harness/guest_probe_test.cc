@@ -104,8 +104,7 @@ TEST_F(GuestProbeTest, TouchingAllocatesEveryPageOfEveryFile) {
   for (char* memory : memory_) {
     std::vector<unsigned char> resident(kFileBytes / REHOME_GUEST_PAGE);
     ASSERT_EQ(mincore(memory, kFileBytes, resident.data()), 0);
-    EXPECT_EQ(std::count(resident.begin(), resident.end(), 1),
-              static_cast<long>(resident.size()));
+    EXPECT_EQ(std::count(resident.begin(), resident.end(), 1), static_cast<long>(resident.size()));
   }
 }
 

@@ -140,6 +140,21 @@ std::vector<pid_t> AllProcesses() {
   return pids;
 }
 
+std::vector<pid_t> ChildrenOf(pid_t parent) {
+  std::vector<pid_t> children;
+  for (const pid_t pid : AllProcesses()) {
+    const absl::StatusOr<std::string> stat = ReadProc(pid, "stat");
+    const size_t name_end = stat.ok() ? stat->rfind(") ") : std::string::npos;
+    char state = 0;
+    pid_t of = 0;
+    if (name_end != std::string::npos &&
+        sscanf(stat->c_str() + name_end + 2, "%c %d", &state, &of) == 2 && of == parent) {
+      children.push_back(pid);
+    }
+  }
+  return children;
+}
+
 std::string ExecutableName(pid_t pid) {
   char path[4096];
   const ssize_t size = readlink(ProcPath(pid, "exe").c_str(), path, sizeof(path));

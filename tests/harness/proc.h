@@ -48,6 +48,9 @@ std::string ThreadStates(pid_t pid);
 
 std::vector<pid_t> AllProcesses();
 
+// Children of a process, zombies included.
+std::vector<pid_t> ChildrenOf(pid_t parent);
+
 // Name of the file that the process executes, without directories; "" if it cannot be read (a
 // zombie, a kernel thread, somebody else's).
 std::string ExecutableName(pid_t pid);

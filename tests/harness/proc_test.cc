@@ -104,6 +104,21 @@ TEST(ProcTest, KnowsAChildByItsEnvironmentAndProgram) {
   EXPECT_NE(std::find(all.begin(), all.end(), child->pid()), all.end());
 }
 
+TEST(ProcTest, AChildThatNobodyReapedIsStillAChild) {
+  auto child = Process::Start({.argv = {"/bin/true"}});
+  ASSERT_TRUE(child.ok()) << child.status();
+  const pid_t pid = child->pid();
+  pollfd exited{.fd = child->pidfd().raw(), .events = POLLIN, .revents = 0};
+  ASSERT_EQ(poll(&exited, 1, kTimeout.count()), 1);
+  const auto is_child = [pid] {
+    const std::vector<pid_t> children = ChildrenOf(getpid());
+    return std::find(children.begin(), children.end(), pid) != children.end();
+  };
+  EXPECT_TRUE(is_child());
+  ASSERT_TRUE(child->WaitExit(kTimeout).ok());
+  EXPECT_FALSE(is_child());
+}
+
 TEST(ScopedStopTest, EveryThreadStandsStillAndGoesOnAfterwards) {
   const auto child = Process::Start({.argv = {"/bin/sh", "-c", "while :; do :; done"}});
   ASSERT_TRUE(child.ok()) << child.status();

@@ -27,6 +27,7 @@ namespace {
 
 constexpr uint64_t kMemorySize = 1 << 20;
 constexpr uint64_t kStateCapacity = 64 << 10;
+constexpr uint32_t kVcpus = 2;
 
 struct FakeVmm;
 
@@ -97,7 +98,7 @@ void FillVm(const FakeVmm& self, rehome_vm* vm, bool with_devices) {
   struct stat memory;
   if (fstat(self.memory, &memory) != 0) abort();
   strcpy(vm->vm_id, kFakeVmId);
-  vm->vcpu_count = 2;
+  vm->vcpu_count = kVcpus;
   vm->state_capacity = with_devices ? kStateCapacity : 0;
   vm->layout_digest = kFakeLayoutDigest;
   vm->state_format = 1;
@@ -217,7 +218,7 @@ void RunGuest(FakeVmm* self) {
   Reach(page, Step::kRan);
   rehome_register vm = {};
   strcpy(vm.vm_id, kFakeVmId);
-  vm.vcpu_count = 2;
+  vm.vcpu_count = kVcpus;
   const char* failure = page->first_run_fails.load() != 0 ? "KVM_RUN: EFAULT" : nullptr;
   self->owns_guest.store(failure == nullptr);
   if (failure != nullptr) SetRuns(page, &page->target_runs, &page->source_runs, false);
@@ -273,10 +274,9 @@ int Prepare(void* opaque, uint32_t strategy, uint32_t, const rehome_vm* source, 
   if (self->page->prepare_fails.load() != 0) return Fail(error, "KVM_CREATE_VM: ENOMEM");
   FillVm(*self, target, false);
   target->vm_id[0] = '\0';
-  uint32_t count = self->page->vcpu_threads.load() == 0 ? 2 : self->page->vcpu_threads.load();
-  pthread_barrier_init(&self->restored, nullptr, count);
-  self->vcpus.resize(count);
-  for (uint32_t i = 0; i < count; i++) {
+  pthread_barrier_init(&self->restored, nullptr, kVcpus);
+  self->vcpus.resize(kVcpus);
+  for (uint32_t i = 0; i < kVcpus; i++) {
     Vcpu& vcpu = self->vcpus[i];
     vcpu.vmm = self;
     vcpu.leads = i == 0;
@@ -320,6 +320,11 @@ rehome_agent_ops MakeOps() {
 }
 
 [[noreturn]] void Serve(VmmPage* page, int agent_fd, uint32_t role) {
+  const uid_t nobody = 65534;
+  if (role == REHOME_ROLE_TARGET && page->target_is_nobody.load() != 0 &&
+      setresuid(nobody, nobody, nobody) != 0) {
+    abort();
+  }
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   static FakeVmm self;
   static rehome_agent_ops ops;
@@ -347,7 +352,7 @@ rehome_agent_ops MakeOps() {
   if (role == REHOME_ROLE_OWNER) {
     rehome_register vm = {};
     strcpy(vm.vm_id, kFakeVmId);
-    vm.vcpu_count = 2;
+    vm.vcpu_count = kVcpus;
     if (rehome_agent_register(self.agent, &vm) != 0) abort();
   }
   for (;;) pause();

@@ -87,6 +87,7 @@ void SourceSide::Describe(bool hold, rehome_vm& vm) {
   if (console.client().valid()) {
     AddFd(vm, REHOME_FD_NAMED, 0, kConsoleClientFd, console.client());
   }
+  described_digest_ = vm.layout_digest;
 }
 
 uint64_t SourceSide::LayoutDigest() const {
@@ -109,7 +110,6 @@ absl::StatusOr<uint64_t> SourceSide::PauseAndSave(rehome_block& block) {
   for (const absl::Status& result : buffers_->results) {
     if (!result.ok()) return result;
   }
-  hooks_.Reach(HookPoint::kSaved);
   return buffers_->size;
 }
 
@@ -118,7 +118,23 @@ void SourceSide::OnAllStopped() { rehome_block_stamp(block_, REHOME_PHASE_VCPUS_
 void SourceSide::Run(uint32_t index) {
   const uint32_t count = machine_.vcpu_count();
   buffers_->results[index] = SaveVcpu(index);
-  if (saved_.fetch_add(1) + 1 == count) buffers_->results[count] = SaveTheRest();
+  if (saved_.fetch_add(1) + 1 != count) return;
+  buffers_->results[count] = SaveTheRest();
+  for (const absl::Status& result : buffers_->results) {
+    if (!result.ok()) return;
+  }
+  Announce();
+}
+
+// The library announces the state when PauseAndSave() returns, and finds it announced: done here,
+// it costs the blackout no wake-up of the library's thread. What the library would have checked
+// first is checked here; that it took too long it can find afterwards as well, because the verdict
+// is still to be claimed.
+void SourceSide::Announce() {
+  hooks_.Reach(HookPoint::kSaved);
+  if (LayoutDigest() != described_digest_) return;
+  rehome_block_stamp(block_, REHOME_PHASE_STATE_SAVED);
+  rehome_block_set_source_ready(block_, buffers_->size);
 }
 
 absl::Status SourceSide::SaveVcpu(uint32_t index) {

@@ -65,12 +65,14 @@ class SourceSide : private PausedWork {
   void Run(uint32_t index) override;
   absl::Status SaveVcpu(uint32_t index);
   absl::Status SaveTheRest();
+  void Announce();
 
   Machine& machine_;
   VcpuCrew& crew_;
   const uint32_t state_format_;
   const TestHooks hooks_;
   std::unique_ptr<Buffers> buffers_;
+  uint64_t described_digest_ = 0;
   rehome_block* block_ = nullptr;
   std::span<std::byte> area_;
   std::atomic<uint32_t> saved_{0};

@@ -202,7 +202,8 @@ absl::Status VcpuCrew::Pause(PausedWork& work) {
   if (!command_.compare_exchange_strong(running, kPause)) return ended;
   command_.notify_all();
   KickAll();
-  AwaitAtLeast(pause_done_, 1, spin_);
+  // No spinning: the vCPU threads need the CPU, and nobody waits for this one.
+  AwaitAtLeast(pause_done_, 1, std::chrono::nanoseconds(0));
   return ended_ ? ended : absl::OkStatus();
 }
 

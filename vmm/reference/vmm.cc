@@ -137,6 +137,9 @@ void Vmm::OnGuestRunsHere() {
   const rehome_register registration = Registration();
   rehome_target_first_run(agent_->agent(), &registration, nullptr);
   machine_->devices().console().Release();
+  // The descriptor of the source's VM would keep that in the kernel.
+  target_side_.reset();
+  proposal_.reset();
   Log("%s %s has taken VM %s over, hop %u", version_.name, version_.version,
       machine_->config().vm_id, machine_->devices().hops());
 }

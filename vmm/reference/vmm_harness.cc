@@ -204,6 +204,7 @@ bool VmmHarness::Finish() {
   if (!registered || registered->migration_id != migration_) return Failed("no REGISTER");
   // A source that was fenced already is gone.
   if (source_.running() && hop_.fence_policy != REHOME_FENCE_BEFORE_RESUME) {
+    if (!source_link_.AwaitEvent(REHOME_EVENT_HANDED_OVER)) return Failed("no HANDED_OVER");
     if (source_link_.Order(REHOME_MSG_RELEASE, migration_) != 0u) return Failed("RELEASE");
     const auto exit_code = source_.AwaitExit();
     if (exit_code != 0)

@@ -54,9 +54,7 @@ TestDaemon::TestDaemon(const Options& options)
   if (!registry.ok()) Die(registry.status());
   registry_ = *std::move(registry);
   migration_service_ = std::make_unique<MigrationService>(registry_.get(), &peers_, &watches_);
-  auto server = ApiServer::Start({.socket_path = socket_.path(),
-                                  .allowed_uids = options.allowed_uids,
-                                  .allowed_gids = options.allowed_gids},
+  auto server = ApiServer::Start({.socket_path = socket_.path(), .allowed = options.allowed},
                                  {migration_service_.get(), &vm_service_, &host_service_}, &peers_,
                                  &watches_);
   if (!server.ok()) Die(server.status());

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "client/testing/temp_socket.h"
+#include "daemon/peer_policy.h"
 #include "daemon/registry.h"
 #include "daemon/service/api_server.h"
 #include "daemon/service/host_service.h"
@@ -40,8 +41,7 @@ class TestDaemon {
     size_t max_watch_streams = kMaxWatchStreams;
     size_t max_connections = kMaxApiConnections;
     // Who may connect; the user that runs the test, unless told otherwise.
-    std::vector<uid_t> allowed_uids = {geteuid()};
-    std::vector<gid_t> allowed_gids = {};
+    PeerPolicy allowed = {.uids = {geteuid()}, .gids = {}};
   };
   explicit TestDaemon(const Options& options);
   TestDaemon() : TestDaemon(Options{}) {}
