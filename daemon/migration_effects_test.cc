@@ -113,6 +113,17 @@ TEST(PrepareTest, RefusesATargetThatBuiltAnythingElse) {
   }
 }
 
+TEST(BrownoutTest, ARefusalIsALossIfTheSourceHasDied) {
+  EffectsWorld world;
+  world.source->script.describe = [&](const std::string&, bool) -> absl::StatusOr<VmDescription> {
+    world.source_child.Kill();
+    return MakeStatus(absl::StatusCode::kUnavailable, "AGENT_GONE", "closed");
+  };
+  const Outcome outcome = world.Perform(Effect::kRunPreflight, world.NewRecord());
+  EXPECT_EQ(outcome.event, Event::kSourceLost);
+  EXPECT_EQ(outcome.cause.reason, "SOURCE_DIED");
+}
+
 TEST(LaunchTest, ALaunchThatFailsRefusesWithItsReason) {
   EffectsWorld world;
   world.launcher.launch = []() -> absl::StatusOr<LaunchedVmm> {
@@ -264,6 +275,33 @@ TEST_F(HandoverTest, BothDeadBeforeRunningIsAnHonestLoss) {
   const Outcome outcome = world_.Perform(Effect::kAbort, record_);
   EXPECT_EQ(outcome.event, Event::kSourceLost);
   EXPECT_EQ(outcome.cause.reason, "GUEST_LOST");
+}
+
+// With MOVE: the source's VM died when the target took the context, and the target died with it.
+TEST_F(HandoverTest, AnEmptySourceIsEndedSoThatTheLossIsProven) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  EffectsWorld::WalkTo(block_, REHOME_VERDICT_CLAIMED);
+  world_.target_child.Kill();
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+  EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kSourceLost);
+  EXPECT_FALSE(world_.source_child.alive());
+}
+
+TEST_F(HandoverTest, ASourceWithALivingVmIsNeverEndedByAnAbort) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  EffectsWorld::WalkTo(block_, REHOME_VERDICT_CLAIMED);
+  world_.target_child.Kill();
+  world_.source->script.probe = [this](const std::string&) {
+    // Its library sees the target's death now.
+    rehome_block_move_verdict(&block_, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
+    world_.source->Send({LinkEvent::Kind::kResumed, "m-1", ""});
+    return VmmLink::Probe{.vm_alive = true};
+  };
+  EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kSourceResumed);
+  EXPECT_TRUE(world_.source_child.alive());
+  EXPECT_EQ(world_.fence.kills, 0);
 }
 
 TEST_F(HandoverTest, AScribbledVerdictIsNeverASuccess) {

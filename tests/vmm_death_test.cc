@@ -5,6 +5,7 @@
 // died.
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <set>
 #include <string>
 #include <vector>
@@ -87,7 +88,9 @@ std::string Title(const Death& death) {
   return title;
 }
 
-class VmmDeathTest : public Scenario, public testing::WithParamInterface<Death> {
+void PrintTo(const Death& death, std::ostream* out) { *out << Title(death); }
+
+class VmmDeathTest : public Scenario {
  protected:
   // An honest loss: it says who died, and pretends nothing.
   void ExpectLost(const Migration& record, Side side) {
@@ -101,7 +104,9 @@ class VmmDeathTest : public Scenario, public testing::WithParamInterface<Death> 
   }
 };
 
-TEST_P(VmmDeathTest, LeavesOneOwnerOrAnHonestLoss) {
+class VmmDeathAtTest : public VmmDeathTest, public testing::WithParamInterface<Death> {};
+
+TEST_P(VmmDeathAtTest, LeavesOneOwnerOrAnHonestLoss) {
   const Death& death = GetParam();
   const std::vector<std::string> dies = {std::string("--die-at=") + death.place};
   harness::HostOptions options = {.kernel = "sim"};
@@ -132,8 +137,19 @@ TEST_P(VmmDeathTest, LeavesOneOwnerOrAnHonestLoss) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, VmmDeathTest, testing::ValuesIn(Deaths()),
+INSTANTIATE_TEST_SUITE_P(, VmmDeathAtTest, testing::ValuesIn(Deaths()),
                          [](const auto& info) { return Title(info.param); });
+
+TEST_F(VmmDeathTest, OfBothIsALossAndIsSaidSo) {
+  StartHost({.kernel = "sim", .target_arguments = {"--die-at=claimed"}});
+  StartGuest({.arguments = {"--die-at=resume"}});
+  v1::CreateMigrationRequest request = RequestFor(ProfileOfVersion(2));
+  request.set_fence_policy(Migration::AFTER_RESUME);
+  const Migration record = Migrate(request);
+  EXPECT_EQ(record.guest_owner(), Migration::NOBODY) << record.DebugString();
+  EXPECT_TRUE(record.guest_paused());
+  ExpectLost(record, Side::kTarget);
+}
 
 // A target that hangs is as good as dead, but somebody has to make it so.
 class HangingTargetTest : public Scenario, public testing::WithParamInterface<const char*> {};

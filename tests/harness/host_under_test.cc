@@ -245,6 +245,9 @@ absl::Status HostUnderTest::ShutDown() {
     if (AwaitExit(pidfd->borrow(), kVmmTimeout)) continue;
     result.Update(absl::DeadlineExceededError(absl::StrCat("process ", pid, " had to be killed")));
   }
+  // gRPC reads a server's goodbye during calls only: an idle connection would cost the daemon all
+  // of its grace.
+  client_ = std::make_unique<MigrationClient>(ClientOptions{.socket_path = api_socket()});
   if (daemon_.running()) {
     const absl::StatusOr<int> status = StopDaemon();
     if (!status.ok()) {
