@@ -83,6 +83,11 @@ struct flock Range(short type, uint64_t first, uint64_t count) {
   return range;
 }
 
+// Newer kernels may add F_SEAL_EXEC (vm.memfd_noexec); a failing fcntl(2) has every bit set.
+bool HasOurSeals(BorrowedFd fd) {
+  return (fcntl(fd.raw(), F_GET_SEALS) & (kSeals | F_SEAL_WRITE)) == kSeals;
+}
+
 }  // namespace
 
 FileTag ReadTag(BorrowedFd fd) {
@@ -91,7 +96,7 @@ FileTag ReadTag(BorrowedFd fd) {
     return {.kind = position.error == EBADF ? FileKind::kNotOpen : FileKind::kForeign};
   }
   const uint64_t value = static_cast<uint64_t>(position.value);
-  if (value >> kMagicShift != kMagic || fcntl(fd.raw(), F_GET_SEALS) != kSeals) return {};
+  if (value >> kMagicShift != kMagic || !HasOurSeals(fd)) return {};
   return Decode(value);
 }
 

@@ -91,14 +91,15 @@ void Stage(const Move& move, uint32_t number) {
     for (const Slot& slot : slots) {
       if (slot.size == 0 || (slot.flags & kMemslotGuestMemfd) == 0) continue;
       GuestMemfdFile& file = move.destination.files[slot.file_index];
-      if (!move.destination.IsAwake(file)) file.woken_by = number;
+      if (!move.destination.IsAwake(file))
+        __atomic_store_n(&file.woken_by, number, __ATOMIC_RELEASE);
     }
   }
 }
 
 void Unstage(const Move& move, uint32_t number) {
   for (GuestMemfdFile& file : move.destination.files) {
-    if (file.woken_by == number) file.woken_by = 0;
+    if (file.woken_by == number) __atomic_store_n(&file.woken_by, 0, __ATOMIC_RELEASE);
   }
 }
 

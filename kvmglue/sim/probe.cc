@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "kvmglue/kvm_abi.h"
 #include "kvmglue/sim/guest_memfd.h"
@@ -47,6 +48,38 @@ constexpr kvm_cpuid_entry2 kCpuid[] = {
     {.function = 0x80000008, .eax = 0x00003030},
 };
 
+// Capabilities that are simply there.
+constexpr unsigned long kPresent[] = {
+    KVM_CAP_IRQCHIP,
+    KVM_CAP_HLT,
+    KVM_CAP_USER_MEMORY,
+    KVM_CAP_SET_TSS_ADDR,
+    KVM_CAP_EXT_CPUID,
+    KVM_CAP_MP_STATE,
+    KVM_CAP_SYNC_MMU,
+    KVM_CAP_DESTROY_MEMORY_REGION_WORKS,
+    KVM_CAP_JOIN_MEMORY_REGIONS_WORKS,
+    KVM_CAP_PIT2,
+    KVM_CAP_PIT_STATE2,
+    KVM_CAP_SET_IDENTITY_MAP_ADDR,
+    KVM_CAP_VCPU_EVENTS,
+    KVM_CAP_DEBUGREGS,
+    KVM_CAP_XSAVE,
+    KVM_CAP_XCRS,
+    KVM_CAP_GET_TSC_KHZ,
+    KVM_CAP_TSC_CONTROL,
+    KVM_CAP_KVMCLOCK_CTRL,
+    KVM_CAP_READONLY_MEM,
+    KVM_CAP_ENABLE_CAP_VM,
+    KVM_CAP_VCPU_ATTRIBUTES,
+    KVM_CAP_IMMEDIATE_EXIT,
+    KVM_CAP_SREGS2,
+    KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM,
+    KVM_CAP_USER_MEMORY2,
+    KVM_CAP_MEMORY_FAULT_INFO,
+    KVM_CAP_GUEST_MEMFD,
+};
+
 long TypeMask(const SimulatedKernelOptions& options) {
   long mask = 0;
   for (const VmType type : options.vm_types) mask |= 1L << static_cast<uint32_t>(type);
@@ -70,36 +103,8 @@ bool HasSev(const SimulatedKernelOptions& options) {
 
 long CheckExtension(const SimulatedKernelOptions& options, std::optional<VmType> type,
                     unsigned long extension) {
+  if (std::count(std::begin(kPresent), std::end(kPresent), extension) != 0) return 1;
   switch (extension) {
-    case KVM_CAP_IRQCHIP:
-    case KVM_CAP_HLT:
-    case KVM_CAP_USER_MEMORY:
-    case KVM_CAP_SET_TSS_ADDR:
-    case KVM_CAP_EXT_CPUID:
-    case KVM_CAP_MP_STATE:
-    case KVM_CAP_SYNC_MMU:
-    case KVM_CAP_DESTROY_MEMORY_REGION_WORKS:
-    case KVM_CAP_JOIN_MEMORY_REGIONS_WORKS:
-    case KVM_CAP_PIT2:
-    case KVM_CAP_PIT_STATE2:
-    case KVM_CAP_SET_IDENTITY_MAP_ADDR:
-    case KVM_CAP_VCPU_EVENTS:
-    case KVM_CAP_DEBUGREGS:
-    case KVM_CAP_XSAVE:
-    case KVM_CAP_XCRS:
-    case KVM_CAP_GET_TSC_KHZ:
-    case KVM_CAP_TSC_CONTROL:
-    case KVM_CAP_KVMCLOCK_CTRL:
-    case KVM_CAP_READONLY_MEM:
-    case KVM_CAP_ENABLE_CAP_VM:
-    case KVM_CAP_VCPU_ATTRIBUTES:
-    case KVM_CAP_IMMEDIATE_EXIT:
-    case KVM_CAP_SREGS2:
-    case KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM:
-    case KVM_CAP_USER_MEMORY2:
-    case KVM_CAP_MEMORY_FAULT_INFO:
-    case KVM_CAP_GUEST_MEMFD:
-      return 1;
     case KVM_CAP_VM_COPY_ENC_CONTEXT_FROM:
       return HasSev(options) ? 1 : 0;
     case KVM_CAP_NR_VCPUS:

@@ -36,7 +36,8 @@ bool HasPrivateMemory(VmType type) {
 
 bool VmObject::IsAwake(const GuestMemfdFile& file) const {
   if (!file.gated) return true;
-  return file.woken_by != 0 && file.woken_by <= __atomic_load_n(&committed, __ATOMIC_ACQUIRE);
+  const uint32_t woken_by = __atomic_load_n(&file.woken_by, __ATOMIC_ACQUIRE);
+  return woken_by != 0 && woken_by <= __atomic_load_n(&committed, __ATOMIC_ACQUIRE);
 }
 
 VmMapping::VmMapping(VmMapping&& other) noexcept
