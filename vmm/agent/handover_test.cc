@@ -321,6 +321,31 @@ TEST_P(EveryPolicy, TargetLeavesWithoutRunningWhenItIsCondemned) {
   }
 }
 
+TEST_P(EveryPolicy, CondemnedTargetLeavesWhenNobodyKillsItAndItsVcpusHang) {
+  Handover handover(GetParam());
+  handover.HangAt(Step::kClaimed);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitFor(Step::kClaimed));
+  ASSERT_EQ(rehome_block_condemn(&handover.block(), REHOME_SIDE_TARGET), 0);
+  EXPECT_TRUE(handover.AwaitTargetExit());
+  EXPECT_EQ(handover.page().target_cancelled.load(), 1u);
+  EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
+  ExpectSourceKeepsTheGuest(&handover);
+}
+
+TEST(Handover, CondemnedTargetDoesNotMove) {
+  Handover handover(kLinkMove);
+  handover.HangAt(Step::kClaimed);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitFor(Step::kClaimed));
+  ASSERT_EQ(rehome_block_condemn(&handover.block(), REHOME_SIDE_TARGET), 0);
+  handover.LetGo();
+  EXPECT_TRUE(handover.AwaitTargetExit());
+  EXPECT_EQ(handover.page().vm_moved.load(), 0u);
+  EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
+  ExpectSourceKeepsTheGuest(&handover);
+}
+
 TEST(Handover, DoesNotKillATargetThatMayNotBeKilled) {
   Terms terms = kMap;
   terms.resolve_timeout_ns = 20 * kMs;

@@ -12,11 +12,6 @@
 #include "vmm/agent/agent_internal.h"
 #include "vmm/agent/process.h"
 
-static bool moves_context(const struct rehome_source *source) {
-  return source->block.strategy == REHOME_STRATEGY_LINK_MOVE ||
-         source->block.strategy == REHOME_STRATEGY_MAP_MOVE;
-}
-
 static bool vm_is_alive(const struct rehome_agent *agent) {
   return agent->ops->probe_vm == NULL || agent->ops->probe_vm(agent->opaque) == 0;
 }
@@ -84,7 +79,7 @@ static void take_back(struct rehome_agent *agent, uint32_t verdict) {
     strand(agent, "the target moved the VM and died before it ran the guest");
     return;
   }
-  if (verdict == REHOME_VERDICT_COMMITTED && moves_context(source)) {
+  if (verdict == REHOME_VERDICT_COMMITTED && rehome_moves_context(source->block.strategy)) {
     strand(agent, "the verdict says moved, the VM here is alive, and the target is dead");
     return;
   }
@@ -105,7 +100,7 @@ static uint64_t claimed_at(const struct rehome_source *source, uint64_t now) {
 /* The target outlived the resolve deadline: stop it, if it may still be stopped. */
 static void stop_target(struct rehome_agent *agent, uint64_t now) {
   struct rehome_source *source = &agent->source;
-  if (moves_context(source) && !vm_is_alive(agent)) {
+  if (rehome_moves_context(source->block.strategy) && !vm_is_alive(agent)) {
     /* A slow target is the guest's only hope now; killing it would gain nothing. */
     strand(agent, "the VM has been moved and the target has not run the guest in time");
     return;
