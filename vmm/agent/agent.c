@@ -73,13 +73,19 @@ static void handle_lost_connection(struct rehome_agent *agent) {
   }
 }
 
+/* States that a word of the handover block ends, perhaps without a message. A PAUSED source sleeps
+ * on the verdict itself. */
+static bool watches_block(enum rehome_agent_state state) {
+  return state == REHOME_STATE_ARMED || state == REHOME_STATE_STRANDED ||
+         state == REHOME_STATE_TAKE_OVER;
+}
+
 static uint64_t next_deadline(const struct rehome_agent *agent, uint64_t now) {
   uint64_t deadline = rehome_connection_deadline(agent);
   uint64_t give_up = rehome_takeover_deadline(agent);
   if (give_up < deadline) deadline = give_up;
-  uint64_t slice = now + REHOME_STRANDED_SLICE_MS * REHOME_NS_PER_MS;
-  if (agent->state == REHOME_STATE_STRANDED && slice < deadline) return slice;
-  return deadline;
+  uint64_t slice = now + REHOME_BLOCK_SLICE_MS * REHOME_NS_PER_MS;
+  return watches_block(agent->state) && slice < deadline ? slice : deadline;
 }
 
 static int poll_timeout_ms(const struct rehome_agent *agent) {

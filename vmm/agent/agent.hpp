@@ -114,6 +114,7 @@ class Agent {
   // The target's blackout, from its vCPU threads.
   int TargetWait(uint64_t spin_ns) { return rehome_target_wait(agent_, spin_ns); }
   int TargetClaim() { return rehome_target_claim(agent_); }
+  int TargetMayMove() { return rehome_target_may_move(agent_); }
   int TargetCommit() { return rehome_target_commit(agent_); }
   int TargetRefuse(const std::string& text) { return rehome_target_refuse(agent_, text.c_str()); }
   int TargetRun() { return rehome_target_run(agent_); }

@@ -35,8 +35,9 @@
 /* ms between looks at socket and pidfd while the thread sleeps on the verdict. Longer than a normal
  * blackout, which ends with one wake-up; short beside the time a process takes to die. */
 #define REHOME_VERDICT_SLICE_MS 2
-/* ms between looks when only somebody else can end the pause. */
-#define REHOME_STRANDED_SLICE_MS 100
+/* ms between looks at the handover block while the thread sleeps in poll(), which no word of the
+ * block ends: what waits for it is a process that has no hurry any more. */
+#define REHOME_BLOCK_SLICE_MS 100
 /* ms that a process may take to die of SIGKILL. Its tasks stop within milliseconds; only an
  * uninterruptible wait in the kernel takes longer. There is no safe way on without the proof. */
 #define REHOME_EXIT_TIMEOUT_MS 120000
@@ -116,6 +117,11 @@ struct rehome_agent {
   struct rehome_packet in, out;
   struct rehome_vm vm, other_vm; /* scratch: too large for a stack */
 };
+
+/* After MOVE the source's VM is dead, whatever the verdict says. */
+static inline bool rehome_moves_context(uint32_t strategy) {
+  return strategy == REHOME_STRATEGY_LINK_MOVE || strategy == REHOME_STRATEGY_MAP_MOVE;
+}
 
 /* ---- agent.c ---- */
 void rehome_agent_wake(struct rehome_agent *agent);

@@ -129,6 +129,14 @@ TEST_F(Agent, DoesNotArmForMoveWithoutAProbe) {
   EXPECT_EQ(link.ArmSource("m-1", 5, block.fd(), block.self()), REHOME_REFUSED_UNSUPPORTED);
 }
 
+TEST_F(Agent, DoesNotArmForMoveWithoutAProbeWhateverTheFence) {
+  ops_.probe_vm = nullptr;
+  FakeLink link = StartRegistered();
+  ArmedBlock block("m-1", REHOME_FENCE_BEFORE_RESUME, REHOME_STRATEGY_MAP_MOVE);
+  ASSERT_EQ(link.Describe("m-1", true, &described_), 0u);
+  EXPECT_EQ(link.ArmSource("m-1", 5, block.fd(), block.self()), REHOME_REFUSED_UNSUPPORTED);
+}
+
 // ---- PREPARE ----
 
 class AgentTarget : public AgentFixture {

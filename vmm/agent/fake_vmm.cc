@@ -198,6 +198,7 @@ void TakeOver(FakeVmm* self) {
   page->claim_result.store(rehome_target_claim(self->agent));
   if (page->claim_result.load() != 0) Leave(self);
   Reach(page, Step::kClaimed);
+  if (Moves(self->strategy) && rehome_target_may_move(self->agent) != 0) Leave(self);
   if (page->target_refuses.load() != 0 || !Move(self)) {
     rehome_target_refuse(self->agent, "KVM_SET_SREGS: EINVAL");
     Announce(page);

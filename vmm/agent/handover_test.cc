@@ -169,6 +169,17 @@ TEST_P(EveryPolicy, CancelsBeforeStartWithoutAPause) {
   }
 }
 
+TEST_P(EveryPolicy, ArmedSourceForgetsAMigrationThatWasAbortedWithoutAWord) {
+  Handover handover(GetParam());
+  ASSERT_TRUE(handover.Lead(Stage::kSourceArmed));
+  ASSERT_EQ(
+      rehome_block_move_verdict(&handover.block(), REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED), 0);
+  EXPECT_TRUE(handover.WaitUntil([&] { return handover.page().source_cancelled.load() == 1; }));
+  EXPECT_EQ(handover.page().pauses.load(), 0u);
+  auto vm = std::make_unique<rehome_vm>();
+  EXPECT_EQ(handover.source().Describe("m-2", true, vm.get()), 0u);
+}
+
 TEST_P(EveryPolicy, ResumesWhenCancelledBeforeTheClaim) {
   Handover handover(GetParam());
   handover.HangAt(Step::kStateSeen);
@@ -319,6 +330,31 @@ TEST_P(EveryPolicy, TargetLeavesWithoutRunningWhenItIsCondemned) {
     EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
     ExpectSourceKeepsTheGuest(&handover);
   }
+}
+
+TEST_P(EveryPolicy, CondemnedTargetLeavesWhenNobodyKillsItAndItsVcpusHang) {
+  Handover handover(GetParam());
+  handover.HangAt(Step::kClaimed);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitFor(Step::kClaimed));
+  ASSERT_EQ(rehome_block_condemn(&handover.block(), REHOME_SIDE_TARGET), 0);
+  EXPECT_TRUE(handover.AwaitTargetExit());
+  EXPECT_EQ(handover.page().target_cancelled.load(), 1u);
+  EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
+  ExpectSourceKeepsTheGuest(&handover);
+}
+
+TEST(Handover, CondemnedTargetDoesNotMove) {
+  Handover handover(kLinkMove);
+  handover.HangAt(Step::kClaimed);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitFor(Step::kClaimed));
+  ASSERT_EQ(rehome_block_condemn(&handover.block(), REHOME_SIDE_TARGET), 0);
+  handover.LetGo();
+  EXPECT_TRUE(handover.AwaitTargetExit());
+  EXPECT_EQ(handover.page().vm_moved.load(), 0u);
+  EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
+  ExpectSourceKeepsTheGuest(&handover);
 }
 
 TEST(Handover, DoesNotKillATargetThatMayNotBeKilled) {

@@ -82,7 +82,8 @@ struct rehome_agent_ops {
   /* Digest of the memslots as they are now; compared with the one that was agreed on. */
   uint64_t (*layout_digest)(void *opaque);
   /* A harmless VM ioctl in this process: 0 alive, -EIO dead. Only this process can tell
-   * (virt/kvm/kvm_main.c: kvm->mm != current->mm gives EIO to everybody else). */
+   * (virt/kvm/kvm_main.c: kvm->mm != current->mm gives EIO to everybody else). MOVE strategies are
+   * refused without it. */
   int (*probe_vm)(void *opaque);
   /* The verdict is ABORTED: run the guest again, here. Called only when that is safe. */
   void (*resume)(void *opaque);
@@ -141,11 +142,12 @@ int rehome_agent_register(struct rehome_agent *agent, const struct rehome_regist
 int rehome_agent_send_event(struct rehome_agent *agent, uint32_t kind, const char *text);
 
 /* ---- the target's blackout, from its vCPU threads ----
- * Every vCPU thread calls wait(); thread 0 goes on alone with claim, MOVE, commit, while the others
- * restore; when all have restored, thread 0 calls run(); then all enter KVM_RUN.
+ * Every vCPU thread calls wait(); thread 0 goes on alone with claim, may_move, MOVE, commit, while
+ * the others restore; when all have restored, thread 0 calls run(); then all enter KVM_RUN.
  *
- * -ECANCELED from any of them means: the source keeps the guest; do not run it, leave, exit. The
- * library calls cancelled() too. -EINVAL: not in a migration. */
+ * -ECANCELED from any of them means: the source keeps the guest, or takes it back on proof that
+ * this process has exited; do not run it, leave, exit. The library calls cancelled() too: the
+ * verdict is ABORTED, or the fence word condemns the target. -EINVAL: not in a migration. */
 
 /* Blocks until the source's state is complete. 0, -ECANCELED, or -ETIMEDOUT after
  * REHOME_TARGET_WAIT_MS (exit). `spin_ns`: busy-wait so long before sleeping. */
@@ -153,6 +155,9 @@ int rehome_target_wait(struct rehome_agent *agent, uint64_t spin_ns);
 /* OPEN -> CLAIMED. -ECANCELED: too late. Stamps CLAIMED, and MOVED where the strategy has no MOVE.
  */
 int rehome_target_claim(struct rehome_agent *agent);
+/* Right before MOVE, and only there: 0, or -ECANCELED when the target has been condemned meanwhile.
+ * MOVE would then kill the source's VM, and the guest with it. */
+int rehome_target_may_move(struct rehome_agent *agent);
 /* CLAIMED -> COMMITTED. With MOVE: after it succeeded, before restoring. Without: after restoring.
  */
 int rehome_target_commit(struct rehome_agent *agent);

@@ -124,7 +124,7 @@ static uint32_t take_arms(struct rehome_agent *agent, const struct rehome_arm *r
   if (ops->pause_and_save == NULL || ops->layout_digest == NULL || ops->resume == NULL) {
     return rehome_error_set(error, REHOME_REFUSED_UNSUPPORTED, "this VMM cannot hand over");
   }
-  if (source->block.fence_policy == REHOME_FENCE_KERNEL && ops->probe_vm == NULL) {
+  if (rehome_moves_context(source->block.strategy) && ops->probe_vm == NULL) {
     return rehome_error_set(error, REHOME_REFUSED_UNSUPPORTED, "MOVE needs probe_vm");
   }
   source->target_pidfd = rehome_packet_take_fd(&agent->in, 1);

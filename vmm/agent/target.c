@@ -49,10 +49,6 @@ static void turn_off(struct rehome_agent *agent) {
 
 /* ---- PREPARE ---- */
 
-static bool moves_context(uint32_t strategy) {
-  return strategy == REHOME_STRATEGY_LINK_MOVE || strategy == REHOME_STRATEGY_MAP_MOVE;
-}
-
 static uint32_t features_of(uint32_t strategy) {
   switch ((enum rehome_strategy)strategy) {
     case REHOME_STRATEGY_LINK_MOVE:
@@ -111,7 +107,7 @@ static uint32_t check_terms(const struct rehome_agent *agent, const struct rehom
   if (block->strategy != request->strategy || block->fence_policy != request->fence_policy) {
     return rehome_error_set(error, REHOME_REFUSED_MALFORMED, "the block has other terms");
   }
-  if (has_role(source, REHOME_FD_VM) != moves_context(request->strategy)) {
+  if (has_role(source, REHOME_FD_VM) != rehome_moves_context(request->strategy)) {
     return rehome_error_set(error, REHOME_REFUSED_MALFORMED,
                             "the VM fd travels with MOVE strategies and no others");
   }
@@ -281,6 +277,15 @@ static void give_up_waiting(struct rehome_agent *agent) {
   if (!source_is_ready(&agent->takeover)) turn_off(agent);
 }
 
+/* Condemned, it may not run the guest and perhaps nobody may kill it: its exit is what the source
+ * waits for. */
+static bool has_lost_the_guest(const struct rehome_block *block) {
+  uint32_t verdict = rehome_block_verdict(block);
+  if (verdict == REHOME_VERDICT_ABORTED) return true;
+  return (verdict == REHOME_VERDICT_CLAIMED || verdict == REHOME_VERDICT_COMMITTED) &&
+         rehome_block_fence_state(block) == REHOME_FENCE_STATE_TARGET_CONDEMNED;
+}
+
 void rehome_takeover_tick(struct rehome_agent *agent) {
   if (agent->state != REHOME_STATE_PREPARED && agent->state != REHOME_STATE_TAKE_OVER) return;
   pthread_mutex_lock(&agent->lock);
@@ -289,7 +294,7 @@ void rehome_takeover_tick(struct rehome_agent *agent) {
   pthread_mutex_unlock(&agent->lock);
   if (first_run_done) {
     become_owner(agent);
-  } else if (rehome_block_verdict(&agent->takeover.block) == REHOME_VERDICT_ABORTED) {
+  } else if (has_lost_the_guest(&agent->takeover.block)) {
     turn_off(agent);
   } else if (rehome_monotonic_ns() >= agent->takeover.give_up_at_ns) {
     give_up_waiting(agent);

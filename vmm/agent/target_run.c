@@ -13,12 +13,7 @@ static struct rehome_block *mapped_block(struct rehome_agent *agent) {
   return atomic_load_explicit(&agent->takeover.mapped, memory_order_acquire);
 }
 
-static bool moves_context(const struct rehome_block *block) {
-  return block->strategy == REHOME_STRATEGY_LINK_MOVE ||
-         block->strategy == REHOME_STRATEGY_MAP_MOVE;
-}
-
-/* The library's thread sees the verdict and tells the VMM to exit. */
+/* The library's thread sees verdict and fence word and tells the VMM to exit. */
 static int cancelled(struct rehome_agent *agent) {
   rehome_agent_wake(agent);
   return -ECANCELED;
@@ -49,8 +44,18 @@ int rehome_target_claim(struct rehome_agent *agent) {
   }
   atomic_store(&agent->takeover.claimed_ns, rehome_monotonic_ns());
   rehome_block_stamp(block, REHOME_PHASE_CLAIMED);
-  if (!moves_context(block)) {
+  if (!rehome_moves_context(block->strategy)) {
     rehome_block_stamp_as(block, REHOME_PHASE_MOVED, REHOME_PHASE_CLAIMED);
+  }
+  return 0;
+}
+
+int rehome_target_may_move(struct rehome_agent *agent) {
+  struct rehome_block *block = mapped_block(agent);
+  if (block == NULL) return -EINVAL;
+  if (rehome_block_verdict(block) != REHOME_VERDICT_CLAIMED ||
+      rehome_block_fence_state(block) == REHOME_FENCE_STATE_TARGET_CONDEMNED) {
+    return cancelled(agent);
   }
   return 0;
 }

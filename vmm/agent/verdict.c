@@ -12,11 +12,6 @@
 #include "vmm/agent/agent_internal.h"
 #include "vmm/agent/process.h"
 
-static bool moves_context(const struct rehome_source *source) {
-  return source->block.strategy == REHOME_STRATEGY_LINK_MOVE ||
-         source->block.strategy == REHOME_STRATEGY_MAP_MOVE;
-}
-
 static bool vm_is_alive(const struct rehome_agent *agent) {
   return agent->ops->probe_vm == NULL || agent->ops->probe_vm(agent->opaque) == 0;
 }
@@ -84,7 +79,7 @@ static void take_back(struct rehome_agent *agent, uint32_t verdict) {
     strand(agent, "the target moved the VM and died before it ran the guest");
     return;
   }
-  if (verdict == REHOME_VERDICT_COMMITTED && moves_context(source)) {
+  if (verdict == REHOME_VERDICT_COMMITTED && rehome_moves_context(source->block.strategy)) {
     strand(agent, "the verdict says moved, the VM here is alive, and the target is dead");
     return;
   }
@@ -105,7 +100,7 @@ static uint64_t claimed_at(const struct rehome_source *source, uint64_t now) {
 /* The target outlived the resolve deadline: stop it, if it may still be stopped. */
 static void stop_target(struct rehome_agent *agent, uint64_t now) {
   struct rehome_source *source = &agent->source;
-  if (moves_context(source) && !vm_is_alive(agent)) {
+  if (rehome_moves_context(source->block.strategy) && !vm_is_alive(agent)) {
     /* A slow target is the guest's only hope now; killing it would gain nothing. */
     strand(agent, "the VM has been moved and the target has not run the guest in time");
     return;
@@ -145,7 +140,17 @@ static void tick_claimed(struct rehome_agent *agent, uint32_t verdict, uint64_t 
   }
 }
 
+/* The guest has not been paused, and START would be refused: whoever aborted need not say so. */
+static void tick_armed(struct rehome_agent *agent) {
+  if (rehome_block_verdict(&agent->source.block) != REHOME_VERDICT_ABORTED) return;
+  rehome_source_forget(agent);
+}
+
 void rehome_source_tick(struct rehome_agent *agent) {
+  if (agent->state == REHOME_STATE_ARMED) {
+    tick_armed(agent);
+    return;
+  }
   if (agent->state != REHOME_STATE_PAUSED && agent->state != REHOME_STATE_STRANDED) return;
   uint64_t now = rehome_monotonic_ns();
   uint32_t verdict = rehome_block_verdict(&agent->source.block);
@@ -169,7 +174,9 @@ void rehome_source_tick(struct rehome_agent *agent) {
 
 void rehome_source_wait(struct rehome_agent *agent) {
   const struct rehome_source *source = &agent->source;
-  if (agent->state != REHOME_STATE_PAUSED || source->abort_wanted) return;
+  if (agent->state != REHOME_STATE_PAUSED) return;
+  /* The next tick aborts. What has been claimed already is for the target to settle. */
+  if (source->abort_wanted && rehome_block_verdict(&source->block) == REHOME_VERDICT_OPEN) return;
   uint64_t deadline = rehome_monotonic_ns() + REHOME_VERDICT_SLICE_MS * REHOME_NS_PER_MS;
   if (source->claim_deadline_ns < deadline && source->resolve_deadline_ns == 0) {
     deadline = source->claim_deadline_ns;

@@ -206,6 +206,7 @@ bool TargetSide::Claim() {
 }
 
 bool TargetSide::MoveContext() {
+  if (rehome_target_may_move(agent_) != 0) return Off("");
   const absl::Status status = machine_.vm().MoveEncContextFrom(proposal_.source_vm.borrow());
   if (status.ok()) {
     rehome_block_stamp(&block_, REHOME_PHASE_MOVED);
