@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kvmglue/sim/address_space.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@ constexpr std::string_view kPrintMode = "--print-address-space";
 // before was `before`.
 AddressSpaceId OfAnExecutedChild(const AddressSpaceId& before, bool& differs) {
   int ends[2];
-  EXPECT_EQ(pipe(ends), 0);
+  EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
   const pid_t pid = fork();
   if (pid == 0) {
     // What the child is before execve(2), then what it is after.

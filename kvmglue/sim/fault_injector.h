@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -24,7 +25,10 @@ struct FaultOperation {
   Kind kind = Kind::kOpen;
   unsigned long request = 0;  // kIoctl
 
-  friend auto operator<=>(const FaultOperation&, const FaultOperation&) = default;
+  friend bool operator==(const FaultOperation&, const FaultOperation&) = default;
+  friend bool operator<(const FaultOperation& a, const FaultOperation& b) {
+    return std::tie(a.kind, a.request) < std::tie(b.kind, b.request);
+  }
 };
 
 struct Fault {

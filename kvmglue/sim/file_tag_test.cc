@@ -42,7 +42,7 @@ TEST(FileTagTest, TagIsReadBackAndSharedByDuplicates) {
   const UniqueFd fd = Memfd();
   ASSERT_TRUE(WriteTag(fd.borrow(), kTag).ok());
   ExpectTag(fd.borrow());
-  const UniqueFd copy(dup(fd.borrow().raw()));
+  const UniqueFd copy = *Duplicate(fd.borrow());
   ExpectTag(copy.borrow());
 }
 
@@ -109,7 +109,7 @@ TEST(MarkTest, MarkGoesWithTheLastCopy) {
   UniqueFd fd = Memfd();
   const UniqueFd observer = Reopened(fd);
   ASSERT_TRUE(SetMark(fd.borrow(), 7).ok());
-  UniqueFd copy(dup(fd.borrow().raw()));
+  UniqueFd copy = *Duplicate(fd.borrow());
   fd.Reset();
   EXPECT_TRUE(IsMarked(observer.borrow(), 7, 1));
   copy.Reset();

@@ -134,7 +134,7 @@ TEST_F(LinkTest, LinkBelongsToTheNewVmAndTheSourceToTheOld) {
 
 TEST_F(LinkTest, DuplicatesOfAFdBelongToTheSameVm) {
   const UniqueFd link = kernel_.Link(other_.borrow(), memory_.borrow());
-  const UniqueFd copy(dup(link.borrow().raw()));
+  const UniqueFd copy = *Duplicate(link.borrow());
   EXPECT_EQ(kernel_.Bind(other_.borrow(), 0, 0, 4096, copy.borrow()), 0);
 }
 

@@ -153,7 +153,7 @@ TEST(LocalVmTest, ClosedGuestMemfdIsUnboundAtTheNextRun) {
   Guest guest = MakeGuest(kernel, VmType::kSwProtected);
   const BorrowedFd vcpu = guest.vcpus[0].borrow();
   EXPECT_EQ(kernel.Run(vcpu, Program::kLoad, kGuestGpa).result, 0);
-  UniqueFd copy(dup(guest.memory.borrow().raw()));
+  UniqueFd copy = *Duplicate(guest.memory.borrow());
   guest.memory.Reset();
   EXPECT_EQ(kernel.Run(vcpu, Program::kLoad, kGuestGpa).result, 0) << "a copy is open";
   copy.Reset();

@@ -267,7 +267,7 @@ bool Receive(BorrowedFd socket, std::vector<UniqueFd>* fds) {
 
 NoMoreFds::NoMoreFds() {
   EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
-  const UniqueFd lowest(dup(0));
+  const UniqueFd lowest = *Duplicate(BorrowedFd(0));
   rlimit none = before_;
   none.rlim_cur = static_cast<rlim_t>(lowest.borrow().raw());
   EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
