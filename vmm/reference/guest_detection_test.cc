@@ -45,7 +45,7 @@ class Operation : public PausedWork {
  public:
   Operation(Machine& machine, std::function<void(Vcpu&)> act)
       : machine_(machine), act_(std::move(act)) {}
-  void OnAllStopped() override {}
+  void OnAllStopped(bool) override {}
   void Run(uint32_t index) override {
     if (index == 0) act_(*machine_.vcpus()[0]);
   }

@@ -113,7 +113,10 @@ absl::StatusOr<uint64_t> SourceSide::PauseAndSave(rehome_block& block) {
   return buffers_->size;
 }
 
-void SourceSide::OnAllStopped() { rehome_block_stamp(block_, REHOME_PHASE_VCPUS_STOPPED); }
+void SourceSide::OnAllStopped(bool guest_ended) {
+  guest_ended_ = guest_ended;
+  rehome_block_stamp(block_, REHOME_PHASE_VCPUS_STOPPED);
+}
 
 void SourceSide::Run(uint32_t index) {
   const uint32_t count = machine_.vcpu_count();
@@ -123,7 +126,8 @@ void SourceSide::Run(uint32_t index) {
   for (const absl::Status& result : buffers_->results) {
     if (!result.ok()) return;
   }
-  Announce();
+  // A guest that switched itself off at this moment must not go on elsewhere.
+  if (!guest_ended_) Announce();
 }
 
 // The library announces the state when PauseAndSave() returns, and finds it announced: done here,

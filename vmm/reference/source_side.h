@@ -61,7 +61,7 @@ class SourceSide : private PausedWork {
   };
 
   // PausedWork, on the vCPU threads.
-  void OnAllStopped() override;
+  void OnAllStopped(bool guest_ended) override;
   void Run(uint32_t index) override;
   absl::Status SaveVcpu(uint32_t index);
   absl::Status SaveTheRest();
@@ -73,6 +73,7 @@ class SourceSide : private PausedWork {
   const TestHooks hooks_;
   std::unique_ptr<Buffers> buffers_;
   uint64_t described_digest_ = 0;
+  bool guest_ended_ = false;  // written before, read after the threads of the pause have met
   rehome_block* block_ = nullptr;
   std::span<std::byte> area_;
   std::atomic<uint32_t> saved_{0};

@@ -211,7 +211,7 @@ void VcpuCrew::DoPausedWork(uint32_t index) {
   const auto count = static_cast<uint32_t>(vcpus_.size());
   // No vCPU may run while another is saved: it could still send it an interrupt.
   if (stopped_.fetch_add(1) + 1 == count) {
-    work_->OnAllStopped();
+    work_->OnAllStopped(ended_);
     stopped_.fetch_add(1);
     stopped_.notify_all();
   }

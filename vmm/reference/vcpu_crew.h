@@ -40,8 +40,9 @@ class CrewListener {
 class PausedWork {
  public:
   virtual ~PausedWork() = default;
-  // Once, by the last vCPU that stopped, before any Run().
-  virtual void OnAllStopped() = 0;
+  // Once, by the last vCPU that stopped, before any Run(). `guest_ended`: a vCPU ended the guest on
+  // its way here, which is final: none can do so later in the pause.
+  virtual void OnAllStopped(bool guest_ended) = 0;
   // On each vCPU's thread, at the same time.
   virtual void Run(uint32_t index) = 0;
 };
