@@ -203,7 +203,8 @@ absl::StatusOr<Migration> Registry::Admit(const MigrationRequest& request, const
   const Migration record = active->record;
 
   // All that can fail comes before the record, and the record before anybody can see it.
-  const auto deadline = request.deadline.count() == 0 ? kDefaultDeadline : request.deadline;
+  const auto deadline =
+      request.deadline.count() == 0 ? options_.default_deadline : request.deadline;
   const auto admitted = DeadlineTimer::Clock::now();
   absl::Status status = EnsureWorker();
   if (status.ok()) status = deadlines_.Start();

@@ -49,6 +49,8 @@ class Registry {
     size_t concurrent = kDefaultConcurrent;
     size_t max_finished = kMaxFinishedMigrations;  // as the journal's
     std::string boot_id;                           // "" = the host's
+    // Of a migration whose request names none.
+    std::chrono::milliseconds default_deadline = kDefaultDeadline;
     // OK if a target may be started from the profile; else the error that Create() returns,
     // NOT_FOUND / PROFILE_NOT_FOUND or what the launcher says. Null: any profile.
     std::function<absl::Status(const std::string& profile)> check_profile;

@@ -1,32 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What this host's kernel can really do, found by behaviour on throw-away VMs. KVM_CHECK_EXTENSION is
-// not believed: on every x86 host it says 1 for KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, also where
+// What this host's kernel can really do, found by behaviour on throw-away VMs. KVM_CHECK_EXTENSION
+// is not believed: on every x86 host it says 1 for KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, also where
 // KVM_ENABLE_CAP gives EINVAL (arch/x86/kvm/x86.c, kvm_vm_ioctl_check_extension_generic).
 #ifndef REHOME_KVMGLUE_CAPABILITIES_H_
 #define REHOME_KVMGLUE_CAPABILITIES_H_
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kvmglue/kvm_syscalls.h"
+#include "kvmglue/link_abi.h"
 #include "kvmglue/vm_type.h"
 
 namespace rehome {
 
-// KVM_LINK_GUEST_MEMFD is upstream nowhere; RFC v1 used 0xd5 (now KVM_PRE_FAULT_MEMORY), v2 0xd6. The
-// number is configuration, never a constant of the code.
-struct LinkAbi {
-  uint32_t ioctl_number = 0xd6;
-};
-
 struct Capability {
-  std::string name;     // stable: "kvm", "vm_type_sev", "guest_memfd", "guest_memfd_mmap",
-                        // "guest_memfd_link", "move_enc_context_sw_protected", "memory_attributes", ...
+  std::string
+      name;  // stable: "kvm", "vm_type_sev", "guest_memfd", "guest_memfd_mmap",
+             // "guest_memfd_link", "move_enc_context_sw_protected", "memory_attributes", ...
   bool available = false;
-  std::string reason;   // UPPER_SNAKE when not available
-  std::string detail;   // what was tried and what came back, errno included
+  std::string reason;  // UPPER_SNAKE when not available
+  std::string detail;  // what was tried and what came back, errno included
 };
 
 struct HostCapabilities {

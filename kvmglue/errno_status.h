@@ -35,6 +35,7 @@ enum class KernelCall {
   kCreateVm,
   // VM.
   kCheckExtension,
+  kEnableCap,
   kSetTssAddr,
   kSetIdentityMapAddr,
   kCreateIrqchip,
@@ -45,6 +46,7 @@ enum class KernelCall {
   kSetMemoryAttributes,
   kMoveEncContext,
   kMemoryEncryptOp,
+  kRegisterEncryptedRegion,
   kCreateVcpu,
   kGetVmState,
   kSetVmState,

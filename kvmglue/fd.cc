@@ -32,6 +32,12 @@ absl::StatusOr<UniqueFd> Duplicate(BorrowedFd fd) {
   return UniqueFd(static_cast<int>(result.value));
 }
 
+absl::Status SetCloseOnExec(BorrowedFd fd) {
+  const SysResult result = CaptureErrno(fcntl(fd.raw(), F_SETFD, FD_CLOEXEC));
+  if (result.ok()) return absl::OkStatus();
+  return ErrnoStatus(KernelCall::kSetCloseOnExec, result.error, absl::StrCat("fd ", fd.raw()));
+}
+
 absl::StatusOr<FileIdentity> Identify(BorrowedFd fd) {
   struct stat info = {};
   const SysResult result = CaptureErrno(fstat(fd.raw(), &info));

@@ -50,8 +50,12 @@ class UniqueFd {
 };
 
 // A second descriptor for the same open file description, close-on-exec.
-// Fails with RESOURCE_EXHAUSTED / FD_LIMIT at RLIMIT_NOFILE, INVALID_ARGUMENT / BAD_FD if `fd` is not open.
+// Fails with RESOURCE_EXHAUSTED / FD_LIMIT at RLIMIT_NOFILE, INVALID_ARGUMENT / BAD_FD if `fd` is
+// not open.
 absl::StatusOr<UniqueFd> Duplicate(BorrowedFd fd);
+
+// FD_CLOEXEC, for a descriptor of a call that cannot set it itself. INVALID_ARGUMENT / BAD_FD.
+absl::Status SetCloseOnExec(BorrowedFd fd);
 
 // What identifies an inode while somebody holds it open; numbers are re-used after the last close
 // (fs/inode.c get_next_ino() is a wrapping 32-bit counter), so never keep one without an fd.

@@ -16,11 +16,12 @@
 
 namespace rehome {
 
-// Below the kernel's SCM_MAX_FD (253, include/net/scm.h) and as REHOME_MAX_FDS of the agent protocol.
+// Below the kernel's SCM_MAX_FD (253, include/net/scm.h) and as REHOME_MAX_FDS of the agent
+// protocol.
 inline constexpr size_t kMaxFdsPerMessage = 64;
 
-// Sends one datagram; never blocks. UNAVAILABLE / SOCKET_FULL (the peer does not read), UNAVAILABLE /
-// PEER_GONE, INVALID_ARGUMENT / TOO_MANY_FDS, RESOURCE_EXHAUSTED / FD_LIMIT (ETOOMANYREFS),
+// Sends one datagram; never blocks. UNAVAILABLE / SOCKET_FULL (the peer does not read), UNAVAILABLE
+// / PEER_GONE, INVALID_ARGUMENT / TOO_MANY_FDS, RESOURCE_EXHAUSTED / FD_LIMIT (ETOOMANYREFS),
 // INVALID_ARGUMENT / MESSAGE_TOO_LARGE (the socket's send buffer could never hold it),
 // INVALID_ARGUMENT / EMPTY_MESSAGE: on SOCK_SEQPACKET a receiver cannot tell an empty datagram from
 // the end of the connection. Nothing was sent in any of these cases.
@@ -44,10 +45,10 @@ struct PeerIdentity {
   UniqueFd pidfd;
 };
 
-// Who connected: SO_PEERCRED (a snapshot at connect(2)) and SO_PEERPIDFD (6.5+), else pidfd_open(2) on
-// the pid, then checked not to have been re-used: the connection must still be open. (On those older
-// kernels one case stays open: the peer exited, its end lives on in another process, and its pid
-// went to a third.) NOT_FOUND / PEER_GONE if it has exited, reaped or not.
+// Who connected: SO_PEERCRED (a snapshot at connect(2)) and SO_PEERPIDFD (6.5+), else pidfd_open(2)
+// on the pid, then checked not to have been re-used: the connection must still be open. (On those
+// older kernels one case stays open: the peer exited, its end lives on in another process, and its
+// pid went to a third.) NOT_FOUND / PEER_GONE if it has exited, reaped or not.
 absl::StatusOr<PeerIdentity> IdentifyPeer(BorrowedFd socket);
 
 // SOCK_SEQPACKET pair, both ends close-on-exec and non-blocking.
@@ -56,8 +57,8 @@ struct SocketPair {
 };
 absl::StatusOr<SocketPair> CreateSocketPair();
 
-// pidfd_open(2), close-on-exec. NOT_FOUND / PROCESS_GONE, INVALID_ARGUMENT / BAD_PID (not positive, or
-// a thread that leads no process).
+// pidfd_open(2), close-on-exec. NOT_FOUND / PROCESS_GONE, INVALID_ARGUMENT / BAD_PID (not positive,
+// or a thread that leads no process).
 absl::StatusOr<UniqueFd> OpenPidfd(pid_t pid);
 
 // pidfd_send_signal(2). NOT_FOUND / PROCESS_GONE once the process has been reaped (a zombie takes

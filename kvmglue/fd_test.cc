@@ -113,6 +113,14 @@ TEST(Duplicate, AtTheLimitSaysSo) {
   EXPECT_EQ(ReasonOf(copy.status()), "FD_LIMIT");
 }
 
+TEST(SetCloseOnExec, SetsItAndRefusesAClosedDescriptor) {
+  const UniqueFd file(memfd_create("inheritable", 0));
+  ASSERT_EQ(fcntl(file.borrow().raw(), F_GETFD), 0);
+  EXPECT_TRUE(SetCloseOnExec(file.borrow()).ok());
+  EXPECT_EQ(fcntl(file.borrow().raw(), F_GETFD), FD_CLOEXEC);
+  EXPECT_EQ(ReasonOf(SetCloseOnExec(BorrowedFd())), "BAD_FD");
+}
+
 TEST(Identify, DuplicatesShareTheInodeAndOtherFilesDoNot) {
   const UniqueFd file = NewFile(8192);
   const UniqueFd other = NewFile(8192);

@@ -29,10 +29,10 @@ struct Memslot {
   uint32_t address_space = 0;  // 0 normal, 1 SMM
   uint64_t gpa = 0;            // bytes
   uint64_t size_bytes = 0;
-  uint32_t flags = 0;  // KVM_MEM_*
-  InodeId inode;       // of the guest_memfd or memfd behind it
+  uint32_t flags = 0;   // KVM_MEM_*
+  InodeId inode;        // of the guest_memfd or memfd behind it
   uint64_t offset = 0;  // bytes into that inode
-  uint64_t hva = 0;    // where that VMM maps it; 0 if not mapped; not compared
+  uint64_t hva = 0;     // where that VMM maps it; 0 if not mapped; not compared
 };
 
 struct MemoryLayout {
@@ -48,9 +48,9 @@ struct MemoryLayout {
 };
 
 // Well-formed: at least one slot, at most kMaxMemslots, address space 0 or 1, page-aligned and
-// non-empty, no gpa overflow or overlap within an address space, no two slots over the same bytes of
-// an inode within one address space, no dirty logging. INVALID_ARGUMENT with reason LAYOUT_INVALID,
-// naming the slot.
+// non-empty, no gpa overflow or overlap within an address space, no two slots over the same bytes
+// of an inode within one address space, no dirty logging. INVALID_ARGUMENT with reason
+// LAYOUT_INVALID, naming the slot.
 absl::Status ValidateLayout(const MemoryLayout& layout);
 
 enum class GuestMemfdFlag { kMustMatch, kIgnored };

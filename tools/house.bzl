@@ -37,10 +37,18 @@ def rehome_cc_binary(name, copts = [], **kwargs):
     """A C++ program."""
     native.cc_binary(name = name, copts = _CXX + copts, **kwargs)
 
-def rehome_cc_test(name, size = "small", copts = [], deps = [], main = "@system//:gtest_main", **kwargs):
+def rehome_cc_test(
+        name,
+        size = "small",
+        copts = [],
+        deps = [],
+        main = "@system//:gtest_main",
+        tags = [],
+        **kwargs):
     """A googletest test with googletest's main().
 
-    Add tags = ["kvm"] to a test that needs a working /dev/kvm: `./dev test` counts those apart.
+    Add tags = ["kvm"] to a test that needs a working /dev/kvm: `./dev test` counts those apart and
+    runs them each time, because their result depends on a kernel that Bazel does not see.
 
     Args:
       name: the target.
@@ -48,12 +56,14 @@ def rehome_cc_test(name, size = "small", copts = [], deps = [], main = "@system/
       copts: more compiler flags.
       deps: libraries; gmock is one of them where it is used.
       main: the library with main(), or None where srcs has its own.
+      tags: as in cc_test.
       **kwargs: passed to cc_test.
     """
     native.cc_test(
         name = name,
         size = size,
         copts = _CXX + copts,
+        tags = _merged(tags, ["external"] if "kvm" in tags else []),
         deps = _merged(deps, [main] if main else []),
         **kwargs
     )
@@ -65,3 +75,25 @@ def rehome_c_library(name, copts = [], **kwargs):
 def rehome_c_binary(name, copts = [], **kwargs):
     """A C11 program."""
     native.cc_binary(name = name, copts = _C + copts, **kwargs)
+
+def rehome_py_test(name, srcs, data = [], size = "small", **kwargs):
+    """A Python test of one file; data are the scripts and files it uses.
+
+    Not py_test: the launcher that Bazel 4.2 writes for it starts `python`, which Debian does not
+    have.
+
+    Args:
+      name: the target.
+      srcs: the one file.
+      data: what it needs at run time.
+      size: Bazel's size.
+      **kwargs: passed to sh_test.
+    """
+    native.sh_test(
+        name = name,
+        size = size,
+        srcs = ["//tools:run_python.sh"],
+        args = ["$(location %s)" % srcs[0]],
+        data = srcs + data,
+        **kwargs
+    )

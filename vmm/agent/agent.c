@@ -137,11 +137,11 @@ static void *thread_main(void *opaque) {
 
 /* ---- start and stop ---- */
 
+/* Too long or not printable: -EINVAL. */
 static int copy_name(char *to, size_t size, const char *from) {
-  if (from == NULL) from = "";
-  if (strlen(from) >= size) return -EINVAL;
+  if (from == NULL || strlen(from) >= size) return -EINVAL;
   rehome_copy_text(to, size, from);
-  return 0;
+  return rehome_is_name(to, size) ? 0 : -EINVAL;
 }
 
 static int is_seqpacket(int fd) {
@@ -173,7 +173,10 @@ static int configure(struct rehome_agent *agent, const struct rehome_agent_confi
           0) {
     return -EINVAL;
   }
-  return copy_name(agent->socket_path, sizeof(agent->socket_path), config->socket_path);
+  if (config->socket_path == NULL) return 0;
+  if (strlen(config->socket_path) >= sizeof(agent->socket_path)) return -EINVAL;
+  rehome_copy_text(agent->socket_path, sizeof(agent->socket_path), config->socket_path);
+  return 0;
 }
 
 /* The VMM's signals are for its vCPU threads: this one takes none. */
@@ -236,10 +239,14 @@ int rehome_agent_announce(struct rehome_agent *agent, const struct rehome_regist
       !rehome_is_terminated(vm->migration_id, sizeof(vm->migration_id))) {
     return -EINVAL;
   }
+  pthread_mutex_lock(&agent->lock);
+  bool other = agent->has_registration && strcmp(agent->registration.vm_id, vm->vm_id) != 0;
+  pthread_mutex_unlock(&agent->lock);
+  if (other) return -EALREADY;
   if (after_first_run) rehome_events_push(agent, REHOME_EVENT_FIRST_RUN, "");
   pthread_mutex_lock(&agent->lock);
   agent->registration = *vm;
-  if (after_first_run && vm->migration_id[0] == '\0') {
+  if (after_first_run) {
     memcpy(agent->registration.migration_id, agent->migration_id, sizeof(agent->migration_id));
   }
   agent->has_registration = true;

@@ -32,7 +32,10 @@ static const char *fds_defect(const struct rehome_vm *vm, uint32_t roles) {
       return "an fd role that does not belong here";
     }
     if (!rehome_is_terminated(entry->name, sizeof(entry->name))) return "unterminated fd name";
-    if (entry->role == REHOME_FD_NAMED && entry->name[0] == '\0') return "a named fd has no name";
+    if (entry->role == REHOME_FD_NAMED && !rehome_is_name(entry->name, sizeof(entry->name))) {
+      return "a named fd without a printable name";
+    }
+    if (entry->role != REHOME_FD_MEMORY && entry->index != 0) return "an index without a meaning";
   }
   uint32_t memories = (uint32_t)count_role(vm, REHOME_FD_MEMORY);
   if (memories > REHOME_MAX_MEMORIES) return "too many memory fds";
@@ -72,6 +75,11 @@ const char *rehome_vm_defect(const struct rehome_vm *vm, uint32_t roles) {
   if (vm->state_capacity > REHOME_MAX_STATE) return "state_capacity too big";
   const char *defect = fds_defect(vm, roles);
   return defect != NULL ? defect : slots_defect(vm);
+}
+
+const char *rehome_vm_lacks(const struct rehome_vm *vm) {
+  if (count_role(vm, REHOME_FD_VM) == 0) return "no VM fd";
+  return count_role(vm, REHOME_FD_MEMORY) == 0 ? "no memory fd" : NULL;
 }
 
 void rehome_description_append(struct rehome_packet *packet, const struct rehome_vm *vm) {

@@ -23,6 +23,9 @@ extern "C" {
  * its fds may have. */
 const char *rehome_vm_defect(const struct rehome_vm *vm, uint32_t roles);
 
+/* NULL, or what a VM that describes itself has left out: it has a VM fd and memory. */
+const char *rehome_vm_lacks(const struct rehome_vm *vm);
+
 /* Appends `vm` and its fds. REQUIRES: rehome_vm_defect() found none. */
 void rehome_description_append(struct rehome_packet *packet, const struct rehome_vm *vm);
 

@@ -122,6 +122,8 @@ TEST_F(Description, RefusesEveryDefect) {
       [](rehome_vm* vm) { vm->fds[2].entry.index = 0; },            // twice the same memory
       [](rehome_vm* vm) { vm->fds[2].entry.index = 2; },            // a gap
       [](rehome_vm* vm) { vm->fds[4].entry.name[0] = '\0'; },
+      [](rehome_vm* vm) { vm->fds[4].entry.name[0] = '\n'; },
+      [](rehome_vm* vm) { vm->fds[4].entry.index = 1; },
       [](rehome_vm* vm) { strcpy(vm->fds[5].entry.name, "serial0"); },
       [](rehome_vm* vm) { memset(vm->fds[4].entry.name, 'x', REHOME_FD_NAME_SIZE); },
   };
@@ -133,6 +135,16 @@ TEST_F(Description, RefusesEveryDefect) {
     Append(*vm);
     EXPECT_NE(Parse(), nullptr) << i;
   }
+}
+
+TEST_F(Description, OfAVmHasItsVmFdAndMemory) {
+  auto vm = GoodVm();
+  EXPECT_EQ(rehome_vm_lacks(vm.get()), nullptr);
+  vm->fds[0].entry.role = REHOME_FD_NAMED;
+  EXPECT_NE(rehome_vm_lacks(vm.get()), nullptr);
+  vm = GoodVm();
+  vm->fd_count = 1;
+  EXPECT_NE(rehome_vm_lacks(vm.get()), nullptr);
 }
 
 TEST_F(Description, BoundsTheNumberOfMemories) {

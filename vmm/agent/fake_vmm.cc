@@ -27,6 +27,7 @@ namespace {
 
 constexpr uint64_t kMemorySize = 1 << 20;
 constexpr uint64_t kStateCapacity = 64 << 10;
+constexpr uint32_t kVcpus = 2;
 
 struct FakeVmm;
 
@@ -43,6 +44,7 @@ struct FakeVmm {
   rehome_agent* agent = nullptr;
   int memory = -1;
   int vm = -1;
+  int config = -1;
   uint32_t strategy = 0;
   rehome_block* block = nullptr;
   pthread_barrier_t restored;
@@ -85,11 +87,18 @@ int NewMemory(const char* name) {
   return fd;
 }
 
+int NewConfig() {
+  int fd = memfd_create("config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0 || write(fd, "cpuid", 5) != 5) abort();
+  if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) abort();
+  return fd;
+}
+
 void FillVm(const FakeVmm& self, rehome_vm* vm, bool with_devices) {
   struct stat memory;
   if (fstat(self.memory, &memory) != 0) abort();
   strcpy(vm->vm_id, kFakeVmId);
-  vm->vcpu_count = 2;
+  vm->vcpu_count = kVcpus;
   vm->state_capacity = with_devices ? kStateCapacity : 0;
   vm->layout_digest = kFakeLayoutDigest;
   vm->state_format = 1;
@@ -99,7 +108,7 @@ void FillVm(const FakeVmm& self, rehome_vm* vm, bool with_devices) {
   vm->slots[0].inode = memory.st_ino;
   vm->fds[0] = {{REHOME_FD_VM, 0, ""}, self.vm};
   vm->fds[1] = {{REHOME_FD_MEMORY, 0, ""}, self.memory};
-  vm->fds[2] = {{REHOME_FD_CONFIG, 0, ""}, self.vm};
+  vm->fds[2] = {{REHOME_FD_CONFIG, 0, ""}, self.config};
   vm->fds[3] = {{REHOME_FD_NAMED, 0, "serial0"}, self.vm};
   vm->fd_count = with_devices ? 4 : 2;
 }
@@ -209,7 +218,7 @@ void RunGuest(FakeVmm* self) {
   Reach(page, Step::kRan);
   rehome_register vm = {};
   strcpy(vm.vm_id, kFakeVmId);
-  vm.vcpu_count = 2;
+  vm.vcpu_count = kVcpus;
   const char* failure = page->first_run_fails.load() != 0 ? "KVM_RUN: EFAULT" : nullptr;
   self->owns_guest.store(failure == nullptr);
   if (failure != nullptr) SetRuns(page, &page->target_runs, &page->source_runs, false);
@@ -265,10 +274,9 @@ int Prepare(void* opaque, uint32_t strategy, uint32_t, const rehome_vm* source, 
   if (self->page->prepare_fails.load() != 0) return Fail(error, "KVM_CREATE_VM: ENOMEM");
   FillVm(*self, target, false);
   target->vm_id[0] = '\0';
-  uint32_t count = self->page->vcpu_threads.load() == 0 ? 2 : self->page->vcpu_threads.load();
-  pthread_barrier_init(&self->restored, nullptr, count);
-  self->vcpus.resize(count);
-  for (uint32_t i = 0; i < count; i++) {
+  pthread_barrier_init(&self->restored, nullptr, kVcpus);
+  self->vcpus.resize(kVcpus);
+  for (uint32_t i = 0; i < kVcpus; i++) {
     Vcpu& vcpu = self->vcpus[i];
     vcpu.vmm = self;
     vcpu.leads = i == 0;
@@ -312,12 +320,18 @@ rehome_agent_ops MakeOps() {
 }
 
 [[noreturn]] void Serve(VmmPage* page, int agent_fd, uint32_t role) {
+  const uid_t nobody = 65534;
+  if (role == REHOME_ROLE_TARGET && page->target_is_nobody.load() != 0 &&
+      setresuid(nobody, nobody, nobody) != 0) {
+    abort();
+  }
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   static FakeVmm self;
   static rehome_agent_ops ops;
   ops = MakeOps();
   self.page = page;
   self.vm = NewMemory("vm");
+  self.config = NewConfig();
   self.owns_guest.store(role == REHOME_ROLE_OWNER);
   if (role == REHOME_ROLE_OWNER) self.memory = NewMemory("memory");
   if (role == REHOME_ROLE_OWNER) SetRuns(page, &page->source_runs, &page->target_runs, true);
@@ -338,7 +352,7 @@ rehome_agent_ops MakeOps() {
   if (role == REHOME_ROLE_OWNER) {
     rehome_register vm = {};
     strcpy(vm.vm_id, kFakeVmId);
-    vm.vcpu_count = 2;
+    vm.vcpu_count = kVcpus;
     if (rehome_agent_register(self.agent, &vm) != 0) abort();
   }
   for (;;) pause();

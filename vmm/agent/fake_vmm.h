@@ -55,7 +55,7 @@ struct VmmPage {
   // what to do wrong
   std::atomic<uint32_t> pause_fails, layout_changes, state_too_large;
   std::atomic<uint32_t> target_refuses, move_kills_and_fails, prepare_fails, first_run_fails;
-  std::atomic<uint32_t> vcpu_threads;
+  std::atomic<uint32_t> target_is_nobody;  // root's source cannot be killed by it
 };
 
 // A page of zeroes that forked processes share.

@@ -33,6 +33,7 @@ Handover::Handover(const Terms& terms)
   block_fd_ = rehome_block_create(&params);
   EXPECT_GE(block_fd_, 0);
   EXPECT_EQ(rehome_block_map(block_fd_, &block_), 0);
+  page_->target_is_nobody.store(terms.target_is_nobody ? 1 : 0);
   source_ = Fork(RunFakeSource, &source_link_);
   target_ = Fork(RunFakeTarget, &target_link_);
   source_pidfd_ = OpenPidfd(source_);

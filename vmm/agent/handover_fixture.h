@@ -24,6 +24,7 @@ struct Terms {
   uint32_t fence_policy = REHOME_FENCE_AFTER_RESUME;
   uint64_t claim_timeout_ns = 10000 * kMs;
   uint64_t resolve_timeout_ns = 10000 * kMs;
+  bool target_is_nobody = false;  // needs root
 };
 
 // What the daemon of a test can do before it dies or leaves the rest alone.

@@ -273,15 +273,52 @@ TEST(Handover, TargetFencesTheSourceItselfWhenTheDaemonDiesThere) {
   EXPECT_EQ(handover.page().resumes.load(), 0u);
 }
 
-TEST(Handover, TargetLeavesWithoutRunningWhenItIsCondemned) {
-  Handover handover(kMapFenced);
+TEST(Handover, TargetThatCannotFenceLeavesAndTheSourceResumesOnProofOfThat) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root: the target becomes another user";
+  Terms terms = kMapFenced;
+  terms.resolve_timeout_ns = 100 * kMs;
+  terms.target_is_nobody = true;
+  Handover handover(terms);
   ASSERT_TRUE(handover.Lead(Stage::kStarted));
   ASSERT_TRUE(handover.WaitForVerdict(REHOME_VERDICT_COMMITTED));
+  handover.CloseLinks();
+  EXPECT_TRUE(handover.AwaitTargetExit());
+  ExpectSourceKeepsTheGuest(&handover);
+  EXPECT_EQ(rehome_block_fence_state(&handover.block()), REHOME_FENCE_STATE_TARGET_CONDEMNED);
+}
+
+TEST(Handover, TargetThatCannotFenceWaitsForASlowDaemonThatIsAboutTo) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root: the target becomes another user";
+  Terms terms = kMapFenced;
+  terms.resolve_timeout_ns = 20 * kMs;
+  terms.target_is_nobody = true;
+  Handover handover(terms);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitForVerdict(REHOME_VERDICT_COMMITTED));
+  ASSERT_EQ(rehome_block_condemn(&handover.block(), REHOME_SIDE_SOURCE), 0);
+  // Both deadlines pass; the source says that it may not do anything about it.
+  EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_VM_DEAD));
+  handover.KillSource();
+  EXPECT_TRUE(handover.target().AwaitEvent(REHOME_EVENT_FIRST_RUN));
+  EXPECT_EQ(handover.page().ran_twice.load(), 0u);
+}
+
+TEST_P(EveryPolicy, TargetLeavesWithoutRunningWhenItIsCondemned) {
+  Handover handover(GetParam());
+  handover.HangAt(Step::kCommitted);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitFor(Step::kCommitted));
   ASSERT_EQ(rehome_block_condemn(&handover.block(), REHOME_SIDE_TARGET), 0);
+  handover.LetGo();
   EXPECT_TRUE(handover.AwaitTargetExit());
   EXPECT_NE(handover.page().run_result.load(), 0);
-  EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
-  ExpectSourceKeepsTheGuest(&handover);
+  if (GetParam().fence_policy == REHOME_FENCE_KERNEL) {
+    EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_VM_DEAD));
+    EXPECT_EQ(handover.owners(), 0u);
+  } else {
+    EXPECT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
+    ExpectSourceKeepsTheGuest(&handover);
+  }
 }
 
 TEST(Handover, DoesNotKillATargetThatMayNotBeKilled) {

@@ -26,6 +26,11 @@ int rehome_process_check(int pidfd) {
   return result == -EPERM ? 0 : result;
 }
 
+int rehome_process_may_kill(int pidfd) {
+  int result = send_signal(pidfd, 0);
+  return result == -ESRCH ? 0 : result;
+}
+
 int rehome_process_exited(int pidfd) {
   struct pollfd poller = {.fd = pidfd, .events = POLLIN};
   return poll(&poller, 1, 0) == 1 && (poller.revents & POLLIN) != 0;

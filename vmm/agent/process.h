@@ -24,6 +24,10 @@ int rehome_process_exited(int pidfd);
  * this is rehome_process_exited(). */
 int rehome_process_stopped(int pidfd);
 
+/* 0 if this process may kill that one, or it has gone already; else a negative errno (-EPERM,
+ * -EBADF). */
+int rehome_process_may_kill(int pidfd);
+
 /* SIGKILL. 0 also if it has gone already; else a negative errno, and no signal was sent. */
 int rehome_process_kill(int pidfd);
 

@@ -72,6 +72,7 @@ bool AwaitStopped(int pidfd) {
 TEST(Process, IsNeitherExitedNorStoppedWhileItLives) {
   Child child([] {});
   EXPECT_EQ(rehome_process_check(child.pidfd()), 0);
+  EXPECT_EQ(rehome_process_may_kill(child.pidfd()), 0);
   EXPECT_FALSE(rehome_process_exited(child.pidfd()));
   EXPECT_FALSE(rehome_process_stopped(child.pidfd()));
 }
@@ -120,6 +121,23 @@ TEST(Process, IsProvenStoppedBeforeItsMemoryIsTornDown) {
   EXPECT_TRUE(seen);
 }
 
+TEST(Process, OfAnotherUserCanBeWatchedButNotKilled) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
+  Child child([] {});
+  pid_t stranger = fork();
+  if (stranger == 0) {
+    const uid_t nobody = 65534;
+    if (setresuid(nobody, nobody, nobody) != 0) _exit(1);
+    bool right = rehome_process_check(child.pidfd()) == 0 &&
+                 rehome_process_may_kill(child.pidfd()) == -EPERM &&
+                 rehome_process_kill(child.pidfd()) == -EPERM;
+    _exit(right ? 0 : 2);
+  }
+  int status = -1;
+  waitpid(stranger, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(Process, IsGoneOnceItIsReaped) {
   Child child([] {});
   EXPECT_EQ(rehome_process_kill(child.pidfd()), 0);
@@ -136,7 +154,10 @@ TEST(Process, RefusesAnFdThatIsNoPidfd) {
   ASSERT_EQ(pipe(ends), 0);
   EXPECT_EQ(rehome_process_check(ends[0]), -EBADF);
   EXPECT_EQ(rehome_process_kill(ends[0]), -EBADF);
+  EXPECT_EQ(rehome_process_may_kill(ends[0]), -EBADF);
   EXPECT_EQ(rehome_process_check(-1), -EBADF);
+  EXPECT_EQ(rehome_process_may_kill(-1), -EBADF);
+  EXPECT_FALSE(rehome_process_exited(-1));
   close(ends[0]);
   close(ends[1]);
 }

@@ -65,9 +65,11 @@ struct rehome_vm {
  * be NULL; the request is then refused with REHOME_REFUSED_UNSUPPORTED. */
 struct rehome_agent_ops {
   /* ---- source side ---- */
-  /* Describe the VM. With hold, keep memory slots and device fds as they are until resume(),
-   * released() or cancelled(). The guest runs on. At most REHOME_MAX_DESCRIBED_FDS fds. On failure
-   * nothing is held. Repeated by a daemon that wants to look again. */
+  /* Describe the VM: its VM fd, its memory fds (each used by a slot), CONFIG (a memfd sealed
+   * against shrinking, growing and writing, 1 to REHOME_MAX_CONFIG bytes), devices by name. With
+   * hold, keep memory slots and device fds as they are until resume(), released() or cancelled().
+   * The guest runs on. At most REHOME_MAX_DESCRIBED_FDS fds. On failure nothing is held. Repeated
+   * by a daemon that wants to look again. */
   int (*describe)(void *opaque, int hold, struct rehome_vm *vm, struct rehome_error *error);
   /* The block is mapped and stays so until resume(), released() or cancelled() has returned. The
    * guest runs on. May be NULL. */
@@ -114,7 +116,7 @@ struct rehome_agent_config {
   uint32_t role; /* enum rehome_role */
   uint32_t features;
   uint32_t state_format_write, state_format_read_min, state_format_read_max;
-  const char *vmm_name;
+  const char *vmm_name; /* both: printable ASCII, not empty, below REHOME_ID_SIZE bytes */
   const char *vmm_version;
 };
 
@@ -130,7 +132,8 @@ struct rehome_agent *rehome_agent_start(const struct rehome_agent_config *config
 void rehome_agent_stop(struct rehome_agent *agent);
 
 /* Announces a VM that this process runs; repeated after each reconnect, and every second while it
- * is refused. `migration_id` may be "". -EINVAL: a bad id or vCPU count. */
+ * is refused. Call it again for the same vm_id to announce a change; -EALREADY for another one.
+ * `migration_id` may be "". -EINVAL: a bad id or vCPU count. */
 int rehome_agent_register(struct rehome_agent *agent, const struct rehome_register *vm);
 
 /* Queues an event; sent at once if connected, else after the reconnect. The queue holds 16: when it

@@ -58,6 +58,7 @@ static uint32_t describe(struct rehome_agent *agent, int hold, bool *held,
   if (result != 0) return rehome_error_complete(error, result, "describe");
   *held = hold != 0;
   const char *defect = rehome_vm_defect(vm, REHOME_DESCRIBED_ROLES);
+  if (defect == NULL) defect = rehome_vm_lacks(vm);
   if (defect == NULL && vm->fd_count > REHOME_MAX_DESCRIBED_FDS) defect = "too many fds";
   if (defect != NULL) {
     return rehome_error_set(error, REHOME_REFUSED_INTERNAL, "the VMM described itself with: %s",

@@ -4,6 +4,7 @@
  * blackout is in target_run.c, on the VMM's threads.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -85,11 +86,16 @@ static bool has_role(const struct rehome_vm *vm, uint32_t role) {
   return false;
 }
 
-static bool config_is_bounded(const struct rehome_vm *vm) {
+/* Whoever reads CONFIG must be able to trust that it does not change meanwhile. */
+static bool config_is_sound(const struct rehome_vm *vm) {
+  const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
   for (uint32_t i = 0; i < vm->fd_count; i++) {
     struct stat status;
+    int fd = vm->fds[i].fd;
     if (vm->fds[i].entry.role != REHOME_FD_CONFIG) continue;
-    if (fstat(vm->fds[i].fd, &status) != 0 || status.st_size > REHOME_MAX_CONFIG) return false;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & wanted) != wanted || fstat(fd, &status) != 0) return false;
+    if (status.st_size == 0 || status.st_size > REHOME_MAX_CONFIG) return false;
   }
   return true;
 }
@@ -109,9 +115,9 @@ static uint32_t check_terms(const struct rehome_agent *agent, const struct rehom
     return rehome_error_set(error, REHOME_REFUSED_MALFORMED,
                             "the VM fd travels with MOVE strategies and no others");
   }
-  if (!config_is_bounded(source)) {
-    return rehome_error_set(error, REHOME_REFUSED_MALFORMED, "CONFIG is larger than %u bytes",
-                            REHOME_MAX_CONFIG);
+  if (!config_is_sound(source)) {
+    return rehome_error_set(error, REHOME_REFUSED_MALFORMED,
+                            "CONFIG is no sealed memfd of 1 to %u bytes", REHOME_MAX_CONFIG);
   }
   uint32_t wanted = features_of(request->strategy);
   if (has_role(source, REHOME_FD_NAMED)) wanted |= REHOME_FEATURE_NAMED_FDS;
@@ -168,6 +174,7 @@ static uint32_t build(struct rehome_agent *agent, const struct rehome_prepare *r
   if (result != 0) return rehome_error_complete(error, result, "prepare");
   if (target->vm_id[0] == '\0') memcpy(target->vm_id, agent->vm.vm_id, sizeof(target->vm_id));
   const char *defect = rehome_vm_defect(target, PREPARED_ROLES);
+  if (defect == NULL) defect = rehome_vm_lacks(target);
   if (defect != NULL) {
     return rehome_error_set(error, REHOME_REFUSED_INTERNAL, "the VMM described itself with: %s",
                             defect);

@@ -74,13 +74,15 @@ int rehome_target_refuse(struct rehome_agent *agent, const char *text) {
 
 /* ---- the fence ---- */
 
-/* The source has been condemned and killed; nothing brings it back, so only the proof is missing.
- */
-static int await_stopped(struct rehome_block *block, int source_pidfd) {
+/* The source is condemned, so nothing but the proof is missing. `killed`: it was sent SIGKILL from
+ * here; else only its exit is a proof, and whoever condemned it brings another. */
+static int await_stopped(struct rehome_block *block, int source_pidfd, bool killed) {
   uint64_t now = rehome_monotonic_ns();
   uint64_t give_up = now + REHOME_EXIT_TIMEOUT_MS * REHOME_NS_PER_MS;
   for (; now < give_up; now = rehome_monotonic_ns()) {
-    if (rehome_process_stopped(source_pidfd)) {
+    bool stopped =
+        killed ? rehome_process_stopped(source_pidfd) : rehome_process_exited(source_pidfd);
+    if (stopped) {
       rehome_block_set_fence_proven(block);
       return 0;
     }
@@ -90,15 +92,20 @@ static int await_stopped(struct rehome_block *block, int source_pidfd) {
   return -ETIMEDOUT;
 }
 
-/* Nobody proved in time that the source has stopped, so the daemon is gone or stuck. */
+/* Nobody proved in time that the source has stopped, so the daemon is gone, stuck or slow. */
 static int fence_source(struct rehome_agent *agent, struct rehome_block *block) {
   int source_pidfd = atomic_load(&agent->takeover.source_pidfd);
-  if (rehome_block_condemn(block, REHOME_SIDE_SOURCE) != 0) return cancelled(agent);
-  if (source_pidfd < 0) return failed(agent, -ETIMEDOUT, "no proof that the source stopped");
-  int result = rehome_process_kill(source_pidfd);
-  if (result != 0) return failed(agent, -ETIMEDOUT, "the source could not be killed");
-  result = await_stopped(block, source_pidfd);
-  return result == 0 ? 0 : failed(agent, result, "the killed source does not die");
+  bool can_kill = rehome_process_may_kill(source_pidfd) == 0;
+  if (can_kill) {
+    if (rehome_block_condemn(block, REHOME_SIDE_SOURCE) != 0) return cancelled(agent);
+    can_kill = rehome_process_kill(source_pidfd) == 0;
+  } else if (rehome_block_condemn(block, REHOME_SIDE_TARGET) == 0) {
+    /* Now nobody kills the source any more, and it takes the guest back once this process is gone.
+     * To leave without that could cost the guest: a slow daemon might be about to kill. */
+    return failed(agent, -ETIMEDOUT, "no proof that the source stopped, and it cannot be killed");
+  }
+  int result = await_stopped(block, source_pidfd, can_kill);
+  return result == 0 ? 0 : failed(agent, result, "the condemned source does not stop");
 }
 
 static int pass_fence(struct rehome_agent *agent, struct rehome_block *block) {

@@ -47,6 +47,15 @@ void rehome_copy_text(char *to, size_t size, const char *from) {
   memcpy(to, from, length);
 }
 
+int rehome_is_name(const char *text, size_t size) {
+  size_t length = strnlen(text, size);
+  if (length == 0 || length == size) return 0;
+  for (size_t i = 0; i < length; i++) {
+    if (text[i] < ' ' || text[i] > '~') return 0;
+  }
+  return 1;
+}
+
 static int is_id_char(char c, int inner) {
   return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (inner && c == '-');
 }
@@ -84,8 +93,8 @@ static int request_content_is_sane(const struct rehome_packet *packet) {
     case REHOME_MSG_HELLO:
       return hello->reserved == 0 && hello->version_min <= hello->version_max &&
              (hello->role == REHOME_ROLE_OWNER || hello->role == REHOME_ROLE_TARGET) &&
-             rehome_is_terminated(hello->vmm_name, REHOME_ID_SIZE) &&
-             rehome_is_terminated(hello->vmm_version, REHOME_ID_SIZE);
+             rehome_is_name(hello->vmm_name, REHOME_ID_SIZE) &&
+             rehome_is_name(hello->vmm_version, REHOME_ID_SIZE);
     case REHOME_MSG_REGISTER:
       return rehome_is_vm_id(vm->vm_id) && rehome_is_terminated(vm->migration_id, REHOME_ID_SIZE);
     case REHOME_MSG_EVENT:

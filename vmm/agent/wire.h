@@ -56,6 +56,8 @@ void rehome_packet_close_fds(struct rehome_packet *packet);
 int rehome_is_terminated(const char *text, size_t size);
 /* Copies and terminates, cutting if need be; the rest is zeroed, so that nothing of ours leaks. */
 void rehome_copy_text(char *to, size_t size, const char *from);
+/* 1 for a NUL-terminated string of printable ASCII that is not empty. */
+int rehome_is_name(const char *text, size_t size);
 /* 1 for [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? in REHOME_ID_SIZE bytes. */
 int rehome_is_vm_id(const char *id);
 

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/completion_effects.h"
+
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/strategy.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+using std::chrono::milliseconds;
+
+// 16 TiB, above the largest hosts.
+constexpr uint64_t kMaxExitGib = 16384;
+
+milliseconds ExitTimeout(const EffectContext& context) {
+  // Clamped: a sparse file can claim any size.
+  const uint64_t gib = std::min<uint64_t>(context.escrow.MemoryBytes() >> 30, kMaxExitGib);
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  return timeouts.exit + timeouts.exit_per_gib * static_cast<int64_t>(gib);
+}
+
+std::string KernelRelease() {
+  utsname name{};
+  return uname(&name) == 0 ? name.release : "";
+}
+
+// The kernel's word that MOVE killed the source VM: EIO in the process that created it. Asked while
+// that process lives; silence proves nothing.
+bool KernelSaysDead(EffectContext& context, const Migration& record) {
+  if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return false;
+  absl::StatusOr<VmmLink::Probe> probe =
+      context.escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
+  return probe.ok() && !probe->vm_alive;
+}
+
+// Polite first, then certain. The proof is the exit, however it came about.
+absl::Status EndSource(EffectContext& context, Migration& record) {
+  Escrow& escrow = context.escrow;
+  Fence& fence = *context.dependencies.fence;
+  const milliseconds release = context.dependencies.timeouts.release;
+  bool leaving = record.fence.kill_sent_ns != 0;
+  if (!leaving && escrow.source_link->Release(record.id, release).ok()) {
+    leaving = AwaitExit(escrow.source_pidfd.borrow(), release);
+  }
+  if (!leaving) {
+    const uint64_t now = rehome_monotonic_ns();
+    if (absl::Status status = fence.Kill(escrow.source_pidfd.borrow()); !status.ok()) return status;
+    record.fence.kill_sent_ns = now;
+  }
+  absl::StatusOr<uint64_t> exited =
+      fence.AwaitExit(escrow.source_pidfd.borrow(), ExitTimeout(context));
+  if (!exited.ok()) return exited.status();
+  record.fence.process_exited = true;
+  record.fence.exited_ns = *exited;
+  return absl::OkStatus();
+}
+
+absl::Status CheckHolders(EffectContext& context, Migration& record) {
+  const std::vector<InodeId> inodes = context.escrow.MemoryInodes();
+  absl::StatusOr<std::vector<InodeHolder>> holders =
+      context.dependencies.fence->FindHolders(inodes, {record.target});
+  if (!holders.ok()) return holders.status();
+  record.fence.inodes_checked = static_cast<uint32_t>(inodes.size());
+  record.fence.foreign_holders = *std::move(holders);
+  if (record.fence.foreign_holders.empty()) return absl::OkStatus();
+  const InodeHolder& first = record.fence.foreign_holders.front();
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, "MEMORY_STILL_HELD",
+                    absl::StrCat("process ", first.pid, " (", first.command, ") still holds the ",
+                                 "guest's memory by ", first.how));
+}
+
+}  // namespace
+
+Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
+  Escrow& escrow = context.escrow;
+  context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  absl::StatusOr<LinkEvent> event = escrow.target_link->AwaitEvent(
+      record.id, {LinkEvent::Kind::kFirstRun, LinkEvent::Kind::kFirstRunFailed},
+      context.dependencies.timeouts.first_run, nullptr);
+  // Not before: the target stamps RUNNING just after the verdict that woke us.
+  record.phases = escrow.block->Phases(escrow.handover_start_ns);
+  if (event.ok() && event->kind == LinkEvent::Kind::kFirstRun) {
+    return {Event::kFirstRunSeen, {}, std::move(record)};
+  }
+  if (event.ok() && event->kind == LinkEvent::Kind::kFirstRunFailed) {
+    return {Event::kTargetLost,
+            {"FIRST_RUN_FAILED", absl::StrCat("the target could not run the guest: ", event->text)},
+            std::move(record)};
+  }
+  // The connection is closed or silent; only its process tells whether the guest is lost.
+  if (AwaitExit(escrow.target_pidfd.borrow(), context.dependencies.timeouts.release)) {
+    return {Event::kTargetLost,
+            {"TARGET_DIED", "the target VMM died after it had taken the guest over"},
+            std::move(record)};
+  }
+  return {Event::kUnreachable,
+          {"FIRST_RUN_NOT_SEEN", "the target owns the guest and lives, but did not confirm a run"},
+          std::move(record)};
+}
+
+Outcome FenceSourceEffect(EffectContext& context, Migration record) {
+  record.fence.observer = "rehomed";
+  record.fence.source = record.source;
+  record.fence.kernel_release = KernelRelease();
+  record.fence.kernel_vm_dead = KernelSaysDead(context, record);
+  absl::Status status = EndSource(context, record);
+  if (status.ok()) status = CheckHolders(context, record);
+  if (status.ok() && HasExited(context.escrow.target_pidfd.borrow())) {
+    status = MakeStatus(absl::StatusCode::kUnavailable, "TARGET_DIED",
+                        "the target VMM died while the source was being fenced");
+  }
+  // Last, so that until here a rescue would have had everything it needs.
+  context.escrow.CloseMemory();
+  if (!status.ok()) {
+    return FailedOutcome(Event::kFenceIncomplete, Annotate(status, "fencing the source"),
+                         std::move(record));
+  }
+  return {Event::kFenceProven, {}, std::move(record)};
+}
+
+Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
+  Escrow& escrow = context.escrow;
+  // First, and whatever becomes of the target: the source's hold ends here. A source that does not
+  // answer is cut off; it drops its hold when it sees the verdict or loses the connection.
+  if (escrow.source_link != nullptr && !escrow.source_link->closed() &&
+      !escrow.source_link->Cancel(record.id, context.dependencies.timeouts.agent).ok()) {
+    escrow.source_link->Close();
+  }
+  absl::Status status = absl::OkStatus();
+  if (escrow.target_pidfd.valid()) {
+    Fence& fence = *context.dependencies.fence;
+    status = fence.Kill(escrow.target_pidfd.borrow());
+    if (status.ok()) {
+      status = fence.AwaitExit(escrow.target_pidfd.borrow(), ExitTimeout(context)).status();
+    }
+  }
+  if (escrow.target_link != nullptr) escrow.target_link->Close();
+  escrow.CloseMemory();
+  if (status.ok()) return {Event::kTargetDiscarded, {}, std::move(record)};
+  return {Event::kFenceIncomplete,
+          {"TARGET_NOT_DISCARDED", std::string(status.message())},
+          std::move(record)};
+}
+
+}  // namespace rehome

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the effects act on, with two real processes (so that pidfds, kills and exits are real), a real
+// handover block and memfds as guest memory; agents, launcher and the search of /proc are scripted.
+#ifndef REHOME_DAEMON_TESTING_EFFECTS_WORLD_H_
+#define REHOME_DAEMON_TESTING_EFFECTS_WORLD_H_
+
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/effect_context.h"
+#include "daemon/testing/fake_vmm_link.h"
+#include "daemon/vm_directory.h"
+
+namespace rehome {
+
+// A child that waits to be killed; reaped when destroyed.
+class WaitingChild {
+ public:
+  WaitingChild();
+  ~WaitingChild();
+  UniqueFd Pidfd() const;
+  pid_t pid() const { return pid_; }
+  // SIGKILL, and waits until its pidfd says so.
+  void Kill() const;
+  bool alive() const;
+
+ private:
+  pid_t pid_ = -1;
+};
+
+class ScriptedFence : public Fence {
+ public:
+  absl::Status Kill(BorrowedFd pidfd) override;
+  absl::StatusOr<uint64_t> AwaitTasksStopped(BorrowedFd pidfd, const ProcessIdentity& process,
+                                             std::chrono::milliseconds timeout) override;
+  absl::StatusOr<uint64_t> AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) override;
+  absl::StatusOr<std::vector<InodeHolder>> FindHolders(
+      const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) override;
+
+  absl::StatusOr<std::vector<InodeHolder>> holders = std::vector<InodeHolder>{};
+  int kills = 0;
+  std::vector<InodeId> searched;
+};
+
+class ScriptedLauncher : public Launcher {
+ public:
+  absl::StatusOr<LaunchedVmm> Launch(const std::string& profile,
+                                     const std::string& migration_id) override;
+  absl::StatusOr<VmmProfile> Profile(const std::string& name) const override;
+
+  VmmProfile profile{.name = "next", .command = {"/bin/true"}};
+  std::function<absl::StatusOr<LaunchedVmm>()> launch;
+};
+
+struct EffectsWorld {
+  EffectsWorld();
+
+  // The description of the one VM of this world, "vm-1", on `memory`.
+  VmDescription Describe() const;
+  Migration NewRecord(FencePolicy policy = FencePolicy::kUnspecified) const;
+  // Performs preflight to arm; the record after it.
+  Migration Armed(FencePolicy policy = FencePolicy::kUnspecified);
+  Outcome Perform(Effect effect, const Migration& record);
+  // The verdict block that the last PREPARE handed out, mapped as a VMM would.
+  rehome_block MapBlock() const;
+  // Walks the verdict from OPEN to `verdict` along the legal edges.
+  static void WalkTo(rehome_block& block, uint32_t verdict);
+
+  WaitingChild source_child, target_child;
+  UniqueFd memory;
+  UniqueFd block_fd;
+  HostCapabilities host;
+  VmDirectory vms;
+  ScriptedFence fence;
+  ScriptedLauncher launcher;
+  std::shared_ptr<FakeVmmLink> source, target;
+  // Changes the target's answer to PREPARE.
+  std::function<void(VmDescription&)> spoil_target;
+  std::unique_ptr<Interrupt> interrupt;
+  std::unique_ptr<EffectsFactory> factory;
+  std::unique_ptr<MigrationEffects> effects;
+};
+
+}  // namespace rehome
+
+#endif  // REHOME_DAEMON_TESTING_EFFECTS_WORLD_H_

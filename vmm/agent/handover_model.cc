@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/agent/handover_model.h"
+
+#include "gtest/gtest.h"
+
+namespace rehome::model {
+
+void Explorer::Run() {
+  Visit(State());
+  while (!queue_.empty()) {
+    State state = queue_.front();
+    queue_.pop_front();
+    now_ = state;
+    moved_ = false;
+    SourceSteps();
+    TargetSteps();
+    DaemonSteps();
+    Deaths();
+    if (!moved_) ends_.push_back(state);
+    Crashes();
+  }
+}
+
+void Explorer::Visit(const State& state) {
+  if (seen_.insert(state).second) queue_.push_back(state);
+}
+
+void Explorer::Step(uint8_t State::*life, const std::function<void(State*)>& change) {
+  if (now_.*life == kDead || now_.*life == kLastStep) return;
+  State next = now_;
+  if (next.*life == kSignalled) next.*life = kLastStep;
+  change(&next);
+  moved_ = true;
+  Visit(next);
+}
+
+bool Explorer::Swap(State* state, uint32_t from, uint32_t to) {
+  EXPECT_TRUE(rehome_verdict_has_edge(from, to));
+  if (state->verdict != from) return false;
+  state->verdict = static_cast<uint8_t>(to);
+  return true;
+}
+
+bool Explorer::Condemn(State* state, rehome_side side) const {
+  if (model_.without == Without::kFenceWord) return true;
+  if (state->fence == REHOME_FENCE_STATE_OPEN) {
+    state->fence = static_cast<uint8_t>(side);
+    state->target_was_condemned = side == REHOME_SIDE_TARGET;
+  }
+  return state->fence == side ||
+         (side == REHOME_SIDE_SOURCE && state->fence == REHOME_FENCE_STATE_PROVEN);
+}
+
+void Explorer::Kill(uint8_t* life) {
+  if (*life == kAlive) *life = kSignalled;
+}
+
+bool Explorer::Alive(const State& state) const {
+  return model_.without == Without::kProbe || state.vm_dead == 0;
+}
+
+void Explorer::SourceSteps() {
+  switch (static_cast<SourceAt>(now_.source)) {
+    case kSaving:
+      // Paused; the state is complete, unless somebody cancelled meanwhile.
+      if (now_.source_runs) {
+        Step(&State::source_life, [](State* s) { s->source_runs = 0; });
+        return;
+      }
+      Step(&State::source_life, [](State* s) {
+        s->source = kWatching;
+        if (s->verdict == REHOME_VERDICT_OPEN) s->ready = 1;
+      });
+      return;
+    case kWatching:
+      Watch();
+      return;
+    case kWantsKill:
+      Step(&State::source_life, [this](State* s) {
+        bool granted = Condemn(s, REHOME_SIDE_TARGET);
+        s->source = granted ? kKills : kWatching;
+        s->source_may_kill = granted;
+      });
+      return;
+    case kKills:
+      Step(&State::source_life, [this](State* s) {
+        Kill(&s->target_life);
+        s->source_may_kill = 0;
+        s->source = model_.without == Without::kProofOfDeath ? kTakesBack : kWatching;
+      });
+      return;
+    case kTakesBack:
+      Step(&State::source_life, [this](State* s) { TakeBack(s); });
+      return;
+    case kRunsAgain:
+    case kGaveUp:
+      return;
+  }
+}
+
+void Explorer::Watch() {
+  switch (static_cast<rehome_verdict>(now_.verdict)) {
+    case REHOME_VERDICT_OPEN:  // the deadline, or a dead target
+      Step(&State::source_life,
+           [](State* s) { Swap(s, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED); });
+      return;
+    case REHOME_VERDICT_ABORTED:
+      if (!Alive(now_)) return;
+      Step(&State::source_life, [](State* s) {
+        s->source = kRunsAgain;
+        s->source_runs = 1;
+      });
+      return;
+    case REHOME_VERDICT_RUNNING:
+      Step(&State::source_life, [](State* s) { s->source = kGaveUp; });
+      return;
+    case REHOME_VERDICT_CLAIMED:
+    case REHOME_VERDICT_COMMITTED:
+      if (now_.target_life == kDead) {
+        if (!Alive(now_)) return;
+        if (model_.moves && now_.verdict == REHOME_VERDICT_COMMITTED) return;
+        Step(&State::source_life, [](State* s) { s->source = kTakesBack; });
+      } else if (now_.source_may_kill && !(model_.moves && !Alive(now_))) {
+        Step(&State::source_life, [](State* s) { s->source = kWantsKill; });
+      }
+      return;
+  }
+}
+
+void Explorer::TakeBack(State* s) const {
+  s->source = kWatching;
+  if (s->verdict != REHOME_VERDICT_CLAIMED && s->verdict != REHOME_VERDICT_COMMITTED) return;
+  if (!Alive(*s)) return;
+  Swap(s, s->verdict, REHOME_VERDICT_ABORTED);
+}
+
+void Explorer::TargetSteps() {
+  uint8_t State::*life = &State::target_life;
+  switch (static_cast<TargetAt>(now_.target)) {
+    case kWaiting:
+      if (now_.verdict == REHOME_VERDICT_ABORTED) {
+        Step(life, [](State* s) { s->target = kLeaves; });
+      } else if (now_.ready) {
+        Step(life, [](State* s) {
+          bool won = Swap(s, REHOME_VERDICT_OPEN, REHOME_VERDICT_CLAIMED);
+          s->target = won ? kClaimed : kLeaves;
+        });
+      } else if (now_.source_life == kDead) {
+        Step(life, [](State* s) { Swap(s, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED); });
+      }
+      return;
+    case kClaimed:
+      Step(life, [this](State* s) {
+        s->vm_dead = model_.moves;
+        s->target = kMoved;
+      });
+      Step(life, [](State* s) {  // it can refuse while nothing has been moved
+        Swap(s, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
+        s->target = kLeaves;
+      });
+      return;
+    case kMoved:
+      Step(life, [](State* s) {
+        bool won = Swap(s, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_COMMITTED);
+        s->target = won ? kCommitted : kLeaves;
+      });
+      return;
+    case kCommitted:
+      PassFence();
+      return;
+    case kFencing:
+    case kProving:
+      FenceSource();
+      return;
+    case kFenced:
+      Step(life, [](State* s) {
+        bool won = Swap(s, REHOME_VERDICT_COMMITTED, REHOME_VERDICT_RUNNING);
+        s->target = won ? kMayRun : kLeaves;
+      });
+      return;
+    case kMayRun:
+      Step(life, [](State* s) {
+        s->target = kRuns;
+        s->target_runs = 1;
+      });
+      return;
+    case kRuns:
+      return;
+    case kLeaves:
+      Step(life, [](State* s) { s->target_life = kDead; });
+      return;
+  }
+}
+
+void Explorer::FenceSource() {
+  uint8_t State::*life = &State::target_life;
+  if (now_.target == kFencing) {
+    Step(life, [](State* s) {
+      Kill(&s->source_life);
+      s->target = kProving;
+    });
+    return;
+  }
+  // Who was about to kill the source is gone for good: this takes minutes to believe.
+  if (now_.source_life == kAlive && now_.daemon_life == kDead) {
+    Step(life, [](State* s) { s->target = kLeaves; });
+    return;
+  }
+  if (now_.source_life != kDead && now_.fence != REHOME_FENCE_STATE_PROVEN) return;
+  Step(life, [](State* s) {
+    s->fence = REHOME_FENCE_STATE_PROVEN;
+    s->target = kFenced;
+  });
+}
+
+void Explorer::PassFence() {
+  uint8_t State::*life = &State::target_life;
+  if (!FencesBefore()) {
+    Step(life,
+         [this](State* s) { s->target = Condemn(s, REHOME_SIDE_SOURCE) ? kFenced : kLeaves; });
+    return;
+  }
+  if (now_.fence == REHOME_FENCE_STATE_PROVEN) {
+    Step(life, [](State* s) { s->target = kFenced; });
+    return;
+  }
+  // The wait ends, and nobody has proven anything.
+  Step(life, [this](State* s) { s->target = Condemn(s, REHOME_SIDE_SOURCE) ? kFencing : kLeaves; });
+  if (now_.source_life == kDead) return;
+  // It may not signal the source. It leaves only if nobody is about to kill that, either.
+  Step(life, [this](State* s) {
+    bool leaves = model_.without == Without::kCareInLeaving || Condemn(s, REHOME_SIDE_TARGET);
+    s->target = leaves ? kLeaves : kProving;
+  });
+}
+
+void Explorer::DaemonSteps() {
+  uint8_t State::*life = &State::daemon_life;
+  switch (static_cast<DaemonAt>(now_.daemon)) {
+    case kWatches:
+      DaemonWatches();
+      return;
+    case kStopsSource:
+      Step(life, [](State* s) {  // reads the verdict again
+        bool wanted = s->verdict == REHOME_VERDICT_COMMITTED;
+        s->daemon = wanted ? kProvesSource : kWatches;
+        if (wanted) Kill(&s->source_life);
+      });
+      return;
+    case kProvesSource:
+      if (now_.source_life != kDead) return;
+      Step(life, [](State* s) {
+        s->fence = REHOME_FENCE_STATE_PROVEN;
+        s->daemon = kWatches;
+      });
+      return;
+    case kStopsTarget:
+      Step(life, [](State* s) {
+        Kill(&s->target_life);
+        s->daemon = kWatches;
+      });
+      return;
+    case kReleases:
+      Step(life, [](State* s) {
+        Kill(&s->source_life);
+        s->daemon = kDone;
+      });
+      return;
+    case kDone:
+      return;
+  }
+}
+
+void Explorer::DaemonWatches() {
+  uint8_t State::*life = &State::daemon_life;
+  bool committed = now_.verdict == REHOME_VERDICT_COMMITTED;
+  if (now_.verdict == REHOME_VERDICT_OPEN) {  // cancel
+    Step(life, [](State* s) { Swap(s, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED); });
+  } else if (now_.verdict == REHOME_VERDICT_RUNNING) {
+    Step(life, [](State* s) { s->daemon = kReleases; });
+  } else if (now_.verdict != REHOME_VERDICT_ABORTED) {
+    if (FencesBefore() && committed && now_.source_life != kDead) {
+      Step(life, [this](State* s) {
+        if (Condemn(s, REHOME_SIDE_SOURCE)) s->daemon = kStopsSource;
+      });
+    }
+    if (now_.target_life == kAlive && !(model_.moves && committed)) {
+      Step(life, [this](State* s) {
+        if (Condemn(s, REHOME_SIDE_TARGET)) s->daemon = kStopsTarget;
+      });
+    }
+    if (now_.source_life == kDead && now_.fence != REHOME_FENCE_STATE_PROVEN) {
+      Step(life, [](State* s) { s->fence = REHOME_FENCE_STATE_PROVEN; });
+    }
+  }
+}
+
+void Explorer::Deaths() {
+  for (bool source : {true, false}) {
+    uint8_t State::*life = source ? &State::source_life : &State::target_life;
+    if (now_.*life != kSignalled && now_.*life != kLastStep) continue;
+    State next = now_;
+    next.*life = kDead;
+    next.*(source ? &State::source_runs : &State::target_runs) = 0;
+    moved_ = true;
+    Visit(next);
+  }
+}
+
+void Explorer::Crashes() {
+  if (now_.source_life == kAlive) {
+    State next = now_;
+    next.source_life = kDead;
+    next.source_runs = 0;
+    next.source_crashed = 1;
+    Visit(next);
+  }
+  if (now_.target_life == kAlive) {
+    State next = now_;
+    next.target_life = kDead;
+    next.target_runs = 0;
+    next.target_crashed = 1;
+    Visit(next);
+  }
+  if (now_.daemon_life == kAlive && now_.daemon_crashes < kMaxDaemonCrashes) {
+    State next = now_;
+    next.daemon_crashes++;
+    next.daemon = kWatches;  // comes back
+    Visit(next);
+    next.daemon_life = kDead;  // or does not
+    Visit(next);
+  }
+}
+
+}  // namespace rehome::model

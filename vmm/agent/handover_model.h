@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// docs/handover.md as a program: source, target and daemon take their steps in every possible
+// order. Deadlines may pass at any moment, so there is no clock. A kill is the decision, the
+// signal, one last step that the killed process may still take (it can be in a system call on
+// another CPU), and death. Each process may also crash by itself at any moment, and the daemon may
+// come back knowing nothing.
+//
+// The steps are those of verdict.c and target_run.c; the verdict moves only along the real table.
+#ifndef REHOME_VMM_AGENT_HANDOVER_MODEL_H_
+#define REHOME_VMM_AGENT_HANDOVER_MODEL_H_
+
+#include <compare>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <set>
+#include <vector>
+
+#include "vmm/agent/handover_block.h"
+#include "vmm/agent/protocol.h"
+
+namespace rehome::model {
+
+enum Life : uint8_t { kAlive, kSignalled, kLastStep, kDead };
+
+enum SourceAt : uint8_t { kSaving, kWatching, kWantsKill, kKills, kTakesBack, kRunsAgain, kGaveUp };
+enum TargetAt : uint8_t {
+  kWaiting,
+  kClaimed,
+  kMoved,
+  kCommitted,
+  kFencing,
+  kProving,
+  kFenced,
+  kMayRun,
+  kRuns,
+  kLeaves
+};
+enum DaemonAt : uint8_t { kWatches, kStopsSource, kProvesSource, kStopsTarget, kReleases, kDone };
+
+// Bytes only, so that it can be compared and kept as bytes.
+struct State {
+  uint8_t verdict = REHOME_VERDICT_OPEN;
+  uint8_t fence = REHOME_FENCE_STATE_OPEN;
+  uint8_t ready = 0;
+  uint8_t vm_dead = 0;  // the kernel: MOVE has been done
+  uint8_t source = kSaving, source_life = kAlive, source_runs = 1;
+  uint8_t source_may_kill = 1;  // it has not been refused yet
+  uint8_t target = kWaiting, target_life = kAlive, target_runs = 0;
+  uint8_t daemon = kWatches, daemon_life = kAlive;
+  uint8_t target_was_condemned = 0;  // PROVEN can take the place of it in the word
+  uint8_t source_crashed = 0, target_crashed = 0, daemon_crashes = 0;
+
+  friend auto operator<=>(const State&, const State&) = default;
+};
+
+// What a mutant leaves out.
+enum class Without { kNothing, kFenceWord, kProofOfDeath, kProbe, kCareInLeaving };
+
+struct Model {
+  bool moves;
+  uint32_t policy;
+  Without without = Without::kNothing;
+};
+
+class Explorer {
+ public:
+  explicit Explorer(const Model& model) : model_(model) {}
+
+  void Run();
+
+  const std::set<State>& seen() const { return seen_; }
+  // States in which nothing but a crash can happen any more.
+  const std::vector<State>& ends() const { return ends_; }
+
+ private:
+  static constexpr int kMaxDaemonCrashes = 2;
+
+  void Visit(const State& state);
+
+  // One step of whoever owns `life`: `change` gets the state to change.
+  void Step(uint8_t State::*life, const std::function<void(State*)>& change);
+
+  static bool Swap(State* state, uint32_t from, uint32_t to);
+
+  bool Condemn(State* state, rehome_side side) const;
+
+  static void Kill(uint8_t* life);
+
+  bool Alive(const State& state) const;
+  bool FencesBefore() const { return model_.policy == REHOME_FENCE_BEFORE_RESUME; }
+
+  // ---- source (source.c, verdict.c) ----
+
+  void SourceSteps();
+
+  void Watch();
+
+  // Reads the verdict again, probes, swaps.
+  void TakeBack(State* s) const;
+
+  // ---- target (target_run.c) ----
+
+  void TargetSteps();
+
+  void PassFence();
+  void FenceSource();
+
+  // ---- daemon ----
+
+  void DaemonSteps();
+
+  void DaemonWatches();
+
+  // ---- death ----
+
+  void Deaths();
+
+  void Crashes();
+
+  const Model model_;
+  State now_;
+  bool moved_ = false;
+  std::set<State> seen_;
+  std::deque<State> queue_;
+  std::vector<State> ends_;
+};
+
+}  // namespace rehome::model
+
+#endif  // REHOME_VMM_AGENT_HANDOVER_MODEL_H_

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/reference/machine.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "kvmglue/status_reason.h"
+#include "kvmglue/vcpu_state.h"
+#include "vmm/reference/guest_loader.h"
+#include "vmm/reference/os_status.h"
+
+namespace rehome {
+namespace {
+
+bool IsSev(VmType type) { return type == VmType::kSev || type == VmType::kSevEs; }
+
+absl::StatusOr<std::unique_ptr<Console>> OpenConsole(const std::string& path) {
+  return path.empty() ? Console::Unplugged() : Console::Listen(path);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
+                                                        const GuestOptions& options) {
+  const auto plan = PlanRam(options.vm_type, options.memory_kind);
+  if (!plan.ok()) return plan.status();
+  std::unique_ptr<Machine> machine(new Machine());
+  auto vm = Vm::Create(host.kernel, options.vm_type, host.link_abi);
+  if (!vm.ok()) return vm.status();
+  machine->vm_ = *std::move(vm);
+  machine->config_ = {
+      .vm_id = options.vm_id, .vm_type = options.vm_type, .ram_bytes = options.memory_mib << 20};
+  absl::Status status = IsSev(options.vm_type) ? machine->vm_->InitSev() : absl::OkStatus();
+  if (status.ok()) status = machine->vm_->CreateIrqchip();
+  if (!status.ok()) return status;
+
+  auto ram = GuestRam::Create(host.kernel, *machine->vm_, *plan, machine->config_.ram_bytes,
+                              options.memories);
+  if (!ram.ok()) return ram.status();
+  machine->ram_ = *std::move(ram);
+  for (uint32_t i = 0; i < options.vcpus; ++i) {
+    auto cpuid = DefaultCpuid(host.kernel, i, options.vcpus);
+    if (!cpuid.ok()) return cpuid.status();
+    machine->config_.cpuid.push_back(*std::move(cpuid));
+  }
+  auto console = OpenConsole(options.console);
+  if (!console.ok()) return console.status();
+  machine->devices_ = std::make_unique<Devices>(*std::move(console), host.serial_depth);
+
+  status = machine->CreateVcpus();
+  if (status.ok()) {
+    status = host.kind == KernelKind::kSim ? machine->LoadGuestForSim(options)
+                                           : machine->LoadGuestForKvm(options);
+  }
+  if (status.ok()) status = machine->SealMemory();
+  if (!status.ok()) return status;
+  return machine;
+}
+
+absl::StatusOr<std::unique_ptr<Machine>> Machine::Prepare(const Host& host, ReceivedVm received) {
+  std::unique_ptr<Machine> machine(new Machine());
+  machine->config_ = std::move(received.config);
+  auto vm = Vm::Create(host.kernel, machine->config_.vm_type, host.link_abi);
+  if (!vm.ok()) return vm.status();
+  machine->vm_ = *std::move(vm);
+  absl::Status status = machine->vm_->CreateIrqchip();
+  if (!status.ok()) return status;
+  auto ram =
+      GuestRam::TakeOver(host.kernel, *machine->vm_, received.access, std::move(received.slots),
+                         std::move(received.memory), machine->config_.ram_bytes);
+  if (!ram.ok()) return ram.status();
+  machine->ram_ = *std::move(ram);
+  machine->devices_ = std::make_unique<Devices>(std::move(received.console), host.serial_depth);
+  status = machine->CreateVcpus();
+  if (!status.ok()) return status;
+  return machine;
+}
+
+// Memslots first: with the first vCPU some VM types fix what they protect.
+absl::Status Machine::CreateVcpus() {
+  absl::Status status = ram_->Bind(*vm_);
+  for (uint32_t i = 0; status.ok() && i < config_.cpuid.size(); ++i) {
+    auto vcpu = vm_->CreateVcpu(i);
+    if (!vcpu.ok()) return vcpu.status();
+    status = (*vcpu)->SetCpuid(config_.cpuid[i]);
+    vcpus_.push_back(*std::move(vcpu));
+  }
+  if (!status.ok()) return status;
+  auto file = WriteVmConfig(config_);
+  if (!file.ok()) return file.status();
+  config_file_ = *std::move(file);
+  return absl::OkStatus();
+}
+
+absl::Status Machine::LoadGuestForKvm(const GuestOptions& options) {
+  if (!ram_->mapped()) {
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, "GUEST_UNLOADABLE",
+                      "the built-in guest cannot be put into private memory");
+  }
+  auto state = std::make_unique<VcpuState>();
+  absl::Status status = vcpus_[0]->SaveState(*state);
+  if (!status.ok()) return status;
+  rehome_guest_boot_info boot = MakeBootInfo(options, *ram_);
+  boot.timer = 1;
+  boot.kvmclock = HasKvmclock(*state) ? 1 : 0;
+  LoadGuest(boot, ram_->mapping(0).first(REHOME_GUEST_RESERVED));
+  for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
+    status = StartGuestVcpu(boot, *vcpu);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// Private memory is written through its file. Real kernels refuse that; it stands for the ioctls by
+// which they let launch code in (KVM_TDX_INIT_MEM_REGION, KVM_SEV_SNP_LAUNCH_UPDATE).
+absl::Status Machine::LoadGuestForSim(const GuestOptions& options) {
+  rehome_guest_boot_info boot = MakeBootInfo(options, *ram_);
+  boot.magic = REHOME_GUEST_MAGIC;
+  if (ram_->mapped()) {
+    std::memcpy(ram_->mapping(0).data() + REHOME_GUEST_BOOT_INFO, &boot, sizeof(boot));
+  } else if (pwrite(ram_->file(0).raw(), &boot, sizeof(boot), REHOME_GUEST_BOOT_INFO) < 0) {
+    return OsError("pwrite", "guest memory", errno);
+  }
+  for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
+    absl::Status status = StartSimVcpu(*vcpu);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// What makes a confidential guest's memory its own.
+absl::Status Machine::SealMemory() {
+  if (IsSev(config_.vm_type)) {
+    // What the guest consists of when it starts; the rest it gets as zeroes.
+    const MemoryRange measured[] = {{.gpa = 0, .size_bytes = REHOME_GUEST_RESERVED}};
+    return vm_->LaunchSev(measured);
+  }
+  if (ram_->mapped()) return absl::OkStatus();
+  for (const RamSlot& slot : ram_->slots()) {
+    absl::Status status = vm_->SetPrivate(slot.slot.gpa, slot.slot.size_bytes, true);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace rehome

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A VM with all that belongs to it, and the two ways to get one: with a new guest, or around the
+// memory of a guest that runs elsewhere.
+#ifndef REHOME_VMM_REFERENCE_MACHINE_H_
+#define REHOME_VMM_REFERENCE_MACHINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kvmglue/fd.h"
+#include "kvmglue/kvm_syscalls.h"
+#include "kvmglue/link_abi.h"
+#include "kvmglue/vcpu.h"
+#include "kvmglue/vm.h"
+#include "vmm/reference/devices.h"
+#include "vmm/reference/guest_ram.h"
+#include "vmm/reference/options.h"
+#include "vmm/reference/vm_config.h"
+
+namespace rehome {
+
+// Where a machine is built.
+struct Host {
+  KvmSyscalls& kernel;  // outlives every machine
+  KernelKind kind = KernelKind::kKvm;
+  LinkAbi link_abi;
+  size_t serial_depth = kSerialFifoMax;  // of the serial port of this VMM's version
+};
+
+// What a target has received of a VM, checked for its form only.
+struct ReceivedVm {
+  VmConfig config;
+  RamAccess access = RamAccess::kMapped;
+  std::vector<RamSlot> slots;
+  std::vector<UniqueFd> memory;
+  std::unique_ptr<Console> console;  // held
+};
+
+class Machine {
+ public:
+  // A VM with the built-in guest, ready to run. FAILED_PRECONDITION / GUEST_UNLOADABLE where the
+  // guest's memory is private and the kernel is a real one: nothing can put a guest there. Errors
+  // of everything that it is built from.
+  static absl::StatusOr<std::unique_ptr<Machine>> Start(const Host& host,
+                                                        const GuestOptions& options);
+  // A VM around the memory of another, to be restored. Nothing of the guest's memory is touched and
+  // no memory attribute is set.
+  static absl::StatusOr<std::unique_ptr<Machine>> Prepare(const Host& host, ReceivedVm received);
+
+  const VmConfig& config() const { return config_; }
+  uint32_t vcpu_count() const { return static_cast<uint32_t>(vcpus_.size()); }
+  Vm& vm() { return *vm_; }
+  std::vector<std::unique_ptr<Vcpu>>& vcpus() { return vcpus_; }
+  GuestRam& ram() { return *ram_; }
+  Devices& devices() { return *devices_; }
+  // The configuration as a sealed file, for the next VMM.
+  BorrowedFd config_file() const { return config_file_.borrow(); }
+
+ private:
+  Machine() = default;
+  absl::Status CreateVcpus();
+  absl::Status LoadGuestForKvm(const GuestOptions& options);
+  absl::Status LoadGuestForSim(const GuestOptions& options);
+  absl::Status SealMemory();
+
+  VmConfig config_;
+  UniqueFd config_file_;
+  // Memory goes after the VM that uses it.
+  std::unique_ptr<GuestRam> ram_;
+  std::unique_ptr<Vm> vm_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  std::unique_ptr<Devices> devices_;
+};
+
+}  // namespace rehome
+
+#endif  // REHOME_VMM_REFERENCE_MACHINE_H_

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/reference/options.h"
+
+#include <CLI/CLI.hpp>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "vmm/reference/guest/guest_abi.h"
+
+namespace rehome {
+namespace {
+
+constexpr uint64_t kMib = 1 << 20;
+// The loader's 2 MiB, and room for every vCPU to work in.
+constexpr uint64_t kMinMemoryMib = 8;
+// The loader's part lies in one file.
+constexpr uint64_t kMinFileMib = REHOME_GUEST_RESERVED / kMib;
+constexpr uint64_t kMaxMemoryMib = REHOME_GUEST_MAX_RAM / kMib;
+
+// CLI11 checks against the keys and converts.
+const std::map<std::string, VmType>& VmTypes() {
+  static const std::map<std::string, VmType> kTypes = {
+      {"default", VmType::kDefault}, {"sw-protected", VmType::kSwProtected},
+      {"sev", VmType::kSev},         {"sev-es", VmType::kSevEs},
+      {"snp", VmType::kSnp},         {"tdx", VmType::kTdx},
+  };
+  return kTypes;
+}
+
+void AddGuestOptions(CLI::App& app, GuestOptions& guest) {
+  app.add_option("--vm-id", guest.vm_id, "name under which the VM is registered");
+  app.add_option("--vm-type", guest.vm_type, "type of the VM")
+      ->transform(CLI::CheckedTransformer(VmTypes()).description("TYPE"));
+  app.add_option("--memory", guest.memory_mib, "RAM in MiB")
+      ->check(CLI::Range(kMinMemoryMib, kMaxMemoryMib));
+  app.add_option("--memory-kind", guest.memory_kind,
+                 "what RAM is made of (default: what the VM type needs)")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, MemoryKind>{
+          {"gmem", MemoryKind::kGuestMemfd}, {"memfd", MemoryKind::kMemfd}}));
+  app.add_option("--memories", guest.memories, "files that RAM consists of")
+      ->check(CLI::Range(1u, REHOME_GUEST_MAX_MEMORIES));
+  app.add_option("--vcpus", guest.vcpus, "virtual CPUs")
+      ->check(CLI::Range(1u, REHOME_GUEST_MAX_VCPUS));
+  app.add_option("--console", guest.console, "UNIX socket to attach to the serial console");
+  app.add_option("--heartbeat-ms", guest.heartbeat_ms, "time between heartbeat lines, 0: none");
+  app.add_option("--step-ns", guest.step_ns,
+                 "time between two steps of a vCPU's hash chain, 0: as fast as it goes");
+  app.add_option("--working-set-pages", guest.working_set_pages,
+                 "pages that each vCPU works on, spread over its part of RAM, 0: all");
+  app.add_option("--seed", guest.seed, "of the hash chains");
+}
+
+void AddTestHooks(CLI::App& app, std::string& die_at, std::string& hang_at,
+                  std::string& misbehave) {
+  constexpr const char* kGroup = "For tests";
+  app.add_option("--die-at", die_at, "die there as from SIGKILL")
+      ->check(CLI::IsMember(HookPointNames()))
+      ->group(kGroup);
+  app.add_option("--hang-at", hang_at, "stop there for ever")
+      ->check(CLI::IsMember(HookPointNames()))
+      ->group(kGroup);
+  app.add_option("--misbehave", misbehave, "as a target, answer PREPARE with a lie")
+      ->check(CLI::IsMember(MisbehaviourNames()))
+      ->group(kGroup);
+}
+
+// What spans several options; "" if all is well.
+std::string Contradiction(const Options& options) {
+  const GuestOptions& guest = options.guest;
+  if (!options.target && guest.vm_id.empty()) return "--vm-id is required";
+  if (options.hooks.misbehave != Misbehaviour::kNone && !options.target) {
+    return "--misbehave is for --target";
+  }
+  if (guest.memory_mib % guest.memories != 0) return "--memory must be a multiple of --memories";
+  if (guest.memory_mib / guest.memories < kMinFileMib) return "--memories: the files are too small";
+  return "";
+}
+
+}  // namespace
+
+ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string& version) {
+  ParsedOptions parsed;
+  Options& options = parsed.options;
+  std::string die_at, hang_at, misbehave;
+
+  CLI::App app("The reference VMM of Rehome: runs a built-in guest that can be moved.",
+               "rehome-vmm");
+  app.set_version_flag("--version", version);
+  app.add_flag("--target", options.target,
+               "take a guest over: the connection to rehomed is descriptor $REHOME_AGENT_FD");
+  app.add_option("--kernel", options.kernel, "where KVM comes from")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, KernelKind>{{"kvm", KernelKind::kKvm}, {"sim", KernelKind::kSim}}));
+  app.add_option("--sim", options.sim, "which kernel to simulate: types=...,move=...,link=...");
+  app.add_option("--link-ioctl", options.link_ioctl, "number of KVM_LINK_GUEST_MEMFD")
+      ->transform(CLI::Number)
+      ->check(CLI::Range(0u, 0xffu));
+  app.add_option("--agent-socket", options.agent_socket,
+                 "rehomed's socket for agents [$REHOME_AGENT_SOCKET]")
+      ->envname("REHOME_AGENT_SOCKET");
+  app.add_option("--populate", options.populate_mib,
+                 "as a target that maps memory: MiB of it to map in advance, 0: none");
+  app.add_option("--spin-us", options.spin_us,
+                 "as a target: busy-wait for the source's state so long before sleeping");
+  app.add_flag("--check-on-exit", options.check_on_exit,
+               "on SIGTERM tell whether the guest is intact; exit code 3 if it is not");
+  AddGuestOptions(app, options.guest);
+  AddTestHooks(app, die_at, hang_at, misbehave);
+  app.add_option("--faults", options.faults, "plan of kernel calls that fail")->group("For tests");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out;
+    const int code = app.exit(error, out, out);
+    return {.exit_now = true, .exit_code = code == 0 ? 0 : kUsageExitCode, .text = out.str()};
+  }
+  options.hooks.die_at = HookPointFromName(die_at).value_or(HookPoint::kNone);
+  options.hooks.hang_at = HookPointFromName(hang_at).value_or(HookPoint::kNone);
+  options.hooks.misbehave = MisbehaviourFromName(misbehave).value_or(Misbehaviour::kNone);
+  if (const std::string wrong = Contradiction(options); !wrong.empty()) {
+    return {.exit_now = true, .exit_code = kUsageExitCode, .text = wrong + "\n"};
+  }
+  return parsed;
+}
+
+}  // namespace rehome

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/reference/options.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace rehome {
+namespace {
+
+ParsedOptions Parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "rehome-vmm");
+  return ParseOptions(static_cast<int>(arguments.size()), arguments.data(), "rehome-vmm 9.9");
+}
+
+TEST(OptionsTest, AnOwnerNeedsANameAndGetsDefaults) {
+  const ParsedOptions parsed = Parse({"--vm-id", "demo"});
+  ASSERT_FALSE(parsed.exit_now) << parsed.text;
+  EXPECT_FALSE(parsed.options.target);
+  EXPECT_EQ(parsed.options.kernel, KernelKind::kKvm);
+  EXPECT_EQ(parsed.options.guest.vm_id, "demo");
+  EXPECT_EQ(parsed.options.guest.vm_type, VmType::kDefault);
+  EXPECT_EQ(parsed.options.guest.memory_kind, MemoryKind::kAuto);
+  EXPECT_EQ(parsed.options.link_ioctl, 0xd6u);
+}
+
+TEST(OptionsTest, EveryOptionArrives) {
+  const ParsedOptions parsed = Parse({"--vm-id=a",
+                                      "--vm-type=sw-protected",
+                                      "--kernel=sim",
+                                      "--memory=96",
+                                      "--memory-kind=memfd",
+                                      "--memories=3",
+                                      "--vcpus=4",
+                                      "--console=/tmp/c",
+                                      "--agent-socket=/tmp/a",
+                                      "--heartbeat-ms=7",
+                                      "--step-ns=8",
+                                      "--working-set-pages=9",
+                                      "--seed=10",
+                                      "--faults=x",
+                                      "--link-ioctl=0xd5",
+                                      "--die-at=saved",
+                                      "--hang-at=first-run",
+                                      "--populate=11",
+                                      "--spin-us=12",
+                                      "--check-on-exit"});
+  ASSERT_FALSE(parsed.exit_now) << parsed.text;
+  const Options& options = parsed.options;
+  EXPECT_EQ(options.kernel, KernelKind::kSim);
+  EXPECT_EQ(options.agent_socket, "/tmp/a");
+  EXPECT_EQ(options.faults, "x");
+  EXPECT_EQ(options.link_ioctl, 0xd5u);
+  EXPECT_EQ(options.populate_mib, 11u);
+  EXPECT_EQ(options.spin_us, 12u);
+  EXPECT_TRUE(options.check_on_exit);
+  EXPECT_EQ(options.hooks.die_at, HookPoint::kSaved);
+  EXPECT_EQ(options.hooks.hang_at, HookPoint::kFirstRun);
+  EXPECT_EQ(options.guest.vm_type, VmType::kSwProtected);
+  EXPECT_EQ(options.guest.memory_mib, 96u);
+  EXPECT_EQ(options.guest.memory_kind, MemoryKind::kMemfd);
+  EXPECT_EQ(options.guest.memories, 3u);
+  EXPECT_EQ(options.guest.vcpus, 4u);
+  EXPECT_EQ(options.guest.console, "/tmp/c");
+  EXPECT_EQ(options.guest.heartbeat_ms, 7u);
+  EXPECT_EQ(options.guest.step_ns, 8u);
+  EXPECT_EQ(options.guest.working_set_pages, 9u);
+  EXPECT_EQ(options.guest.seed, 10u);
+}
+
+TEST(OptionsTest, ATargetNeedsNoNameAndMayMisbehave) {
+  const ParsedOptions parsed = Parse({"--target", "--misbehave=overlap"});
+  ASSERT_FALSE(parsed.exit_now) << parsed.text;
+  EXPECT_TRUE(parsed.options.target);
+  EXPECT_EQ(parsed.options.hooks.misbehave, Misbehaviour::kOverlap);
+}
+
+TEST(OptionsTest, VersionIsPrinted) {
+  const ParsedOptions parsed = Parse({"--version"});
+  EXPECT_TRUE(parsed.exit_now);
+  EXPECT_EQ(parsed.exit_code, 0);
+  EXPECT_NE(parsed.text.find("rehome-vmm 9.9"), std::string::npos);
+}
+
+TEST(OptionsTest, WhatMakesNoSenseIsRefusedByName) {
+  const struct {
+    std::vector<const char*> arguments;
+    const char* named;
+  } kCases[] = {
+      {{}, "--vm-id"},
+      {{"--vm-id=a", "--nonsense"}, "--nonsense"},
+      {{"--vm-id=a", "--vm-type=amiga"}, "--vm-type"},
+      {{"--vm-id=a", "--vcpus=0"}, "--vcpus"},
+      {{"--vm-id=a", "--vcpus=65"}, "--vcpus"},
+      {{"--vm-id=a", "--memory=4"}, "--memory"},
+      {{"--vm-id=a", "--memory=many"}, "--memory"},
+      {{"--vm-id=a", "--memory=64", "--memories=3"}, "--memories"},
+      {{"--vm-id=a", "--memories=17"}, "--memories"},
+      {{"--vm-id=a", "--memory=16", "--memories=16"}, "--memories"},
+      {{"--vm-id=a", "--memory-kind=paper"}, "--memory-kind"},
+      {{"--vm-id=a", "--die-at=home"}, "--die-at"},
+      {{"--vm-id=a", "--misbehave=overlap"}, "--misbehave"},
+      {{"--vm-id=a", "--link-ioctl=0x100"}, "--link-ioctl"},
+  };
+  for (const auto& test : kCases) {
+    const ParsedOptions parsed = Parse(test.arguments);
+    EXPECT_TRUE(parsed.exit_now) << test.named;
+    EXPECT_EQ(parsed.exit_code, kUsageExitCode) << test.named;
+    EXPECT_NE(parsed.text.find(test.named), std::string::npos) << parsed.text;
+  }
+}
+
+TEST(TestHooksTest, EveryNameMeansSomething) {
+  for (const std::string& name : HookPointNames()) EXPECT_TRUE(HookPointFromName(name)) << name;
+  for (const std::string& name : MisbehaviourNames()) {
+    EXPECT_TRUE(MisbehaviourFromName(name)) << name;
+  }
+  EXPECT_FALSE(HookPointFromName("nowhere"));
+  EXPECT_FALSE(MisbehaviourFromName("nothing"));
+}
+
+TEST(TestHooksDeathTest, DiesWhereToldAndNowhereElse) {
+  TestHooks hooks;
+  hooks.Reach(HookPoint::kSaved);
+  hooks.die_at = HookPoint::kSaved;
+  hooks.Reach(HookPoint::kClaimed);
+  EXPECT_EXIT(hooks.Reach(HookPoint::kSaved), testing::KilledBySignal(SIGKILL), "");
+}
+
+}  // namespace
+}  // namespace rehome

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/reference/source_side.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+namespace rehome {
+namespace {
+
+void CopyText(const std::string& text, char* out, size_t size) {
+  const size_t count = std::min(text.size(), size - 1);
+  std::memcpy(out, text.data(), count);
+  out[count] = '\0';
+}
+
+void AddFd(rehome_vm& vm, uint32_t role, uint32_t index, const char* name, BorrowedFd fd) {
+  rehome_vm_fd& entry = vm.fds[vm.fd_count++];
+  entry = {};
+  entry.entry.role = role;
+  entry.entry.index = index;
+  CopyText(name, entry.entry.name, sizeof(entry.entry.name));
+  entry.fd = fd.raw();
+}
+
+// Returns their number.
+uint32_t DescribeSlots(const GuestRam& ram, rehome_memslot slots[REHOME_MAX_SLOTS]) {
+  uint32_t count = 0;
+  for (const RamSlot& slot : ram.slots()) {
+    slots[count++] = {.slot = slot.slot.slot,
+                      .address_space = slot.slot.address_space,
+                      .gpa = slot.slot.gpa,
+                      .size = slot.slot.size_bytes,
+                      .flags = slot.slot.flags,
+                      .memory_index = slot.memory_index,
+                      .offset = slot.slot.offset,
+                      .hva = slot.slot.hva,
+                      .device = slot.slot.inode.device,
+                      .inode = slot.slot.inode.inode,
+                      .reserved = 0};
+  }
+  return count;
+}
+
+}  // namespace
+
+void DescribeBindings(Machine& machine, rehome_vm& vm) {
+  const VmConfig& config = machine.config();
+  CopyText(config.vm_id, vm.vm_id, sizeof(vm.vm_id));
+  vm.vm_type = static_cast<uint32_t>(config.vm_type);
+  vm.vcpu_count = machine.vcpu_count();
+  vm.slot_count = DescribeSlots(machine.ram(), vm.slots);
+  vm.layout_digest = rehome_layout_digest(vm.slots, vm.slot_count);
+  vm.fd_count = 0;
+  AddFd(vm, REHOME_FD_VM, 0, "", machine.vm().fd());
+  for (uint32_t i = 0; i < machine.ram().file_count(); ++i) {
+    AddFd(vm, REHOME_FD_MEMORY, i, "", machine.ram().file(i));
+  }
+}
+
+SourceSide::Buffers::Buffers(uint32_t format, uint32_t vcpu_count)
+    : writer(format, vcpu_count), vcpus(vcpu_count), results(vcpu_count + 1) {
+  devices.console.pending.reserve(kMaxPending);
+  // Zeroing them is also what takes the page faults now and not in the blackout.
+  std::memset(vcpus.data(), 0, vcpus.size() * sizeof(VcpuState));
+  std::memset(&vm, 0, sizeof(vm));
+}
+
+SourceSide::SourceSide(Machine& machine, VcpuCrew& crew, uint32_t state_format,
+                       const TestHooks& hooks)
+    : machine_(machine), crew_(crew), state_format_(state_format), hooks_(hooks) {}
+
+void SourceSide::Describe(bool hold, rehome_vm& vm) {
+  hooks_.Reach(HookPoint::kDescribe);
+  DescribeBindings(machine_, vm);
+  vm.state_format = state_format_;
+  vm.state_capacity = StateWriter(state_format_, machine_.vcpu_count()).capacity();
+  AddFd(vm, REHOME_FD_CONFIG, 0, "", machine_.config_file());
+
+  // Without hold the sockets are not described: they can change while the answer is sent.
+  if (!hold) return;
+  Console& console = machine_.devices().console();
+  console.Hold();
+  if (console.listener().valid()) {
+    AddFd(vm, REHOME_FD_NAMED, 0, kConsoleListenFd, console.listener());
+  }
+  if (console.client().valid()) {
+    AddFd(vm, REHOME_FD_NAMED, 0, kConsoleClientFd, console.client());
+  }
+  described_digest_ = vm.layout_digest;
+}
+
+uint64_t SourceSide::LayoutDigest() const {
+  rehome_memslot slots[REHOME_MAX_SLOTS];
+  return rehome_layout_digest(slots, DescribeSlots(machine_.ram(), slots));
+}
+
+void SourceSide::Arm() {
+  hooks_.Reach(HookPoint::kArm);
+  buffers_ = std::make_unique<Buffers>(state_format_, machine_.vcpu_count());
+}
+
+absl::StatusOr<uint64_t> SourceSide::PauseAndSave(rehome_block& block) {
+  hooks_.Reach(HookPoint::kPause);
+  block_ = &block;
+  area_ = {reinterpret_cast<std::byte*>(block.state), block.state_capacity};
+  saved_ = 0;
+  absl::Status status = crew_.Pause(*this);
+  if (!status.ok()) return status;
+  for (const absl::Status& result : buffers_->results) {
+    if (!result.ok()) return result;
+  }
+  return buffers_->size;
+}
+
+void SourceSide::OnAllStopped() { rehome_block_stamp(block_, REHOME_PHASE_VCPUS_STOPPED); }
+
+void SourceSide::Run(uint32_t index) {
+  const uint32_t count = machine_.vcpu_count();
+  buffers_->results[index] = SaveVcpu(index);
+  if (saved_.fetch_add(1) + 1 != count) return;
+  buffers_->results[count] = SaveTheRest();
+  for (const absl::Status& result : buffers_->results) {
+    if (!result.ok()) return;
+  }
+  Announce();
+}
+
+// The library announces the state when PauseAndSave() returns, and finds it announced: done here,
+// it costs the blackout no wake-up of the library's thread. What the library would have checked
+// first is checked here; that it took too long it can find afterwards as well, because the verdict
+// is still to be claimed.
+void SourceSide::Announce() {
+  hooks_.Reach(HookPoint::kSaved);
+  if (LayoutDigest() != described_digest_) return;
+  rehome_block_stamp(block_, REHOME_PHASE_STATE_SAVED);
+  rehome_block_set_source_ready(block_, buffers_->size);
+}
+
+absl::Status SourceSide::SaveVcpu(uint32_t index) {
+  VcpuState& state = buffers_->vcpus[index];
+  absl::Status status = machine_.vcpus()[index]->SaveState(state);
+  return status.ok() ? buffers_->writer.PutVcpu(area_, state) : status;
+}
+
+absl::Status SourceSide::SaveTheRest() {
+  absl::Status status = machine_.vm().SaveState(buffers_->vm);
+  if (!status.ok()) return status;
+  machine_.devices().Save(buffers_->devices);
+  status = buffers_->writer.PutVm(area_, buffers_->vm);
+  if (status.ok()) status = buffers_->writer.PutDevices(area_, buffers_->devices);
+  if (status.ok()) buffers_->size = buffers_->writer.Finish(area_);
+  return status;
+}
+
+void SourceSide::Resume() {
+  hooks_.Reach(HookPoint::kResume);
+  crew_.Resume();
+  Cancelled();
+}
+
+void SourceSide::Cancelled() {
+  machine_.devices().console().Release();
+  buffers_.reset();
+}
+
+}  // namespace rehome

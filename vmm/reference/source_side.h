@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a VMM that owns a guest does in a migration: describe the VM, stop it, save it, go on or let
+// go. Called by the agent library on its thread (rehome_agent.h has the protocol).
+#ifndef REHOME_VMM_REFERENCE_SOURCE_SIDE_H_
+#define REHOME_VMM_REFERENCE_SOURCE_SIDE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kvmglue/vcpu_state.h"
+#include "kvmglue/vm_state.h"
+#include "vmm/agent/rehome_agent.h"
+#include "vmm/reference/machine.h"
+#include "vmm/reference/state_format.h"
+#include "vmm/reference/test_hooks.h"
+#include "vmm/reference/vcpu_crew.h"
+
+namespace rehome {
+
+// What both sides say of a machine: its name, type and size, its slots, and the descriptors of VM
+// and memory, which stay the machine's.
+void DescribeBindings(Machine& machine, rehome_vm& vm);
+
+// Not thread-safe: the agent library calls one thing at a time.
+class SourceSide : private PausedWork {
+ public:
+  // Everything must outlive the object.
+  SourceSide(Machine& machine, VcpuCrew& crew, uint32_t state_format, const TestHooks& hooks);
+
+  // Fills `vm`; its descriptors stay the machine's. With `hold` the console keeps its sockets from
+  // now on, and they are part of the description.
+  void Describe(bool hold, rehome_vm& vm);
+  uint64_t LayoutDigest() const;
+
+  // Makes room for the state, so that the blackout need not.
+  void Arm();
+  // Stops the vCPUs and writes the state into the block; returns its size. On an error the vCPUs
+  // are stopped nevertheless. FAILED_PRECONDITION / GUEST_ENDED, INVALID_ARGUMENT /
+  // SECTION_TOO_LARGE if the block is too small, or what saving reported.
+  absl::StatusOr<uint64_t> PauseAndSave(rehome_block& block);
+
+  // The guest runs on here: after PauseAndSave(), or without it.
+  void Resume();
+  void Cancelled();
+
+ private:
+  // What the vCPU threads work with in the blackout, made in Arm().
+  struct Buffers {
+    Buffers(uint32_t format, uint32_t vcpu_count);
+    StateWriter writer;
+    std::vector<VcpuState> vcpus;
+    VmState vm;
+    DeviceState devices;
+    std::vector<absl::Status> results;  // one per vCPU; of the rest: the last one
+    size_t size = 0;
+  };
+
+  // PausedWork, on the vCPU threads.
+  void OnAllStopped() override;
+  void Run(uint32_t index) override;
+  absl::Status SaveVcpu(uint32_t index);
+  absl::Status SaveTheRest();
+  void Announce();
+
+  Machine& machine_;
+  VcpuCrew& crew_;
+  const uint32_t state_format_;
+  const TestHooks hooks_;
+  std::unique_ptr<Buffers> buffers_;
+  uint64_t described_digest_ = 0;
+  rehome_block* block_ = nullptr;
+  std::span<std::byte> area_;
+  std::atomic<uint32_t> saved_{0};
+};
+
+}  // namespace rehome
+
+#endif  // REHOME_VMM_REFERENCE_SOURCE_SIDE_H_
