@@ -5,7 +5,9 @@
 // VmDirectory with its REGISTER and leaves it when the connection or the process ends.
 //
 // Nobody behind the socket is trusted. A violation of the protocol closes that one connection;
-// numbers, sizes and waits are bounded below.
+// numbers, sizes and waits are bounded below. One thing is left to whoever may connect at all: a
+// descriptor that nobody asked for is closed on the I/O thread, and close(2) of some (a TCP socket
+// with SO_LINGER, a file of a FUSE server that does not answer) takes as long as their owner likes.
 #ifndef REHOME_DAEMON_AGENT_SERVER_H_
 #define REHOME_DAEMON_AGENT_SERVER_H_
 

@@ -7,8 +7,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
@@ -46,7 +44,9 @@ Wakeup::Result Wakeup::Wait(std::chrono::steady_clock::time_point deadline,
   if (interrupt != nullptr) entries[1].fd = interrupt->fd().raw();
   int ready = -1;
   do {
-    const auto left = std::max(nanoseconds(0), nanoseconds(deadline - steady_clock::now()));
+    // Compared, not subtracted first: a deadline may be the earliest time there is.
+    const auto now = steady_clock::now();
+    const nanoseconds left = deadline > now ? nanoseconds(deadline - now) : nanoseconds(0);
     const timespec timeout = {.tv_sec = left.count() / kNanosecondsPerSecond,
                               .tv_nsec = left.count() % kNanosecondsPerSecond};
     ready = ppoll(entries, 2, &timeout, nullptr);
