@@ -130,6 +130,16 @@ TEST_F(CliTest, ShowsEverythingAboutAMigration) {
   ExpectGolden("migration_get", {"migration", "get", "m-0123456789abcdef"});
 }
 
+TEST_F(CliTest, ShowsEverythingAboutAMigrationAsJson) {
+  daemon_.SetHistory({testing::SampleHistory().back()});
+  ExpectGolden("migration_get_json", {"migration", "get", "m-0123456789abcdef", "--json"});
+}
+
+TEST_F(CliTest, ShowsAnErrorAsJson) {
+  daemon_.FailNext({testing::SampleError(grpc::StatusCode::NOT_FOUND, "VM_NOT_FOUND", "no web-1")});
+  ExpectGolden("error_json", {"vm", "get", "web-1", "--json"});
+}
+
 TEST_F(CliTest, ListsMigrations) { ExpectGolden("migration_list", {"migration", "list"}); }
 
 TEST_F(CliTest, DryRunShowsEachCheck) {

@@ -16,6 +16,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 
 #include "daemon/service/service_reasons.h"
 #include "kvmglue/status_reason.h"
@@ -137,7 +138,10 @@ void ApiServer::AcceptLoop() {
   while (true) {
     const nfds_t count = exhausted ? 1 : 2;
     const int timeout = exhausted ? static_cast<int>(kAcceptBackoff.count()) : -1;
-    if (poll(waits.data(), count, timeout) < 0 && errno != EINTR) return;
+    if (poll(waits.data(), count, timeout) < 0 && errno != EINTR) {
+      spdlog::error("api: no more connections are accepted: poll: {}", std::strerror(errno));
+      return;
+    }
     if (waits[0].revents != 0) return;
     exhausted = !AcceptAll();
   }

@@ -40,8 +40,11 @@ void Audit(const char* act, const std::string& caller, const std::string& subjec
 // One watch stream: what it has sent and when.
 class MigrationStream {
  public:
-  MigrationStream(int64_t resume_revision, grpc::ServerWriter<v1::WatchMigrationResponse>* writer)
-      : seen_(static_cast<uint64_t>(resume_revision < 0 ? 0 : resume_revision)), writer_(writer) {}
+  MigrationStream(int64_t resume_revision, std::chrono::milliseconds heartbeat_interval,
+                  grpc::ServerWriter<v1::WatchMigrationResponse>* writer)
+      : seen_(static_cast<uint64_t>(resume_revision < 0 ? 0 : resume_revision)),
+        heartbeat_interval_(heartbeat_interval),
+        writer_(writer) {}
 
   uint64_t seen() const { return seen_; }
 
@@ -56,7 +59,7 @@ class MigrationStream {
     if (news || IsTerminal(migration.state)) {
       *response.mutable_migration() = ToProto(migration);
       seen_ = migration.revision;
-    } else if (first || now - last_sent_ >= kHeartbeatInterval) {
+    } else if (first || now - last_sent_ >= heartbeat_interval_) {
       response.mutable_heartbeat()->set_revision(static_cast<int64_t>(migration.revision));
     } else {
       return true;
@@ -67,6 +70,7 @@ class MigrationStream {
 
  private:
   uint64_t seen_;
+  const std::chrono::milliseconds heartbeat_interval_;
   grpc::ServerWriter<v1::WatchMigrationResponse>* const writer_;
   bool first_ = true;
   std::chrono::steady_clock::time_point last_sent_;
@@ -165,7 +169,7 @@ grpc::Status MigrationService::WatchMigration(
   const absl::StatusOr<WatchGate::Pass> pass = watches_->Enter();
   if (!pass.ok()) return ToGrpcStatus(pass.status());
 
-  MigrationStream stream(request->resume_revision(), writer);
+  MigrationStream stream(request->resume_revision(), watches_->heartbeat_interval(), writer);
   absl::StatusOr<Migration> migration = registry_->Get(*id);
   while (migration.ok() && !context->IsCancelled() && !watches_->closed()) {
     if (!stream.Report(*migration)) break;

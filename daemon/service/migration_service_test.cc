@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/service/testing/migration_caller.h"
 #include "daemon/service/testing/test_daemon.h"
 
 namespace rehome {
@@ -16,72 +17,21 @@ namespace {
 using testing::DetailsOf;
 using testing::ErrorDetails;
 using ::testing::HasSubstr;
-using testing::kProfile;
+using testing::MigrationCaller;
 using testing::TestDaemon;
 
 class MigrationServiceTest : public ::testing::Test {
  protected:
-  MigrationServiceTest() : stub_(daemon_.NewMigrationStub()) {}
-
-  static v1::CreateMigrationRequest RequestFor(const std::string& vm_id) {
-    v1::CreateMigrationRequest request;
-    request.set_vm("virtualMachines/" + vm_id);
-    request.set_target_profile(kProfile);
-    return request;
-  }
-
-  grpc::Status Create(const v1::CreateMigrationRequest& request, v1::Migration* migration) {
-    grpc::ClientContext context;
-    return stub_->CreateMigration(&context, request, migration);
-  }
-
-  v1::Migration MustCreate(const v1::CreateMigrationRequest& request) {
-    v1::Migration migration;
-    const grpc::Status status = Create(request, &migration);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    return migration;
-  }
-
-  // Everything that a watch sends, and how it ends.
-  std::vector<v1::WatchMigrationResponse> Watch(const std::string& name, int64_t resume_revision,
-                                                grpc::Status* status) {
-    grpc::ClientContext context;
-    v1::WatchMigrationRequest request;
-    request.set_name(name);
-    request.set_resume_revision(resume_revision);
-    const auto stream = stub_->WatchMigration(&context, request);
-    std::vector<v1::WatchMigrationResponse> all;
-    v1::WatchMigrationResponse response;
-    while (stream->Read(&response)) all.push_back(response);
-    *status = stream->Finish();
-    return all;
-  }
-
-  v1::Migration AwaitEnd(const std::string& name) {
-    grpc::Status status;
-    const auto all = Watch(name, 0, &status);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    return all.empty() ? v1::Migration() : all.back().migration();
-  }
-
-  grpc::Status List(const std::string& filter, int page_size, const std::string& page_token,
-                    v1::ListMigrationsResponse* response) {
-    grpc::ClientContext context;
-    v1::ListMigrationsRequest request;
-    request.set_filter(filter);
-    request.set_page_size(page_size);
-    request.set_page_token(page_token);
-    return stub_->ListMigrations(&context, request, response);
-  }
+  MigrationServiceTest() : caller_(daemon_) {}
 
   TestDaemon daemon_;
-  std::unique_ptr<v1::MigrationService::Stub> stub_;
+  MigrationCaller caller_;
 };
 
 TEST_F(MigrationServiceTest, CreateAnswersAtOnceAndTheWorkGoesOn) {
   daemon_.AddVm("web-1");
   daemon_.effects().HoldAt(Effect::kRunPreflight);
-  const v1::Migration started = MustCreate(RequestFor("web-1"));
+  const v1::Migration started = caller_.MustCreate(MigrationCaller::RequestFor("web-1"));
   EXPECT_TRUE(started.name().starts_with("migrations/m-"));
   EXPECT_EQ(started.vm(), "virtualMachines/web-1");
   EXPECT_EQ(started.state(), v1::Migration::PENDING);
@@ -89,7 +39,7 @@ TEST_F(MigrationServiceTest, CreateAnswersAtOnceAndTheWorkGoesOn) {
   EXPECT_EQ(started.requested_by(),
             "uid=" + std::to_string(geteuid()) + " pid=" + std::to_string(getpid()));
   daemon_.effects().Release(Effect::kRunPreflight);
-  const v1::Migration done = AwaitEnd(started.name());
+  const v1::Migration done = caller_.AwaitEnd(started.name());
   EXPECT_EQ(done.state(), v1::Migration::SUCCEEDED);
   EXPECT_EQ(done.guest_owner(), v1::Migration::TARGET);
   EXPECT_TRUE(done.fence_proof().complete());
@@ -103,7 +53,7 @@ TEST_F(MigrationServiceTest, EveryWrongFieldIsNamed) {
   request.mutable_deadline()->set_seconds(1'000'000'000'000);
   request.set_fence_policy(static_cast<v1::Migration::FencePolicy>(99));
   v1::Migration migration;
-  const grpc::Status status = Create(request, &migration);
+  const grpc::Status status = caller_.Create(request, &migration);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   const ErrorDetails details = DetailsOf(status);
   EXPECT_EQ(details.info.reason(), "BAD_FIELD");
@@ -119,7 +69,7 @@ TEST_F(MigrationServiceTest, EveryWrongFieldIsNamed) {
 
 TEST_F(MigrationServiceTest, UnknownVmIsNamedAsAResource) {
   v1::Migration migration;
-  const grpc::Status status = Create(RequestFor("nobody"), &migration);
+  const grpc::Status status = caller_.Create(MigrationCaller::RequestFor("nobody"), &migration);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
   const ErrorDetails details = DetailsOf(status);
   EXPECT_EQ(details.info.reason(), "VM_NOT_FOUND");
@@ -130,10 +80,10 @@ TEST_F(MigrationServiceTest, UnknownVmIsNamedAsAResource) {
 
 TEST_F(MigrationServiceTest, UnknownProfileIsNamedAsAResource) {
   daemon_.AddVm("web-1");
-  v1::CreateMigrationRequest request = RequestFor("web-1");
+  v1::CreateMigrationRequest request = MigrationCaller::RequestFor("web-1");
   request.set_target_profile("vmm-99");
   v1::Migration migration;
-  const grpc::Status status = Create(request, &migration);
+  const grpc::Status status = caller_.Create(request, &migration);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(DetailsOf(status).info.reason(), "PROFILE_NOT_FOUND");
   EXPECT_EQ(DetailsOf(status).resource.resource_name(), "vmm-99");
@@ -142,9 +92,9 @@ TEST_F(MigrationServiceTest, UnknownProfileIsNamedAsAResource) {
 TEST_F(MigrationServiceTest, SecondMigrationOfAVmIsAbortedAndToldOfTheFirst) {
   daemon_.AddVm("web-1");
   daemon_.effects().HoldAt(Effect::kRunPreflight);
-  const v1::Migration first = MustCreate(RequestFor("web-1"));
+  const v1::Migration first = caller_.MustCreate(MigrationCaller::RequestFor("web-1"));
   v1::Migration second;
-  const grpc::Status status = Create(RequestFor("web-1"), &second);
+  const grpc::Status status = caller_.Create(MigrationCaller::RequestFor("web-1"), &second);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::ABORTED);
   const ErrorDetails details = DetailsOf(status);
   EXPECT_EQ(details.info.reason(), "MIGRATION_IN_PROGRESS");
@@ -152,17 +102,17 @@ TEST_F(MigrationServiceTest, SecondMigrationOfAVmIsAbortedAndToldOfTheFirst) {
   EXPECT_EQ(details.resource.resource_name(), first.name());
   EXPECT_GT(details.retry.retry_delay().seconds(), 0);
   daemon_.effects().Release(Effect::kRunPreflight);
-  AwaitEnd(first.name());
+  caller_.AwaitEnd(first.name());
 }
 
 TEST_F(MigrationServiceTest, SameRequestIdFromAnotherConnectionIsTheSameMigration) {
   daemon_.AddVm("web-1");
-  v1::CreateMigrationRequest request = RequestFor("web-1");
+  v1::CreateMigrationRequest request = MigrationCaller::RequestFor("web-1");
   request.set_request_id("f81d4fae-7dec-4d0e-a765-00a0c91e6bf6");
-  const v1::Migration first = MustCreate(request);
-  AwaitEnd(first.name());
-  stub_ = daemon_.NewMigrationStub();
-  const v1::Migration again = MustCreate(request);
+  const v1::Migration first = caller_.MustCreate(request);
+  caller_.AwaitEnd(first.name());
+  MigrationCaller other(daemon_);
+  const v1::Migration again = other.MustCreate(request);
   EXPECT_EQ(again.name(), first.name());
   EXPECT_EQ(again.state(), v1::Migration::SUCCEEDED) << "as it is now";
 }
@@ -170,12 +120,12 @@ TEST_F(MigrationServiceTest, SameRequestIdFromAnotherConnectionIsTheSameMigratio
 TEST_F(MigrationServiceTest, SameRequestIdWithOtherParametersIsRefused) {
   daemon_.AddVm("web-1");
   daemon_.AddVm("web-2");
-  v1::CreateMigrationRequest request = RequestFor("web-1");
+  v1::CreateMigrationRequest request = MigrationCaller::RequestFor("web-1");
   request.set_request_id("mine");
-  AwaitEnd(MustCreate(request).name());
+  caller_.AwaitEnd(caller_.MustCreate(request).name());
   request.set_vm("virtualMachines/web-2");
   v1::Migration migration;
-  const grpc::Status status = Create(request, &migration);
+  const grpc::Status status = caller_.Create(request, &migration);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(DetailsOf(status).info.reason(), "REQUEST_ID_REUSED");
 }
@@ -190,9 +140,9 @@ TEST_F(MigrationServiceTest, ValidateOnlyRecordsNothingAndListsTheBlockers) {
         {"target_reads_format", PreflightCheck::Result::kFailed, "FORMAT_UNREADABLE", "writes 3"}};
     return outcome;
   });
-  v1::CreateMigrationRequest request = RequestFor("web-1");
+  v1::CreateMigrationRequest request = MigrationCaller::RequestFor("web-1");
   request.set_validate_only(true);
-  const v1::Migration checked = MustCreate(request);
+  const v1::Migration checked = caller_.MustCreate(request);
   EXPECT_EQ(checked.name(), "");
   EXPECT_EQ(checked.state(), v1::Migration::FAILED);
   EXPECT_EQ(checked.preflight_checks_size(), 3);
@@ -203,7 +153,7 @@ TEST_F(MigrationServiceTest, ValidateOnlyRecordsNothingAndListsTheBlockers) {
   EXPECT_EQ(details.preconditions.violations(1).type(), "FORMAT_UNREADABLE");
   EXPECT_EQ(details.preconditions.violations(1).subject(), "target_reads_format");
   v1::ListMigrationsResponse all;
-  ASSERT_TRUE(List("", 0, "", &all).ok());
+  ASSERT_TRUE(caller_.List("", 0, "", &all).ok());
   EXPECT_TRUE(all.migrations().empty());
 }
 
@@ -212,13 +162,13 @@ TEST_F(MigrationServiceTest, GetTellsAnUnknownMigrationFromABadName) {
   v1::Migration migration;
   request.set_name("migrations/m-0000000000000000");
   grpc::ClientContext first;
-  const grpc::Status unknown = stub_->GetMigration(&first, request, &migration);
+  const grpc::Status unknown = caller_.stub().GetMigration(&first, request, &migration);
   EXPECT_EQ(unknown.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(DetailsOf(unknown).info.reason(), "MIGRATION_NOT_FOUND");
   EXPECT_EQ(DetailsOf(unknown).resource.resource_name(), request.name());
   request.set_name("m-0000000000000000");
   grpc::ClientContext second;
-  const grpc::Status bad = stub_->GetMigration(&second, request, &migration);
+  const grpc::Status bad = caller_.stub().GetMigration(&second, request, &migration);
   EXPECT_EQ(bad.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(DetailsOf(bad).info.reason(), "BAD_NAME");
   EXPECT_EQ(DetailsOf(bad).bad_request.field_violations(0).field(), "name");
@@ -228,15 +178,15 @@ TEST_F(MigrationServiceTest, PagesLeadThroughAllMigrationsOnce) {
   daemon_.AddVm("web-1");
   std::vector<std::string> names;
   for (int i = 0; i < 7; ++i) {
-    names.push_back(MustCreate(RequestFor("web-1")).name());
-    AwaitEnd(names.back());
+    names.push_back(caller_.MustCreate(MigrationCaller::RequestFor("web-1")).name());
+    caller_.AwaitEnd(names.back());
   }
   std::vector<std::string> listed;
   std::string token;
   int pages = 0;
   do {
     v1::ListMigrationsResponse page;
-    ASSERT_TRUE(List("vm = web-1", 3, token, &page).ok());
+    ASSERT_TRUE(caller_.List("vm = web-1", 3, token, &page).ok());
     ASSERT_LE(page.migrations_size(), 3);
     for (const auto& migration : page.migrations()) listed.push_back(migration.name());
     token = page.next_page_token();
@@ -247,30 +197,32 @@ TEST_F(MigrationServiceTest, PagesLeadThroughAllMigrationsOnce) {
 
 TEST_F(MigrationServiceTest, PageTokenBelongsToItsFilter) {
   daemon_.AddVm("web-1");
-  for (int i = 0; i < 2; ++i) AwaitEnd(MustCreate(RequestFor("web-1")).name());
+  for (int i = 0; i < 2; ++i)
+    caller_.AwaitEnd(caller_.MustCreate(MigrationCaller::RequestFor("web-1")).name());
   v1::ListMigrationsResponse page;
-  ASSERT_TRUE(List("vm = web-1", 1, "", &page).ok());
+  ASSERT_TRUE(caller_.List("vm = web-1", 1, "", &page).ok());
   ASSERT_NE(page.next_page_token(), "");
   v1::ListMigrationsResponse ignored;
-  const grpc::Status other = List("state = FAILED", 1, page.next_page_token(), &ignored);
+  const grpc::Status other = caller_.List("state = FAILED", 1, page.next_page_token(), &ignored);
   EXPECT_EQ(DetailsOf(other).info.reason(), "BAD_PAGE_TOKEN");
-  const grpc::Status garbage = List("", 1, "garbage", &ignored);
+  const grpc::Status garbage = caller_.List("", 1, "garbage", &ignored);
   EXPECT_EQ(DetailsOf(garbage).info.reason(), "BAD_PAGE_TOKEN");
-  const grpc::Status negative = List("", -1, "", &ignored);
+  const grpc::Status negative = caller_.List("", -1, "", &ignored);
   EXPECT_EQ(DetailsOf(negative).info.reason(), "BAD_PAGE_SIZE");
 }
 
 TEST_F(MigrationServiceTest, FilterSelectsByVmAndState) {
   daemon_.AddVm("web-1");
   daemon_.AddVm("web-2");
-  AwaitEnd(MustCreate(RequestFor("web-1")).name());
+  caller_.AwaitEnd(caller_.MustCreate(MigrationCaller::RequestFor("web-1")).name());
   daemon_.effects().On(Effect::kArm, [](const Migration& record, Interrupt&) {
     return FailureOutcome(Event::kRefused, "AGENT_REFUSED_BUSY", record);
   });
-  const std::string failed = MustCreate(RequestFor("web-2")).name();
-  AwaitEnd(failed);
+  const std::string failed = caller_.MustCreate(MigrationCaller::RequestFor("web-2")).name();
+  caller_.AwaitEnd(failed);
   v1::ListMigrationsResponse found;
-  ASSERT_TRUE(List(R"(vm = "virtualMachines/web-2" AND state = FAILED)", 0, "", &found).ok());
+  ASSERT_TRUE(
+      caller_.List(R"(vm = "virtualMachines/web-2" AND state = FAILED)", 0, "", &found).ok());
   ASSERT_EQ(found.migrations_size(), 1);
   EXPECT_EQ(found.migrations(0).name(), failed);
   EXPECT_EQ(DetailsOf(found.migrations(0).error()).info.reason(), "AGENT_REFUSED_BUSY");
@@ -278,87 +230,29 @@ TEST_F(MigrationServiceTest, FilterSelectsByVmAndState) {
 
 TEST_F(MigrationServiceTest, UnknownFilterFieldIsNamed) {
   v1::ListMigrationsResponse ignored;
-  const grpc::Status status = List("colour = blue", 0, "", &ignored);
+  const grpc::Status status = caller_.List("colour = blue", 0, "", &ignored);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(DetailsOf(status).info.reason(), "BAD_FILTER");
   EXPECT_THAT(status.error_message(), HasSubstr("unknown field 'colour'"));
 }
 
-TEST_F(MigrationServiceTest, WatchStartsWithASnapshotAndEndsWithTheTerminalState) {
-  daemon_.AddVm("web-1");
-  daemon_.effects().HoldAt(Effect::kPrepareTarget);
-  const std::string name = MustCreate(RequestFor("web-1")).name();
-  daemon_.effects().AwaitHeld(Effect::kPrepareTarget);
-  grpc::ClientContext context;
-  v1::WatchMigrationRequest request;
-  request.set_name(name);
-  const auto stream = stub_->WatchMigration(&context, request);
-  v1::WatchMigrationResponse response;
-  ASSERT_TRUE(stream->Read(&response));
-  EXPECT_EQ(response.migration().state(), v1::Migration::PREPARING);
-  int64_t revision = response.migration().revision();
-  daemon_.effects().Release(Effect::kPrepareTarget);
-  while (stream->Read(&response)) {
-    ASSERT_TRUE(response.has_migration());
-    EXPECT_GT(response.migration().revision(), revision);
-    revision = response.migration().revision();
-  }
-  EXPECT_EQ(response.migration().state(), v1::Migration::SUCCEEDED);
-  EXPECT_TRUE(stream->Finish().ok());
-}
-
-TEST_F(MigrationServiceTest, WatchOfAFinishedMigrationSendsItAlsoToThoseWhoKnowIt) {
-  daemon_.AddVm("web-1");
-  const v1::Migration done = AwaitEnd(MustCreate(RequestFor("web-1")).name());
-  for (const int64_t known : {int64_t{0}, done.revision(), done.revision() + 5}) {
-    grpc::Status status;
-    const auto all = Watch(done.name(), known, &status);
-    EXPECT_TRUE(status.ok());
-    ASSERT_EQ(all.size(), 1u);
-    EXPECT_EQ(all[0].migration().state(), v1::Migration::SUCCEEDED);
-  }
-}
-
-TEST_F(MigrationServiceTest, ResumedWatchStartsWithAHeartbeatIfNothingIsNew) {
-  daemon_.AddVm("web-1");
-  daemon_.effects().HoldAt(Effect::kPrepareTarget);
-  const std::string name = MustCreate(RequestFor("web-1")).name();
-  daemon_.effects().AwaitHeld(Effect::kPrepareTarget);
-  const int64_t revision =
-      static_cast<int64_t>(daemon_.registry().Get(name.substr(name.find('/') + 1))->revision);
-  grpc::ClientContext context;
-  v1::WatchMigrationRequest request;
-  request.set_name(name);
-  request.set_resume_revision(revision);
-  const auto stream = stub_->WatchMigration(&context, request);
-  v1::WatchMigrationResponse response;
-  ASSERT_TRUE(stream->Read(&response));
-  EXPECT_EQ(response.heartbeat().revision(), revision);
-  daemon_.effects().Release(Effect::kPrepareTarget);
-  ASSERT_TRUE(stream->Read(&response));
-  EXPECT_GT(response.migration().revision(), revision);
-  while (stream->Read(&response)) {
-  }
-  EXPECT_TRUE(stream->Finish().ok());
-}
-
 TEST_F(MigrationServiceTest, CancelStopsAMigrationThatHasNotHandedOver) {
   daemon_.AddVm("web-1");
   daemon_.effects().HoldAt(Effect::kLaunchTarget);
-  const std::string name = MustCreate(RequestFor("web-1")).name();
+  const std::string name = caller_.MustCreate(MigrationCaller::RequestFor("web-1")).name();
   daemon_.effects().AwaitHeld(Effect::kLaunchTarget);
   v1::CancelMigrationRequest request;
   request.set_name(name);
   v1::Migration cancelled;
   grpc::ClientContext first;
-  ASSERT_TRUE(stub_->CancelMigration(&first, request, &cancelled).ok());
-  const v1::Migration done = AwaitEnd(name);
+  ASSERT_TRUE(caller_.stub().CancelMigration(&first, request, &cancelled).ok());
+  const v1::Migration done = caller_.AwaitEnd(name);
   EXPECT_EQ(done.state(), v1::Migration::CANCELLED);
   EXPECT_EQ(done.guest_owner(), v1::Migration::SOURCE);
   EXPECT_EQ(done.error().code(), grpc::StatusCode::CANCELLED);
 
   grpc::ClientContext second;
-  const grpc::Status again = stub_->CancelMigration(&second, request, &cancelled);
+  const grpc::Status again = caller_.stub().CancelMigration(&second, request, &cancelled);
   EXPECT_EQ(again.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(DetailsOf(again).info.reason(), "ALREADY_FINISHED");
   EXPECT_EQ(DetailsOf(again).resource.resource_name(), name);
@@ -367,17 +261,17 @@ TEST_F(MigrationServiceTest, CancelStopsAMigrationThatHasNotHandedOver) {
 TEST_F(MigrationServiceTest, CancelAfterTheHandOverIsTooLate) {
   daemon_.AddVm("web-1");
   daemon_.effects().HoldAt(Effect::kAwaitFirstRun, /*interruptible=*/false);
-  const std::string name = MustCreate(RequestFor("web-1")).name();
+  const std::string name = caller_.MustCreate(MigrationCaller::RequestFor("web-1")).name();
   daemon_.effects().AwaitHeld(Effect::kAwaitFirstRun);
   v1::CancelMigrationRequest request;
   request.set_name(name);
   v1::Migration ignored;
   grpc::ClientContext context;
-  const grpc::Status status = stub_->CancelMigration(&context, request, &ignored);
+  const grpc::Status status = caller_.stub().CancelMigration(&context, request, &ignored);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(DetailsOf(status).info.reason(), "PAST_COMMIT");
   daemon_.effects().Release(Effect::kAwaitFirstRun);
-  EXPECT_EQ(AwaitEnd(name).state(), v1::Migration::SUCCEEDED);
+  EXPECT_EQ(caller_.AwaitEnd(name).state(), v1::Migration::SUCCEEDED);
 }
 
 }  // namespace

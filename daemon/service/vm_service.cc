@@ -25,8 +25,9 @@ constexpr std::string_view kListMethod = "ListVirtualMachines";
 // the directory for clients that are slow.
 class VmStream {
  public:
-  explicit VmStream(grpc::ServerWriter<v1::WatchVirtualMachinesResponse>* writer)
-      : writer_(writer) {}
+  VmStream(std::chrono::milliseconds heartbeat_interval,
+           grpc::ServerWriter<v1::WatchVirtualMachinesResponse>* writer)
+      : heartbeat_interval_(heartbeat_interval), writer_(writer) {}
 
   // Sends what differs from what the client knows, or a heartbeat if one is due. False: the client
   // is gone.
@@ -43,7 +44,7 @@ class VmStream {
 
   // Nothing changed: a heartbeat if one is due.
   bool Idle(uint64_t revision) {
-    if (std::chrono::steady_clock::now() - last_sent_ < kHeartbeatInterval) return true;
+    if (std::chrono::steady_clock::now() - last_sent_ < heartbeat_interval_) return true;
     v1::WatchVirtualMachinesResponse response;
     response.set_revision(static_cast<int64_t>(revision));
     response.mutable_heartbeat();
@@ -81,6 +82,7 @@ class VmStream {
     return writer_->Write(response);
   }
 
+  const std::chrono::milliseconds heartbeat_interval_;
   grpc::ServerWriter<v1::WatchVirtualMachinesResponse>* const writer_;
   bool first_ = true;
   std::map<std::string, uint64_t> known_;  // id -> revision
@@ -133,7 +135,7 @@ grpc::Status VmService::WatchVirtualMachines(
   const absl::StatusOr<WatchGate::Pass> pass = watches_->Enter();
   if (!pass.ok()) return ToGrpcStatus(pass.status());
 
-  VmStream stream(writer);
+  VmStream stream(watches_->heartbeat_interval(), writer);
   // Read before the list, so that a change between the two is reported again and not lost.
   uint64_t revision = vms_->revision();
   bool connected = stream.Report(*vms_, revision);

@@ -44,7 +44,12 @@ class WatchGate {
     std::unique_ptr<WatchGate, Leave> gate_;
   };
 
-  explicit WatchGate(size_t max_streams = kMaxWatchStreams) : max_streams_(max_streams) {}
+  // Tests make both smaller.
+  explicit WatchGate(size_t max_streams = kMaxWatchStreams,
+                     std::chrono::milliseconds heartbeat_interval = kHeartbeatInterval)
+      : max_streams_(max_streams), heartbeat_interval_(heartbeat_interval) {}
+
+  std::chrono::milliseconds heartbeat_interval() const { return heartbeat_interval_; }
 
   // RESOURCE_EXHAUSTED / TOO_MANY_WATCHES, UNAVAILABLE / SHUTTING_DOWN.
   absl::StatusOr<Pass> Enter();
@@ -59,6 +64,7 @@ class WatchGate {
   void Exit();
 
   const size_t max_streams_;
+  const std::chrono::milliseconds heartbeat_interval_;
   std::atomic<bool> closed_ = false;
   std::mutex mutex_;
   size_t streams_ = 0;  // guarded by mutex_

@@ -45,7 +45,7 @@ HostFacts SampleFacts() {
 
 TestDaemon::TestDaemon(const Options& options)
     : peers_(options.max_connections),
-      watches_(options.max_watch_streams),
+      watches_(options.max_watch_streams, options.heartbeat_interval),
       vm_service_(&vms_, &watches_),
       host_service_(SampleFacts()) {
   auto registry =

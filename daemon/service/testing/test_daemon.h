@@ -39,6 +39,7 @@ class TestDaemon {
  public:
   struct Options {
     size_t max_watch_streams = kMaxWatchStreams;
+    std::chrono::milliseconds heartbeat_interval = kHeartbeatInterval;
     size_t max_connections = kMaxApiConnections;
     // Who may connect; the user that runs the test, unless told otherwise.
     PeerPolicy allowed = {.uids = {geteuid()}, .gids = {}};
