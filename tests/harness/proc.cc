@@ -19,8 +19,6 @@ extern "C" {
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -38,13 +36,19 @@ std::string ProcPath(pid_t pid, std::string_view name) {
   return absl::StrCat("/proc/", pid, "/", std::string(name));
 }
 
-// /proc gives no size; an unreadable file is no different from a process that is gone.
+// Not an ifstream: it throws when a process goes away between open(2) and read(2).
 absl::StatusOr<std::string> ReadProc(pid_t pid, std::string_view name) {
-  errno = 0;
-  std::ifstream file(ProcPath(pid, name), std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  if (file.is_open() && !file.bad()) return text;
-  return absl::ErrnoToStatus(errno != 0 ? errno : ESRCH, ProcPath(pid, name));
+  const std::string path = ProcPath(pid, name);
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return absl::ErrnoToStatus(errno, path);
+  std::string text;
+  while (true) {
+    char buffer[16384];
+    const ssize_t got = read(file.borrow().raw(), buffer, sizeof(buffer));
+    if (got < 0) return absl::ErrnoToStatus(errno, path);
+    if (got == 0) return text;
+    text.append(buffer, static_cast<size_t>(got));
+  }
 }
 
 // Names in a directory of /proc; empty if it cannot be read.
@@ -96,11 +100,22 @@ absl::StatusOr<std::vector<Mapping>> MappingsOf(pid_t pid) {
   return mappings;
 }
 
-absl::StatusOr<size_t> OpenDescriptors(pid_t pid) {
-  const std::vector<std::string> names = ListProc(ProcPath(pid, "fd"));
-  if (names.empty()) return absl::NotFoundError(ProcPath(pid, "fd"));
-  // Our own list has the descriptor it is read through.
-  return pid == getpid() ? names.size() - 1 : names.size();
+absl::StatusOr<std::map<std::string, size_t>> OpenDescriptors(pid_t pid) {
+  const std::string directory = ProcPath(pid, "fd");
+  const std::vector<std::string> names = ListProc(directory);
+  if (names.empty()) return absl::NotFoundError(directory);
+  std::map<std::string, size_t> descriptors;
+  for (const std::string& name : names) {
+    char target[4096];
+    const ssize_t size =
+        readlink(absl::StrCat(directory, "/", name).c_str(), target, sizeof(target));
+    // Gone since the list was made; in our own, the descriptor that the list was read through.
+    if (size <= 0) continue;
+    const std::string whole(target, static_cast<size_t>(size));
+    const bool numbered = whole.starts_with("socket:[") || whole.starts_with("pipe:[");
+    ++descriptors[numbered ? whole.substr(0, whole.find(':')) : whole];
+  }
+  return descriptors;
 }
 
 absl::StatusOr<uint64_t> StatusBytes(pid_t pid, std::string_view field) {
