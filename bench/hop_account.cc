@@ -16,8 +16,23 @@ namespace {
 double Micros(int64_t ns) { return static_cast<double>(ns) / 1000; }
 
 std::string Describe(const VmmFacts& facts) {
-  return absl::StrFormat("pid %d %s (state format %d)", facts.vm.process().pid(),
+  return absl::StrFormat("pid %d, %s, state format %d", facts.vm.process().pid(),
                          facts.vm.process().vmm(), facts.vm.state_format());
+}
+
+std::string StrategyText(const v1::Migration& migration) {
+  switch (migration.strategy()) {
+    case v1::Migration::LINK_MOVE:
+      return "LINK_MOVE: memory linked, encryption context moved";
+    case v1::Migration::MAP_MOVE:
+      return "MAP_MOVE: the same memory mapped, encryption context moved";
+    case v1::Migration::LINK:
+      return "LINK: memory linked";
+    case v1::Migration::MAP:
+      return "MAP: the same memory mapped";
+    default:
+      return "no strategy recorded";
+  }
 }
 
 uint64_t TotalBytes(const std::vector<harness::GuestMemoryFile>& files) {
@@ -35,24 +50,26 @@ bool SameMemory(const HopFacts& facts) {
                     facts.after.memory.begin(), facts.after.memory.end(), same);
 }
 
-Claim RunsOn(const HopFacts& facts) {
+Claim Moved(const HopFacts& facts) {
   const v1::Migration& m = facts.migration;
   const int old_pid = facts.before.vm.process().pid();
   const int new_pid = facts.after.vm.process().pid();
   return {.holds = m.state() == v1::Migration::SUCCEEDED &&
                    m.guest_owner() == v1::Migration::TARGET && old_pid != new_pid &&
                    m.source().pid() == old_pid && m.target().pid() == new_pid &&
+                   m.strategy() != v1::Migration::STRATEGY_UNSPECIFIED &&
                    facts.after.executable == facts.expected_executable,
-          .topic = "runs on",
-          .text = absl::StrCat(Describe(facts.before), " then ", Describe(facts.after))};
+          .topic = "moved",
+          .text = absl::StrCat("from ", Describe(facts.before), "\nto ", Describe(facts.after),
+                               "\nby ", StrategyText(m))};
 }
 
 Claim Verified(const HopFacts& facts) {
-  int passed = 0, not_applicable = 0;
-  std::vector<std::string> others;
+  int not_applicable = 0;
+  std::vector<std::string> passed, others;
   for (const v1::PreflightCheck& check : facts.migration.preflight_checks()) {
     if (check.result() == v1::PreflightCheck::PASSED) {
-      ++passed;
+      passed.push_back(check.name());
     } else if (check.result() == v1::PreflightCheck::NOT_APPLICABLE) {
       ++not_applicable;
     } else {
@@ -60,13 +77,16 @@ Claim Verified(const HopFacts& facts) {
     }
   }
   const std::string& digest = facts.migration.layout_digest();
-  Claim claim = {.holds = passed > 0 && others.empty() && !digest.empty(), .topic = "verified"};
-  claim.text = absl::StrCat(passed, " preflight checks passed");
-  if (not_applicable > 0) absl::StrAppend(&claim.text, ", ", not_applicable, " do not apply");
-  if (!others.empty()) absl::StrAppend(&claim.text, "; NOT ", absl::StrJoin(others, ", "));
-  absl::StrAppend(&claim.text, digest.empty()
-                                   ? "; the layouts were not compared"
-                                   : absl::StrCat("; both memory layouts agree, digest ", digest));
+  Claim claim = {.holds = !passed.empty() && others.empty() && !digest.empty(),
+                 .topic = "verified"};
+  claim.text = absl::StrCat("preflight: ", passed.size(), " passed, ", not_applicable,
+                            " not applicable, ", others.size(), " failed");
+  if (!others.empty()) absl::StrAppend(&claim.text, ": ", absl::StrJoin(others, " "));
+  // Once is enough to read.
+  if (facts.number == 1) absl::StrAppend(&claim.text, "\n", absl::StrJoin(passed, " "));
+  absl::StrAppend(&claim.text, "\n",
+                  digest.empty() ? "the memory layouts were NOT compared"
+                                 : absl::StrCat("both memory layouts agree, digest ", digest));
   return claim;
 }
 
@@ -93,7 +113,7 @@ Claim GuestSaw(const HopFacts& facts) {
 std::string FencePolicyText(const v1::Migration& migration) {
   switch (migration.fence_policy()) {
     case v1::Migration::KERNEL:
-      return "the kernel marked its VM dead in the move";
+      return "its VM marked dead by the move of its context";
     case v1::Migration::BEFORE_RESUME:
       return "proven stopped before the guest went on";
     case v1::Migration::AFTER_RESUME:
@@ -189,7 +209,7 @@ Claim ConsoleLines(const HopFacts& facts) {
 }  // namespace
 
 std::vector<Claim> ClaimsOf(const HopFacts& facts) {
-  return {RunsOn(facts), Verified(facts), Paused(facts), GuestSaw(facts),
+  return {Moved(facts),  Verified(facts), Paused(facts), GuestSaw(facts),
           OldVmm(facts), Memory(facts),   Guest(facts),  ConsoleLines(facts)};
 }
 

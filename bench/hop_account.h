@@ -52,7 +52,7 @@ struct HopFacts {
 struct Claim {
   bool holds = false;
   std::string topic;  // one word
-  std::string text;   // what was found, whether it holds or not
+  std::string text;   // what was found, whether it holds or not; lines end with '\n'
 };
 
 std::vector<Claim> ClaimsOf(const HopFacts& facts);

@@ -30,14 +30,15 @@ struct Spoiled {
 };
 
 const Spoiled kSpoiled[] = {
-    {"not succeeded", "runs on", [](HopFacts& f) { f.migration.set_state(v1::Migration::FAILED); }},
-    {"guest on the source", "runs on",
+    {"not succeeded", "moved", [](HopFacts& f) { f.migration.set_state(v1::Migration::FAILED); }},
+    {"guest on the source", "moved",
      [](HopFacts& f) { f.migration.set_guest_owner(v1::Migration::SOURCE); }},
-    {"same process", "runs on",
+    {"same process", "moved",
      [](HopFacts& f) { f.after.vm.mutable_process()->set_pid(f.before.vm.process().pid()); }},
-    {"another process than recorded", "runs on",
+    {"another process than recorded", "moved",
      [](HopFacts& f) { f.migration.mutable_target()->set_pid(1); }},
-    {"another program", "runs on", [](HopFacts& f) { f.after.executable = "rehome-vmm-1"; }},
+    {"another program", "moved", [](HopFacts& f) { f.after.executable = "rehome-vmm-1"; }},
+    {"no strategy", "moved", [](HopFacts& f) { f.migration.clear_strategy(); }},
     {"a check failed", "verified",
      [](HopFacts& f) {
        f.migration.mutable_preflight_checks(0)->set_result(v1::PreflightCheck::FAILED);

@@ -28,6 +28,7 @@ v1::Migration Record() {
   migration.set_name("migrations/1");
   migration.set_state(v1::Migration::SUCCEEDED);
   migration.set_guest_owner(v1::Migration::TARGET);
+  migration.set_strategy(v1::Migration::MAP);
   migration.set_fence_policy(v1::Migration::BEFORE_RESUME);
   migration.mutable_source()->set_pid(kOldPid);
   migration.mutable_target()->set_pid(kNewPid);

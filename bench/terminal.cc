@@ -83,12 +83,16 @@ std::string PadLeft(std::string_view text, size_t width) {
 std::vector<std::string> Wrap(std::string_view text, size_t width) {
   std::vector<std::string> lines;
   const std::string whole(text);
-  for (absl::string_view word : absl::StrSplit(whole, ' ', absl::SkipEmpty())) {
-    const std::string_view piece(word.data(), word.size());
-    if (!lines.empty() && DisplayWidth(lines.back()) + 1 + DisplayWidth(piece) <= width) {
-      absl::StrAppend(&lines.back(), " ", word);
-    } else {
-      lines.emplace_back(piece);
+  for (absl::string_view paragraph : absl::StrSplit(whole, '\n')) {
+    bool first = true;
+    for (absl::string_view word : absl::StrSplit(paragraph, ' ', absl::SkipEmpty())) {
+      const std::string_view piece(word.data(), word.size());
+      if (!first && DisplayWidth(lines.back()) + 1 + DisplayWidth(piece) <= width) {
+        absl::StrAppend(&lines.back(), " ", word);
+      } else {
+        lines.emplace_back(piece);
+      }
+      first = false;
     }
   }
   return lines;

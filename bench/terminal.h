@@ -53,7 +53,8 @@ size_t DisplayWidth(std::string_view text);
 std::string PadRight(std::string_view text, size_t width);
 std::string PadLeft(std::string_view text, size_t width);
 
-// Words broken into lines of at most `width` columns; a word longer than that stands alone.
+// Words broken into lines of at most `width` columns, and where the text has a line end; a word
+// longer than that stands alone.
 std::vector<std::string> Wrap(std::string_view text, size_t width);
 
 // "0.8 us", "412 us", "12.3 ms", "1.50 s": three digits that mean something.

@@ -53,6 +53,7 @@ TEST(WidthTest, CountsColumnsAndNotBytes) {
 TEST(WrapTest, BreaksBetweenWordsOnly) {
   EXPECT_EQ(Wrap("one two three", 7), (std::vector<std::string>{"one two", "three"}));
   EXPECT_EQ(Wrap("incomprehensible x", 5), (std::vector<std::string>{"incomprehensible", "x"}));
+  EXPECT_EQ(Wrap("one two\nthree", 20), (std::vector<std::string>{"one two", "three"}));
   EXPECT_TRUE(Wrap("", 5).empty());
 }
 

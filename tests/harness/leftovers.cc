@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tests/harness/proc.h"
@@ -14,6 +15,7 @@ namespace rehome::harness {
 namespace {
 
 constexpr int kLookMs = 10;
+constexpr char kPidfd[] = "anon_inode:[pidfd]";
 
 bool Contains(const std::vector<pid_t>& pids, pid_t pid) {
   return std::find(pids.begin(), pids.end(), pid) != pids.end();
@@ -66,9 +68,13 @@ std::vector<std::string> LookOnce(HostUnderTest& host, const Footprint& before,
     found.push_back(absl::StrCat("the daemon: ", now.status().ToString()));
     return found;
   }
-  if (now->daemon_descriptors > before.daemon_descriptors) {
-    found.push_back(absl::StrCat(now->daemon_descriptors - before.daemon_descriptors,
-                                 " descriptors of the daemon"));
+  for (const auto& [target, count] : now->daemon_descriptors) {
+    const auto earlier = before.daemon_descriptors.find(target);
+    size_t expected = earlier == before.daemon_descriptors.end() ? 0 : earlier->second;
+    if (target == kPidfd) expected += now->daemon_children - before.daemon_children;
+    if (count > expected) {
+      found.push_back(absl::StrCat(count - expected, " descriptor of the daemon: ", target));
+    }
   }
   for (const std::string& file : now->files) {
     if (!std::binary_search(before.files.begin(), before.files.end(), file)) {
@@ -81,18 +87,21 @@ std::vector<std::string> LookOnce(HostUnderTest& host, const Footprint& before,
 }  // namespace
 
 absl::StatusOr<Footprint> FootprintOf(HostUnderTest& host) {
-  const absl::StatusOr<size_t> descriptors = OpenDescriptors(host.daemon().pid());
+  absl::StatusOr<std::map<std::string, size_t>> descriptors = OpenDescriptors(host.daemon().pid());
   if (!descriptors.ok()) return descriptors.status();
-  return Footprint{.daemon_descriptors = *descriptors, .files = FilesOf(host)};
+  return Footprint{.daemon_descriptors = *std::move(descriptors),
+                   .daemon_children = ChildrenOf(host.daemon().pid()).size(),
+                   .files = FilesOf(host)};
 }
 
 std::vector<std::string> FindLeftovers(HostUnderTest& host, const Footprint& before,
                                        const std::vector<pid_t>& vmms,
                                        const std::vector<InodeId>& inodes,
                                        std::chrono::milliseconds timeout) {
-  for (int64_t waited = 0;; waited += kLookMs) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (true) {
     std::vector<std::string> found = LookOnce(host, before, vmms, inodes);
-    if (found.empty() || waited >= timeout.count()) return found;
+    if (found.empty() || std::chrono::steady_clock::now() >= deadline) return found;
     poll(nullptr, 0, kLookMs);
   }
 }

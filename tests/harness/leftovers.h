@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,8 @@ namespace rehome::harness {
 // A host in which nothing moves: to compare a later moment with. Its descriptors are counted with
 // as many VMs and clients as then.
 struct Footprint {
-  size_t daemon_descriptors = 0;
+  std::map<std::string, size_t> daemon_descriptors;  // as OpenDescriptors()
+  size_t daemon_children = 0;      // for each of them it keeps a pidfd, to reap it
   std::vector<std::string> files;  // below the host's directory; logs of VMMs left out
 };
 absl::StatusOr<Footprint> FootprintOf(HostUnderTest& host);

@@ -36,17 +36,17 @@ std::string ProcPath(pid_t pid, std::string_view name) {
   return absl::StrCat("/proc/", pid, "/", std::string(name));
 }
 
-// /proc gives no size; an unreadable file is no different from a process that is gone. Not a
-// std::ifstream, whose buffer throws when the process goes between open(2) and read(2).
+// Not an ifstream: it throws when a process goes away between open(2) and read(2).
 absl::StatusOr<std::string> ReadProc(pid_t pid, std::string_view name) {
-  const UniqueFd file(open(ProcPath(pid, name).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) return absl::ErrnoToStatus(errno, ProcPath(pid, name));
+  const std::string path = ProcPath(pid, name);
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return absl::ErrnoToStatus(errno, path);
   std::string text;
-  char buffer[4096];
   while (true) {
+    char buffer[16384];
     const ssize_t got = read(file.borrow().raw(), buffer, sizeof(buffer));
+    if (got < 0) return absl::ErrnoToStatus(errno, path);
     if (got == 0) return text;
-    if (got < 0) return absl::ErrnoToStatus(errno, ProcPath(pid, name));
     text.append(buffer, static_cast<size_t>(got));
   }
 }
@@ -100,11 +100,22 @@ absl::StatusOr<std::vector<Mapping>> MappingsOf(pid_t pid) {
   return mappings;
 }
 
-absl::StatusOr<size_t> OpenDescriptors(pid_t pid) {
-  const std::vector<std::string> names = ListProc(ProcPath(pid, "fd"));
-  if (names.empty()) return absl::NotFoundError(ProcPath(pid, "fd"));
-  // Our own list has the descriptor it is read through.
-  return pid == getpid() ? names.size() - 1 : names.size();
+absl::StatusOr<std::map<std::string, size_t>> OpenDescriptors(pid_t pid) {
+  const std::string directory = ProcPath(pid, "fd");
+  const std::vector<std::string> names = ListProc(directory);
+  if (names.empty()) return absl::NotFoundError(directory);
+  std::map<std::string, size_t> descriptors;
+  for (const std::string& name : names) {
+    char target[4096];
+    const ssize_t size =
+        readlink(absl::StrCat(directory, "/", name).c_str(), target, sizeof(target));
+    // Gone since the list was made; in our own, the descriptor that the list was read through.
+    if (size <= 0) continue;
+    const std::string whole(target, static_cast<size_t>(size));
+    const bool numbered = whole.starts_with("socket:[") || whole.starts_with("pipe:[");
+    ++descriptors[numbered ? whole.substr(0, whole.find(':')) : whole];
+  }
+  return descriptors;
 }
 
 absl::StatusOr<uint64_t> StatusBytes(pid_t pid, std::string_view field) {

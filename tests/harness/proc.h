@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,8 +38,9 @@ absl::StatusOr<Mapping> ParseMapping(std::string_view line);
 // NOT_FOUND if the process is gone, PERMISSION_DENIED if it is not ours to look into.
 absl::StatusOr<std::vector<Mapping>> MappingsOf(pid_t pid);
 
-// Descriptors open in the process, as far as /proc/PID/fd shows them.
-absl::StatusOr<size_t> OpenDescriptors(pid_t pid);
+// Descriptors open in the process, by what they lead to: a path, or the kernel's word without its
+// number ("socket", "anon_inode:[eventfd]", "/memfd:name"). A symbolic link of /proc each.
+absl::StatusOr<std::map<std::string, size_t>> OpenDescriptors(pid_t pid);
 
 // Number in front of "kB" in a line of /proc/PID/status ("VmRSS", "RssAnon"), in bytes. NOT_FOUND.
 absl::StatusOr<uint64_t> StatusBytes(pid_t pid, std::string_view field);

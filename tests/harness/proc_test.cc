@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -77,11 +78,16 @@ TEST(HoldersTest, FindsDescriptorAndMappingAndForgetsThemWhenTheyAreGone) {
   EXPECT_TRUE(HoldersOf({identity->id}).empty());
 }
 
-TEST(ProcTest, CountsOurOwnDescriptorsExactly) {
+TEST(ProcTest, CountsDescriptorsByWhatTheyLeadTo) {
   const auto before = OpenDescriptors(getpid());
   ASSERT_TRUE(before.ok());
-  const UniqueFd one_more = NewFile();
-  EXPECT_EQ(OpenDescriptors(getpid()).value(), *before + 1);
+  const UniqueFd file = NewFile();
+  const UniqueFd socket_a(socket(AF_UNIX, SOCK_STREAM, 0));
+  const UniqueFd socket_b(socket(AF_UNIX, SOCK_STREAM, 0));
+  auto expected = *before;
+  ++expected["/memfd:proc_test (deleted)"];
+  expected["socket"] += 2;
+  EXPECT_EQ(OpenDescriptors(getpid()).value(), expected);
 }
 
 TEST(ProcTest, ReadsMemoryFigures) {
