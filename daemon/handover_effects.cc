@@ -54,9 +54,6 @@ void FenceBeforeResume(EffectContext& context, Migration& record) {
 }
 
 Outcome Running(Migration record) {
-  // RUNNING is entered from COMMITTED only, and with MOVE a target commits only after MOVE
-  // succeeded.
-  record.fence.kernel_vm_dead = HasMove(record.strategy);
   return {Event::kVerdictRunning, {}, std::move(record)};
 }
 

@@ -84,7 +84,9 @@ TEST_P(StrategyTest, ThreeHopsLeaveGuestAndUserUndisturbed) {
   for (const int version : {1, 2, 2}) {
     v1::CreateMigrationRequest request = RequestFor(ProfileOfVersion(version));
     request.set_fence_policy(row.wish);
-    ExpectMoved(Migrate(request), guest(), row.move);
+    const Migration record = Migrate(request);
+    ExpectMoved(record, guest(), row.move);
+    EXPECT_EQ(record.fence_proof().kernel_vm_dead(), row.move.policy == Migration::KERNEL);
     ASSERT_FALSE(HasFailure());
     const absl::Status heard = user->Follow(kHeartbeatsPerHop, kPatience);
     EXPECT_TRUE(heard.ok()) << heard;
