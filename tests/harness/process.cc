@@ -109,7 +109,14 @@ void Process::KillAndReap() {
 
 std::string BinaryPath(const std::string& relative) {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
-  return (self.parent_path().parent_path() / relative).string();
+  for (std::filesystem::path directory = self.parent_path(); directory.has_relative_path();
+       directory = directory.parent_path()) {
+    std::error_code ignored;
+    if (std::filesystem::exists(directory / relative, ignored)) {
+      return (directory / relative).string();
+    }
+  }
+  return relative;
 }
 
 TempDir::TempDir() {

@@ -45,8 +45,8 @@ class Process {
   UniqueFd pidfd_;
 };
 
-// Directory with the binaries of this build: the parent of the directory of /proc/self/exe, since a
-// test at bazel-bin/tests/x_test finds rehomed at bazel-bin/daemon/rehomed.
+// A program of the same build, by its place in the tree ("daemon/rehomed"): looked for in every
+// directory above this program's own. `relative` itself if it is nowhere there.
 std::string BinaryPath(const std::string& relative);
 
 // A fresh directory, removed with everything in it when destroyed.
