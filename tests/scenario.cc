@@ -171,7 +171,7 @@ void Scenario::ExpectProof(const Migration& record, const Move& move, const Foll
   EXPECT_TRUE(proof.complete());
   EXPECT_TRUE(proof.process_exited());
   // The kernel's word comes from the source's process; one that is dead already cannot give it.
-  if (proof.kernel_vm_dead()) EXPECT_TRUE(HasMove(move.strategy));
+  EXPECT_TRUE(!proof.kernel_vm_dead() || HasMove(move.strategy));
   EXPECT_EQ(proof.stopped_before_resume(), move.policy == Migration::BEFORE_RESUME);
   EXPECT_EQ(proof.observer(), "rehomed");
   EXPECT_EQ(proof.source().pid(), guest.pid);
