@@ -91,7 +91,7 @@ KEPT = [
     (house_rules.no_bare_fd, {"daemon/a.h": "int fd() const;\nint num_fds;\nint max_fds_;\n"}),
     (house_rules.no_bare_fd, {"daemon/a.cc": "int fd = 1;\n"}),
     (house_rules.short_files, {"daemon/a.cc": "\n" * 400, "docs/a.md": "\n" * 900}),
-    (house_rules.no_machine_paths, {"a.cc": '"/proc/1/root/x" "~/work/x" "https://a/work/x"\n'}),
+    (house_rules.no_machine_paths, {"a.cc": '"/proc/1/root/x" "~/workspace/x" "https://a/workspace/x"\n'}),
     (house_rules.nothing_unfinished, {"a.cc": 'mkdtemp("/tmp/a.XXXXXX");\n'}),
     (
         house_rules.reasons_documented,
