@@ -169,17 +169,6 @@ TEST_P(EveryPolicy, CancelsBeforeStartWithoutAPause) {
   }
 }
 
-TEST_P(EveryPolicy, ArmedSourceForgetsAMigrationThatWasAbortedWithoutAWord) {
-  Handover handover(GetParam());
-  ASSERT_TRUE(handover.Lead(Stage::kSourceArmed));
-  ASSERT_EQ(
-      rehome_block_move_verdict(&handover.block(), REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED), 0);
-  EXPECT_TRUE(handover.WaitUntil([&] { return handover.page().source_cancelled.load() == 1; }));
-  EXPECT_EQ(handover.page().pauses.load(), 0u);
-  auto vm = std::make_unique<rehome_vm>();
-  EXPECT_EQ(handover.source().Describe("m-2", true, vm.get()), 0u);
-}
-
 TEST_P(EveryPolicy, ResumesWhenCancelledBeforeTheClaim) {
   Handover handover(GetParam());
   handover.HangAt(Step::kStateSeen);

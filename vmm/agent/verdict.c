@@ -140,17 +140,7 @@ static void tick_claimed(struct rehome_agent *agent, uint32_t verdict, uint64_t 
   }
 }
 
-/* The guest has not been paused, and START would be refused: whoever aborted need not say so. */
-static void tick_armed(struct rehome_agent *agent) {
-  if (rehome_block_verdict(&agent->source.block) != REHOME_VERDICT_ABORTED) return;
-  rehome_source_forget(agent);
-}
-
 void rehome_source_tick(struct rehome_agent *agent) {
-  if (agent->state == REHOME_STATE_ARMED) {
-    tick_armed(agent);
-    return;
-  }
   if (agent->state != REHOME_STATE_PAUSED && agent->state != REHOME_STATE_STRANDED) return;
   uint64_t now = rehome_monotonic_ns();
   uint32_t verdict = rehome_block_verdict(&agent->source.block);
@@ -174,9 +164,7 @@ void rehome_source_tick(struct rehome_agent *agent) {
 
 void rehome_source_wait(struct rehome_agent *agent) {
   const struct rehome_source *source = &agent->source;
-  if (agent->state != REHOME_STATE_PAUSED) return;
-  /* The next tick aborts. What has been claimed already is for the target to settle. */
-  if (source->abort_wanted && rehome_block_verdict(&source->block) == REHOME_VERDICT_OPEN) return;
+  if (agent->state != REHOME_STATE_PAUSED || source->abort_wanted) return;
   uint64_t deadline = rehome_monotonic_ns() + REHOME_VERDICT_SLICE_MS * REHOME_NS_PER_MS;
   if (source->claim_deadline_ns < deadline && source->resolve_deadline_ns == 0) {
     deadline = source->claim_deadline_ns;
