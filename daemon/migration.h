@@ -8,9 +8,11 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "kvmglue/fd.h"
 #include "kvmglue/vm_type.h"
 
 namespace rehome {
@@ -106,6 +108,19 @@ inline constexpr std::chrono::milliseconds kMaxDeadline{3'600'000};
 inline constexpr std::chrono::milliseconds kDefaultHandoverTimeout{500};
 inline constexpr std::chrono::milliseconds kMaxHandoverTimeout{10'000};
 
+// A target that died after the source had paused and before the guest ran was replaced
+// (docs/recovery.md). Of the latest attempt.
+struct Rescue {
+  uint32_t attempts = 0;             // 0: none was needed
+  ProcessIdentity dead_target;       // whose place the new target took
+  Failure cause;                     // why there had to be one
+  bool context_from_target = false;  // MOVE was from the dead target's VM, else the source's
+  friend bool operator==(const Rescue&, const Rescue&) = default;
+};
+// Each costs the start of a VMM while the guest stands still; a third failure has a cause that a
+// fourth will meet too.
+inline constexpr uint32_t kMaxRescueAttempts = 3;
+
 struct MigrationRequest {
   std::string request_id;  // caller's, optional; same id = same migration
   std::string vm_id;
@@ -154,6 +169,16 @@ struct Migration {
   uint64_t memory_bytes = 0;
   uint32_t vcpu_count = 0;
   uint64_t layout_digest = 0;
+  // Of the guest's memory, each once, from the end of preflight: what the fence searches for, also
+  // when a restarted daemon has no descriptor of it.
+  std::vector<InodeId> memory_inodes;
+  // CLOCK_MONOTONIC when both sides were armed, just before START; 0 before. PhaseTimes before it
+  // are lies.
+  uint64_t armed_ns = 0;
+  // The step in which a daemon ended and another took over; empty if that never happened.
+  std::optional<Step> interrupted_step;
+  uint32_t restarts = 0;  // daemons that ended while it was unfinished
+  Rescue rescue;
   PhaseTimes phases{};
   FenceProof fence;
   // First cause wins; but a cancel is no failure, and one that follows it takes its place.

@@ -17,6 +17,7 @@
 #include "kvmglue/sim/simulated_kernel.h"
 #include "kvmglue/vcpu_state.h"
 #include "kvmglue/vm_state.h"
+#include "vmm/reference/guest/step.h"
 #include "vmm/reference/guest_check.h"
 #include "vmm/reference/machine.h"
 #include "vmm/reference/sim_cpu.h"
@@ -89,6 +90,23 @@ class GuestDetectionTest : public testing::Test, private CrewListener {
   bool AwaitError(rehome_guest_error kind) {
     return Await([&] { return Read(mailbox().errors[kind]) != 0; });
   }
+  // For damage to a register that the guest reads at each step. A stop may fall into the middle of
+  // a step, behind the last use of the old value: there the register is dead, the step overwrites
+  // it, and nothing was lost. So the damage is done again until one falls on a live register, which
+  // most do.
+  bool DamageIsNoticed(rehome_guest_error kind, const std::function<void(VcpuState&)>& damage) {
+    constexpr int kAttempts = 100;
+    for (int i = 0; i < kAttempts; ++i) {
+      const uint64_t steps = Read(mailbox().steps);
+      Change(damage);
+      const bool settled = Await([&] {
+        return Read(mailbox().errors[kind]) != 0 ||
+               Read(mailbox().steps) > steps + 2 * REHOME_GUEST_XMM_INTERVAL;
+      });
+      if (!settled || Read(mailbox().errors[kind]) != 0) return settled;
+    }
+    return false;
+  }
 
   void WhilePaused(std::function<void(Vcpu&)> act) {
     Operation operation(*machine_, std::move(act));
@@ -140,8 +158,8 @@ TEST_F(GuestDetectionTest, AGuestThatIsSavedAndRestoredUnchangedIsIntact) {
 }
 
 TEST_F(GuestDetectionTest, ALostRegister) {
-  Change([](VcpuState& state) { state.regs.r12 ^= 1; });
-  EXPECT_TRUE(AwaitError(REHOME_GUEST_ERROR_REGISTER));
+  EXPECT_TRUE(
+      DamageIsNoticed(REHOME_GUEST_ERROR_REGISTER, [](VcpuState& state) { state.regs.r12 ^= 1; }));
   EXPECT_FALSE(Check().intact);
 }
 
@@ -150,7 +168,12 @@ TEST_F(GuestDetectionTest, RegistersOfAnEarlierMoment) {
   WhilePaused([&](Vcpu& vcpu) { EXPECT_TRUE(vcpu.SaveState(*earlier).ok()); });
   ASSERT_TRUE(AwaitSteps(Read(mailbox().steps) + 1000));
   Change([&](VcpuState& state) { state.regs = earlier->regs; });
-  EXPECT_TRUE(AwaitError(REHOME_GUEST_ERROR_REGISTER));
+  // Registers of the middle of a step finish that step first, and then it is the pages that know
+  // more than the registers.
+  EXPECT_TRUE(Await([&] {
+    return Read(mailbox().errors[REHOME_GUEST_ERROR_REGISTER]) != 0 ||
+           Read(mailbox().errors[REHOME_GUEST_ERROR_FUTURE]) != 0;
+  }));
 }
 
 TEST_F(GuestDetectionTest, ASecondOwnerThatRanTheGuestMeanwhile) {
@@ -186,8 +209,8 @@ class GuestDetectionKvmTest : public GuestDetectionTest {};
 #if REHOME_TEST_ON_KVM
 
 TEST_F(GuestDetectionKvmTest, ALostXmmRegister) {
-  Change([](VcpuState& state) { state.xsave[kXmm7] ^= 1; });
-  EXPECT_TRUE(AwaitError(REHOME_GUEST_ERROR_XMM));
+  EXPECT_TRUE(
+      DamageIsNoticed(REHOME_GUEST_ERROR_XMM, [](VcpuState& state) { state.xsave[kXmm7] ^= 1; }));
 }
 
 TEST_F(GuestDetectionKvmTest, AKvmclockThatWentBack) {
