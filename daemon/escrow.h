@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the daemon holds of one migration: connections, duplicates of both sides' fds, the handover
-// block, the target process. Everything is dropped in one place, CloseMemory(), because a forgotten fd
-// pins a dead guest's memory (and its struct kvm: a guest_memfd file holds a reference to its VM).
+// block, the target process. Everything is dropped in one place, CloseMemory(), because a forgotten
+// fd pins a dead guest's memory (and its struct kvm: a guest_memfd file holds a reference to its
+// VM).
 #ifndef REHOME_DAEMON_ESCROW_H_
 #define REHOME_DAEMON_ESCROW_H_
 

@@ -53,9 +53,7 @@ void FenceBeforeResume(EffectContext& context, Migration& record) {
   record.fence.stopped_before_resume = true;
 }
 
-Outcome Running(Migration record) {
-  return {Event::kVerdictRunning, {}, std::move(record)};
-}
+Outcome Running(Migration record) { return {Event::kVerdictRunning, {}, std::move(record)}; }
 
 Failure AbortedByPeer(const Migration& record) {
   return {"HANDOVER_ABORTED",

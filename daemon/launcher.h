@@ -22,7 +22,7 @@ namespace rehome {
 
 struct VmmProfile {
   std::string name;
-  std::vector<std::string> command;  // argv; [0] is an absolute path
+  std::vector<std::string> command;                // argv; [0] is an absolute path
   std::map<std::string, std::string> environment;  // added to PATH only
   std::vector<uint32_t> reads_state_formats;       // empty: ask the VMM once it runs
   bool enabled = true;

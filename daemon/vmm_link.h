@@ -101,9 +101,12 @@ class VmmLink {
   virtual absl::Status ArmSource(const std::string& migration_id, uint64_t layout_digest,
                                  BorrowedFd block, BorrowedFd target_pidfd,
                                  std::chrono::milliseconds timeout, Interrupt* interrupt) = 0;
-  virtual absl::Status Start(const std::string& migration_id, std::chrono::milliseconds timeout) = 0;
-  virtual absl::Status Cancel(const std::string& migration_id, std::chrono::milliseconds timeout) = 0;
-  virtual absl::Status Release(const std::string& migration_id, std::chrono::milliseconds timeout) = 0;
+  virtual absl::Status Start(const std::string& migration_id,
+                             std::chrono::milliseconds timeout) = 0;
+  virtual absl::Status Cancel(const std::string& migration_id,
+                              std::chrono::milliseconds timeout) = 0;
+  virtual absl::Status Release(const std::string& migration_id,
+                               std::chrono::milliseconds timeout) = 0;
   struct Probe {
     bool vm_alive = false;
     bool guest_running = false;

@@ -139,10 +139,8 @@ EffectsWorld::EffectsWorld()
        .vms = &vms,
        .launcher = &launcher,
        .fence = &fence,
-       .adopt_target = [this](LaunchedVmm&, std::chrono::milliseconds,
-                              Interrupt*) -> absl::StatusOr<std::shared_ptr<VmmLink>> {
-         return std::shared_ptr<VmmLink>(target);
-       },
+       .adopt_target = [this](LaunchedVmm&, std::chrono::milliseconds, Interrupt*)
+           -> absl::StatusOr<std::shared_ptr<VmmLink>> { return std::shared_ptr<VmmLink>(target); },
        .timeouts = ShortTimeouts()});
   effects = factory->Create("m-1");
 }

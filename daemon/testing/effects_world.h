@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the effects act on, with two real processes (so that pidfds, kills and exits are real), a real
-// handover block and memfds as guest memory; agents, launcher and the search of /proc are scripted.
+// What the effects act on, with two real processes (so that pidfds, kills and exits are real), a
+// real handover block and memfds as guest memory; agents, launcher and the search of /proc are
+// scripted.
 #ifndef REHOME_DAEMON_TESTING_EFFECTS_WORLD_H_
 #define REHOME_DAEMON_TESTING_EFFECTS_WORLD_H_
 

@@ -142,12 +142,12 @@ int rehome_agent_register(struct rehome_agent *agent, const struct rehome_regist
 int rehome_agent_send_event(struct rehome_agent *agent, uint32_t kind, const char *text);
 
 /* ---- the target's blackout, from its vCPU threads ----
- * Every vCPU thread calls wait(); thread 0 goes on alone with claim, may_move, MOVE, commit, while the
- * others restore; when all have restored, thread 0 calls run(); then all enter KVM_RUN.
+ * Every vCPU thread calls wait(); thread 0 goes on alone with claim, may_move, MOVE, commit, while
+ * the others restore; when all have restored, thread 0 calls run(); then all enter KVM_RUN.
  *
- * -ECANCELED from any of them means: the source keeps the guest, or takes it back on proof that this
- * process has exited; do not run it, leave, exit. The library calls cancelled() too: the verdict is
- * ABORTED, or the fence word condemns the target. -EINVAL: not in a migration. */
+ * -ECANCELED from any of them means: the source keeps the guest, or takes it back on proof that
+ * this process has exited; do not run it, leave, exit. The library calls cancelled() too: the
+ * verdict is ABORTED, or the fence word condemns the target. -EINVAL: not in a migration. */
 
 /* Blocks until the source's state is complete. 0, -ECANCELED, or -ETIMEDOUT after
  * REHOME_TARGET_WAIT_MS (exit). `spin_ns`: busy-wait so long before sleeping. */
