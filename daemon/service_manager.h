@@ -33,6 +33,11 @@ class ServiceManager {
   // present() is false.
   static std::unique_ptr<ServiceManager> FromEnvironment();
 
+  // For tests. `address`: the bytes of sockaddr_un::sun_path, "" without a manager.
+  ServiceManager(std::string address, std::vector<NamedFd> descriptors)
+      : address_(std::move(address)), descriptors_(std::move(descriptors)) {}
+
+  const std::string& address() const { return address_; }
   bool present() const { return !address_.empty(); }
   // Sends "VARIABLE=value" lines, with at most kMaxFdsPerMessage descriptors. Once it returns OK
   // the message is in the manager's queue and outlives this process. OK without a manager.
@@ -42,10 +47,7 @@ class ServiceManager {
   std::vector<NamedFd> TakeDescriptors() { return std::move(descriptors_); }
 
  private:
-  ServiceManager(std::string address, std::vector<NamedFd> descriptors)
-      : address_(std::move(address)), descriptors_(std::move(descriptors)) {}
-
-  const std::string address_;  // as bytes of sockaddr_un::sun_path; "" without a manager
+  const std::string address_;
   std::vector<NamedFd> descriptors_;
 };
 
