@@ -93,6 +93,7 @@ TEST_F(Agent, LeavesNothingOpenAfterARoundThatWasAborted) {
   ASSERT_EQ(link.Order(REHOME_MSG_START, "m-1"), 0u);
   ASSERT_TRUE(vmm_.Await(&CountingVmm::paused, 1));
   EXPECT_EQ(link.Describe("m-9", false, &described_), REHOME_REFUSED_BUSY);  // in the blackout
+  EXPECT_EQ(link.HandIn("m-1", &described_), 0u);
   EXPECT_EQ(link.Order(REHOME_MSG_CANCEL, "m-1"), 0u);
   EXPECT_TRUE(link.AwaitEvent(REHOME_EVENT_RESUMED));
   EXPECT_EQ(vmm_.Read(&CountingVmm::resumed), 1);

@@ -193,6 +193,20 @@ std::optional<rehome_probe> FakeLink::Probe(const std::string& migration_id) {
   return PayloadAs<rehome_probe>(*packet_);
 }
 
+std::optional<uint32_t> FakeLink::HandIn(const std::string& migration_id, rehome_vm* vm) {
+  std::optional<uint32_t> status = Order(REHOME_MSG_HAND_IN, migration_id);
+  if (status != 0u) return status;
+  const uint32_t roles = REHOME_DESCRIBED_ROLES | REHOME_ROLE_BIT(REHOME_FD_BLOCK);
+  if (rehome_description_parse(packet_.get(), 0, roles, vm) != nullptr) return std::nullopt;
+  return status;
+}
+
+pid_t FakeLink::peer() const {
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  return getsockopt(socket_, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+}
+
 std::optional<rehome_event> FakeLink::AwaitEvent(uint32_t kind) {
   for (;;) {
     for (auto it = events_.begin(); it != events_.end(); ++it) {

@@ -4,6 +4,8 @@
 #ifndef REHOME_VMM_AGENT_FAKE_DAEMON_H_
 #define REHOME_VMM_AGENT_FAKE_DAEMON_H_
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -55,9 +57,13 @@ class FakeLink {
   std::optional<uint32_t> ArmSource(const std::string& migration_id, uint64_t layout_digest,
                                     int block, int target_pidfd);
   std::optional<rehome_probe> Probe(const std::string& migration_id);
+  // The block is the last of vm->fds.
+  std::optional<uint32_t> HandIn(const std::string& migration_id, rehome_vm* vm);
 
   // The next event that is not of another kind; nothing if the connection ends first.
   std::optional<rehome_event> AwaitEvent(uint32_t kind);
+  // The process at the other end (SO_PEERCRED).
+  pid_t peer() const;
   // Waits for the peer to close. False: it did not.
   bool AwaitClosed();
 
