@@ -103,6 +103,30 @@ TEST_F(Agent, LeavesNothingOpenAfterARoundThatWasAborted) {
   rehome_block_unmap(&mapped);
 }
 
+TEST_F(Agent, HandsInOnlyWhereThatWasAgreedOn) {
+  StartAt(daemon_.path());
+  FakeLink link = daemon_.Accept();
+  ASSERT_TRUE(link.AnswerHello(REHOME_REFUSED_NONE, REHOME_FEATURES_ALL & ~REHOME_FEATURE_RECOVER));
+  ArmedBlock block("m-1");
+  ASSERT_EQ(link.Describe("m-1", true, &described_), 0u);
+  ASSERT_EQ(link.ArmSource("m-1", 5, block.fd(), block.self()), 0u);
+  EXPECT_EQ(link.HandIn("m-1", &described_), REHOME_REFUSED_UNSUPPORTED);
+}
+
+TEST_F(Agent, PassesOnWhyTheVmmCannotHandIn) {
+  FakeLink link = StartRegistered();
+  ArmedBlock block("m-1");
+  EXPECT_EQ(link.HandIn("m-1", &described_), REHOME_REFUSED_WRONG_MIGRATION);
+  ASSERT_EQ(link.Describe("m-1", true, &described_), 0u);
+  EXPECT_EQ(link.HandIn("m-1", &described_), REHOME_REFUSED_WRONG_MIGRATION);
+  ASSERT_EQ(link.ArmSource("m-1", 5, block.fd(), block.self()), 0u);
+  vmm_.Count(&CountingVmm::refuse_describe);
+  EXPECT_EQ(link.HandIn("m-1", &described_), REHOME_REFUSED_RESOURCES);
+  EXPECT_EQ(link.refusal_text(), "not now");
+  EXPECT_EQ(vmm_.Read(&CountingVmm::cancelled), 0);  // the hold of DESCRIBE goes on
+  EXPECT_EQ(link.Order(REHOME_MSG_START, "m-1"), 0u);
+}
+
 TEST_F(Agent, StopsOnlyAfterThePausedGuestRunsAgain) {
   FakeLink link = StartRegistered();
   ArmedBlock block("m-1");

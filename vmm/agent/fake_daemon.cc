@@ -98,13 +98,13 @@ bool FakeLink::ReceiveAnswer(rehome_message type, uint64_t seq) {
   return false;
 }
 
-std::optional<rehome_hello> FakeLink::AnswerHello(uint32_t status) {
+std::optional<rehome_hello> FakeLink::AnswerHello(uint32_t status, uint32_t features) {
   if (!Receive() || packet_->header.type != REHOME_MSG_HELLO) return std::nullopt;
   rehome_hello hello = PayloadAs<rehome_hello>(*packet_);
   auto reply = std::make_unique<rehome_packet>();
   rehome_packet_init(reply.get(), REHOME_MSG_HELLO, REHOME_FLAG_REPLY, packet_->header.seq);
   reply->header.status = status;
-  rehome_hello_reply accepted = {REHOME_PROTOCOL_VERSION, REHOME_FEATURES_ALL, 0};
+  rehome_hello_reply accepted = {REHOME_PROTOCOL_VERSION, features, 0};
   rehome_refusal_text refused = {};
   if (status == 0) {
     rehome_packet_append(reply.get(), &accepted, sizeof(accepted));

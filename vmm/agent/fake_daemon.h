@@ -35,8 +35,9 @@ class FakeLink {
   bool open() const { return socket_ >= 0; }
   void Close();
 
-  // Receives HELLO and answers with all features and `status`.
-  std::optional<rehome_hello> AnswerHello(uint32_t status = REHOME_REFUSED_NONE);
+  // Receives HELLO and answers with `features` and `status`.
+  std::optional<rehome_hello> AnswerHello(uint32_t status = REHOME_REFUSED_NONE,
+                                          uint32_t features = REHOME_FEATURES_ALL);
   // Receives REGISTER (events before it are kept) and answers.
   std::optional<rehome_register> AnswerRegister(uint32_t status = REHOME_REFUSED_NONE);
 
