@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "daemon/effects.h"
 #include "daemon/escrow.h"
+#include "daemon/escrow_store.h"
 #include "daemon/fence.h"
 #include "daemon/interrupt.h"
 #include "daemon/launcher.h"
@@ -55,6 +56,8 @@ struct EffectDependencies {
                                                          Interrupt*)>
       adopt_target;
   EffectTimeouts timeouts;
+  // Where escrows survive the daemon. Null: nowhere.
+  EscrowStore* store = nullptr;
 };
 
 struct EffectContext {
@@ -65,6 +68,11 @@ struct EffectContext {
 
 // An outcome that carries an error: INTERRUPTED becomes kInterrupted, anything else `event`.
 Outcome FailedOutcome(Event event, const absl::Status& status, Migration update);
+
+// Of the record's request, else the configured one.
+std::chrono::milliseconds ClaimTimeout(const EffectContext& context, const Migration& record);
+// SIGKILL to exit of a process that maps the guest's memory.
+std::chrono::milliseconds ExitTimeout(const EffectContext& context);
 
 // Whether the process behind the pidfd has exited (it may be a zombie still).
 bool HasExited(BorrowedFd pidfd);

@@ -24,11 +24,6 @@ uint64_t Nanoseconds(milliseconds duration) {
   return static_cast<uint64_t>(std::chrono::nanoseconds(duration).count());
 }
 
-milliseconds ClaimTimeout(const EffectContext& context, const Migration& record) {
-  return record.request.handover_timeout.count() > 0 ? record.request.handover_timeout
-                                                     : context.dependencies.timeouts.claim;
-}
-
 // FENCE_BEFORE_RESUME: the target has committed and waits. The intent to kill the source is in the
 // journal since this migration entered HANDING_OVER with that policy. A source whose target is dead
 // or condemned is spared: it will take the guest back.

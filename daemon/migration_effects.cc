@@ -6,6 +6,7 @@
 #include "daemon/brownout_effects.h"
 #include "daemon/completion_effects.h"
 #include "daemon/handover_effects.h"
+#include "daemon/rescue_effects.h"
 
 namespace rehome {
 namespace {
@@ -19,6 +20,7 @@ class RealMigrationEffects : public MigrationEffects {
     EffectContext context{dependencies_, escrow_, interrupt};
     switch (effect) {
       case Effect::kNone:
+      case Effect::kRecover:
         break;
       case Effect::kRunPreflight:
         return LossIfSourceDied(context, PreflightEffect(context, record));
@@ -38,6 +40,10 @@ class RealMigrationEffects : public MigrationEffects {
         return AbortEffect(context, record);
       case Effect::kDiscardTarget:
         return DiscardTargetEffect(context, record);
+      case Effect::kBuildRescue:
+        return BuildRescueEffect(context, record);
+      case Effect::kHandOverToRescue:
+        return HandOverToRescueEffect(context, record);
     }
     // kNone is the driver's to recognise; performing it changes nothing.
     return {Event::kTargetDiscarded, {}, record};
