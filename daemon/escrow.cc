@@ -18,8 +18,15 @@ uint64_t Escrow::MemoryBytes() const {
   return source.has_value() ? source->layout.TotalBytes() : 0;
 }
 
-bool Escrow::CanRescue() const {
-  return source.has_value() && block != nullptr && StateBlock().SourceReady();
+bool Escrow::HoldsGuest(bool moves) const {
+  if (block == nullptr || !source.has_value() || source->memory.empty()) return false;
+  return !moves || source->vm.valid() || (target.has_value() && target->vm.valid());
+}
+
+bool Escrow::KnowsVerdict(const Migration& record) const {
+  if (block == nullptr) return false;
+  const Rescue& rescue = record.rescue;
+  return rescue.attempts == 0 || record.target == rescue.dead_target || saved != nullptr;
 }
 
 PhaseTimes Escrow::Phases(uint64_t not_before_ns) const {

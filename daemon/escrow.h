@@ -29,7 +29,7 @@ struct Escrow {
   std::shared_ptr<VmmLink> source_link;
   std::shared_ptr<VmmLink> target_link;
   // Ours, not the links': a link may be gone while its process must still be killed and proven
-  // dead.
+  // dead. Invalid: never started, or proven gone by a daemon that took over.
   UniqueFd source_pidfd;
   UniqueFd target_pidfd;
   std::optional<VmDescription> source;
@@ -46,8 +46,12 @@ struct Escrow {
   // Inodes of the guest's memory, each once.
   std::vector<InodeId> MemoryInodes() const;
   uint64_t MemoryBytes() const;
-  // Whether a new target could be built from it, and go on from the saved state.
-  bool CanRescue() const;
+  // Whether all is here that another target needs to go on from the saved state: memory, and with
+  // MOVE a VM that has the context or had it.
+  bool HoldsGuest(bool moves) const;
+  // Whether `block` is the one of the target on record. Without that of a rescue's target nobody
+  // can tell whether it ran the guest, and so whether the saved state is history.
+  bool KnowsVerdict(const Migration& record) const;
   // The block that has the saved state. REQUIRES: block.
   const HandoverBlock& StateBlock() const { return saved != nullptr ? *saved : *block; }
   // As HandoverBlock::Phases(); what the source stamped comes from its own block. All zero without

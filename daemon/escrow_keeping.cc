@@ -13,9 +13,7 @@
 namespace rehome {
 namespace {
 
-bool CanKeep(const EffectContext& context) {
-  return context.dependencies.store != nullptr && context.dependencies.store->supported();
-}
+bool CanKeep(const EffectContext& context) { return context.dependencies.store->supported(); }
 
 }  // namespace
 
@@ -71,7 +69,6 @@ absl::Status FillEscrow(RestoredEscrow restored, const Migration& record, Escrow
 
 void DropEscrow(EffectContext& context, const Migration& record) {
   context.escrow.CloseMemory();
-  if (context.dependencies.store == nullptr) return;
   context.dependencies.store->Remove(record.id).IgnoreError();
 }
 

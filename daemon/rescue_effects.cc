@@ -19,21 +19,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// How long a watcher sleeps on the verdict before it looks at the target's process, which has no
-// futex to wake it.
-constexpr uint64_t kSliceNs = 10'000'000;
-// Beyond both time-outs of the block, for the target's threads to be scheduled and act first.
-constexpr uint64_t kMarginNs = 500'000'000;
 // Looks at a verdict that somebody else moves meanwhile. The table has no longer way to its end; a
 // word that still changes then is being scribbled on.
 constexpr int kMaxLooks = 8;
-
-uint64_t Nanoseconds(milliseconds duration) {
-  return static_cast<uint64_t>(std::chrono::nanoseconds(duration).count());
-}
-
-// An invalid pidfd is that of a process that was gone before anybody could open one.
-bool IsGone(const UniqueFd& pidfd) { return !pidfd.valid() || HasExited(pidfd.borrow()); }
 
 struct Taken {
   uint32_t before = 0;  // the last verdict that was not our doing
@@ -56,10 +44,9 @@ Taken TakeVerdict(HandoverBlock& block) {
 // REQUIRES: the verdict is ABORTED, or the target was never armed: then it may be killed unasked.
 absl::Status EndTarget(EffectContext& context) {
   const UniqueFd& pidfd = context.escrow.target_pidfd;
-  if (IsGone(pidfd)) return absl::OkStatus();
-  Fence& fence = *context.dependencies.fence;
-  if (absl::Status killed = fence.Kill(pidfd.borrow()); !killed.ok()) return killed;
-  return fence.AwaitExit(pidfd.borrow(), ExitTimeout(context)).status();
+  if (HasExited(pidfd.borrow())) return absl::OkStatus();
+  if (absl::Status killed = KillProcess(context, pidfd); !killed.ok()) return killed;
+  return context.dependencies.fence->AwaitExit(pidfd.borrow(), ExitTimeout(context)).status();
 }
 
 // Where the context can be, now that the latest target is dead. `before`: how far it came.
@@ -158,7 +145,7 @@ std::optional<Failure> LookAtTarget(EffectContext& context, const Migration& rec
     return Failure{std::string(reason::kTakeOverFailed),
                    absl::StrCat("the rescue's target refused", told ? ": " + said->text : "")};
   }
-  if (IsGone(escrow.target_pidfd)) {
+  if (HasExited(escrow.target_pidfd.borrow())) {
     return Failure{std::string(reason::kTargetDied),
                    "the rescue's target died before it ran the guest"};
   }
@@ -172,7 +159,7 @@ absl::Status ArmWithState(EffectContext& context, const Migration& record) {
   if (!escrow.source_pidfd.valid()) stand_in = OpenDeadProcess();
   if (!stand_in.ok()) return stand_in.status();
   // Before the target is armed: that is how its agent knows that nobody but us will announce.
-  if (IsGone(escrow.source_pidfd)) escrow.block->SetFenceProven();
+  if (HasExited(escrow.source_pidfd.borrow())) escrow.block->SetFenceProven();
   const BorrowedFd source =
       escrow.source_pidfd.valid() ? escrow.source_pidfd.borrow() : stand_in->borrow();
   absl::Status armed = escrow.target_link->ArmTarget(record.id, source,
@@ -186,11 +173,11 @@ std::optional<Failure> AwaitRunning(EffectContext& context, const Migration& rec
   HandoverBlock& block = *context.escrow.block;
   const EffectTimeouts& timeouts = context.dependencies.timeouts;
   const uint64_t limit = rehome_monotonic_ns() + Nanoseconds(ClaimTimeout(context, record)) +
-                         Nanoseconds(timeouts.resolve) + kMarginNs;
+                         Nanoseconds(timeouts.resolve) + kStuckMarginNs;
   for (uint64_t now = 0; now < limit; now = rehome_monotonic_ns()) {
     if (block.verdict() == REHOME_VERDICT_RUNNING) return std::nullopt;
     if (std::optional<Failure> ended = LookAtTarget(context, record)) return ended;
-    block.WaitVerdictIn(REHOME_VERDICTS_FINAL, std::min(now + kSliceNs, limit));
+    block.WaitVerdictIn(REHOME_VERDICTS_FINAL, std::min(now + kVerdictSliceNs, limit));
   }
   return Failure{std::string(reason::kHandoverStuck),
                  "the rescue's target did not run the guest within both time-outs"};
@@ -200,7 +187,7 @@ std::optional<Failure> AwaitRunning(EffectContext& context, const Migration& rec
 
 Outcome BuildRescueEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
-  if (!escrow.CanRescue()) {
+  if (!escrow.HoldsGuest(HasMove(record.strategy)) || !escrow.StateBlock().SourceReady()) {
     return {Event::kSourceLost,
             {std::string(reason::kGuestLost), "the escrow has no saved state to go on from"},
             std::move(record)};
@@ -217,6 +204,8 @@ Outcome BuildRescueEffect(EffectContext& context, Migration record) {
   for (;;) {
     const absl::Status built = BuildOne(context, record);
     if (built.ok()) return {Event::kTargetPrepared, {}, std::move(record)};
+    // The one that failed was never armed, so it never was a target of this handover.
+    record.target = record.rescue.dead_target;
     if (absl::Status ended = EndTarget(context); !ended.ok()) {
       return Unreachable(
           {std::string(reason::kTargetNotDiscarded), std::string(ended.message())},
