@@ -5,6 +5,7 @@
 #ifndef REHOME_TESTS_SIMULATOR_SIM_DAEMON_H_
 #define REHOME_TESTS_SIMULATOR_SIM_DAEMON_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -48,7 +49,7 @@ struct SimDaemon {
   SimStore* store = nullptr;  // null: no service manager
   Rules rules;
   Gate gate;
-  bool dead = false;
+  std::atomic<bool> dead = false;  // also read by the thread that waits for the worker
   // While the daemon waits in the blackout, one in so many of the world's steps is its last; 0:
   // none.
   uint64_t dies_one_in = 0;

@@ -120,7 +120,8 @@ Outcome SimHandOver(SimContext& context, Migration record, Interrupt& interrupt)
   context.handover_start = context.world.now();
   if (!IsStarted(context)) {
     if (context.daemon.dead) return Answer(Event::kStuck, std::move(record));
-    if (block.Swap(REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED)) {
+    const bool only_state = context.IsDead(context.source) && block.ready == Ready::kComplete;
+    if (!only_state && block.Swap(REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED)) {
       return Answer(Event::kVerdictAborted, "START_FAILED", std::move(record));
     }
   }
@@ -138,7 +139,9 @@ Outcome SimHandOver(SimContext& context, Migration record, Interrupt& interrupt)
       to_fence = false;
       FenceBeforeResume(context, record);
     }
-    if (interrupt.raised() && block.Swap(REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED)) {
+    const bool stateless = !context.IsDead(context.source) || block.ready != Ready::kComplete;
+    if (interrupt.raised() && stateless &&
+        block.Swap(REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED)) {
       return Answer(Event::kVerdictAborted, "INTERRUPTED", std::move(record));
     }
     if (context.IsDead(context.source) && block.ready == Ready::kNo &&

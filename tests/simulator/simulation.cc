@@ -2,7 +2,9 @@
 #include "tests/simulator/simulation.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -61,8 +63,10 @@ class Simulation {
   std::unique_ptr<EffectsFactory> factory_;
   std::unique_ptr<VmDirectory> vms_;
   std::unique_ptr<Registry> registry_;
-  // Written by whoever has the world.
-  std::vector<std::string> ids_;
+  void Remember(const std::string& id);
+
+  std::mutex ids_mutex_;
+  std::deque<std::string> ids_;  // in the order of admission
   std::map<std::string, std::string> answered_;  // by request_id, what a client was told
   bool work_given_ = false;
 };
@@ -84,10 +88,9 @@ void Simulation::Boot() {
   options.concurrent = 1;
   options.boot_id = kBoot;
   options.default_deadline = kMaxDeadline;
-  absl::StatusOr<std::unique_ptr<Registry>> registry = status;
-  if (status.ok()) {
-    registry = Registry::Create(std::move(options), &journal_, vms_.get(), factory_.get());
-  }
+  absl::StatusOr<std::unique_ptr<Registry>> registry =
+      status.ok() ? Registry::Create(std::move(options), &journal_, vms_.get(), factory_.get())
+                  : status;
   if (!registry.ok()) {
     world_.Violate(absl::StrCat("the daemon does not start: ", registry.status().ToString()));
     daemon_.dead = true;
@@ -97,9 +100,7 @@ void Simulation::Boot() {
   world_.Log("the daemon starts");
   const std::set<std::string> unfinished = registry_->Unfinished();
   std::erase_if(store_, [&](const auto& entry) { return !unfinished.contains(entry.first); });
-  for (const std::string& id : unfinished) {
-    if (std::find(ids_.begin(), ids_.end(), id) == ids_.end()) ids_.push_back(id);
-  }
+  for (const std::string& id : unfinished) Remember(id);
   world_.ConnectAll(vms_.get());
   status = registry_->StartRecovery();
   if (!status.ok()) world_.Violate(absl::StrCat("no recovery: ", status.ToString()));
@@ -110,9 +111,17 @@ void Simulation::Boot() {
 
 void Simulation::AwaitWorker() {
   daemon_.gate.Open();
-  for (size_t i = 0; i < ids_.size(); ++i) {
-    const auto record = registry_->WaitForChange(ids_[i], UINT64_MAX, kWorkerBound);
-    if (record.ok() && !IsTerminal(record->state)) {
+  // While it works clients may ask for more.
+  for (size_t i = 0;; ++i) {
+    std::string id;
+    {
+      std::lock_guard<std::mutex> lock(ids_mutex_);
+      if (i == ids_.size()) break;
+      id = ids_[i];
+    }
+    const auto record = registry_->WaitForChange(id, UINT64_MAX, kWorkerBound);
+    // What a dead daemon said last is on no disk.
+    if (!daemon_.dead && record.ok() && !IsTerminal(record->state)) {
       world_.Violate(absl::StrCat("migration ", i, " does not end in ", StepName(record->step)));
     }
   }
@@ -144,6 +153,11 @@ void Simulation::RunUntil(Micros limit) {
   }
 }
 
+void Simulation::Remember(const std::string& id) {
+  std::lock_guard<std::mutex> lock(ids_mutex_);
+  if (std::find(ids_.begin(), ids_.end(), id) == ids_.end()) ids_.push_back(id);
+}
+
 void Simulation::AskForMigration(size_t guest, const std::string& request_id) {
   if (daemon_.dead) return;
   MigrationRequest request;
@@ -156,7 +170,7 @@ void Simulation::AskForMigration(size_t guest, const std::string& request_id) {
     return;
   }
   work_given_ = true;
-  if (std::find(ids_.begin(), ids_.end(), record->id) == ids_.end()) ids_.push_back(record->id);
+  Remember(record->id);
   if (daemon_.dead) return;  // before it could answer
   const auto [known, first] = answered_.emplace(request_id, record->id);
   if (!first && known->second != record->id) {

@@ -14,7 +14,7 @@ constexpr Micros kMaxDying = 20 * kMillisecond;
 // Agents of living processes connect again every 200 ms.
 constexpr Micros kMaxReconnect = 250 * kMillisecond;
 // Nothing is awaited of a process that runs a guest or idles.
-constexpr Micros kIdleTick = 50 * kMillisecond;
+constexpr Micros kIdleTick = 400 * kMillisecond;
 
 }  // namespace
 
