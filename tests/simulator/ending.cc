@@ -80,15 +80,21 @@ class Ending {
     if (!source && !target) Violate(absl::StrCat(who, GuestOwnerName(last.owner)));
   }
 
+  // A target may hang between RUNNING and its first KVM_RUN, a source between ABORTED and its next.
+  bool HasItAndHangs(const Migration* last) const {
+    if (last == nullptr) return false;
+    const bool source = last->owner == GuestOwner::kSource;
+    const Process* owner = world_.Find(source ? last->source : last->target);
+    return owner != nullptr && owner->alive && owner->hung;
+  }
+
   // Nobody runs it: an honest loss, or nobody could tell.
   void CheckLoss(size_t index, const Migration* last) {
     const Guest& guest = world_.guests[index];
-    if (last == nullptr || last->owner == GuestOwner::kSource || last->owner == GuestOwner::kTarget) {
-      // A target that hangs between RUNNING and its first KVM_RUN has the guest all the same.
-      const Process* owner = last == nullptr ? nullptr : world_.Find(last->target);
-      const bool has_it = owner != nullptr && owner->alive && owner->hung &&
-                          last->owner == GuestOwner::kTarget;
-      if (!guest.holder_crashed && !has_it) Violate(absl::StrCat(guest.vm_id, " is lost, nobody says so"));
+    if (last == nullptr || last->owner == GuestOwner::kSource ||
+        last->owner == GuestOwner::kTarget) {
+      if (!guest.holder_crashed && !HasItAndHangs(last))
+        Violate(absl::StrCat(guest.vm_id, " is lost, nobody says so"));
       return;
     }
     if (last->state == MigrationState::kIndeterminate) {
@@ -96,7 +102,7 @@ class Ending {
       if (!excused) Violate(absl::StrCat(guest.vm_id, " is INDETERMINATE for no reason"));
       return;
     }
-    const bool excused = guest.holder_crashed || (escrow_lost_ && guest.crashes + guest.hangs > 0);
+    const bool excused = guest.holder_crashed || guest.refused_without_source || escrow_lost_;
     if (!excused) Violate(absl::StrCat(guest.vm_id, " is lost and need not be"));
   }
 

@@ -9,9 +9,9 @@ Guest RandomGuest(Random& random, size_t number) {
   Guest guest;
   guest.vm_id = absl::StrCat("vm-", number);
   guest.moves = random.OneIn(2);
-  guest.policy = guest.moves         ? FencePolicy::kKernel
+  guest.policy = guest.moves       ? FencePolicy::kKernel
                  : random.OneIn(4) ? FencePolicy::kAfterResume
-                                     : FencePolicy::kBeforeResume;
+                                   : FencePolicy::kBeforeResume;
   return guest;
 }
 

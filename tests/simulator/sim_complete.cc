@@ -25,8 +25,8 @@ bool EndSource(SimContext& context, Migration& record) {
 }
 
 bool HoldsMemory(const Process& process) {
-  return process.alive && (process.target.at == TargetAt::kNone ||
-                           process.target.at >= TargetAt::kPrepared);
+  return process.alive &&
+         (process.target.at == TargetAt::kNone || process.target.at >= TargetAt::kPrepared);
 }
 
 void CheckHolders(SimContext& context, Migration& record) {

@@ -19,8 +19,8 @@ absl::Status SimJournal::Append(const Migration& record) {
     }
   }
   daemon_.world->Log(absl::StrCat("append ", appends_, ": ", record.request.vm_id, " ",
-                                  StepName(record.step), " ", MigrationStateName(record.state),
-                                  " ", GuestOwnerName(record.owner), " ", record.failure.reason));
+                                  StepName(record.step), " ", MigrationStateName(record.state), " ",
+                                  GuestOwnerName(record.owner), " ", record.failure.reason));
   if (appends_ != lost_) {
     absl::Status status = Store(record);
     if (!status.ok()) return status;

@@ -87,8 +87,8 @@ Outcome SimArm(SimContext& context, Migration record) {
   if (context.daemon.store != nullptr) {
     context.Pause(300);
     if (context.daemon.dead) return Refused("", std::move(record));
-    (*context.daemon.store)[record.id] = {escrow.block, nullptr, escrow.source_vm,
-                                          escrow.target_vm, {}};
+    (*context.daemon.store)[record.id] = {
+        escrow.block, nullptr, escrow.source_vm, escrow.target_vm, {}};
   }
   record.armed_ns = context.world.now() * 1000;
   return Answer(Event::kArmed, std::move(record));

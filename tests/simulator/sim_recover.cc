@@ -22,7 +22,7 @@ void TakeFromStore(SimContext& context, const Migration& record) {
   if (stored.rescue_block != nullptr) {
     escrow.saved = std::exchange(escrow.block, stored.rescue_block);
     std::vector<std::shared_ptr<KvmVm>> vms = {nullptr, stored.target_vm};
-      for (const auto& vm : stored.rescue_vms) {
+    for (const auto& vm : stored.rescue_vms) {
       if (vm != nullptr) vms.push_back(vm);
     }
     stored.target_vm = vms.back();
@@ -99,8 +99,8 @@ Outcome SimRecover(SimContext& context, Migration record) {
   context.Pause(50);
   if (KnowsVerdict(context, record)) found.verdict = context.escrow.block->verdict;
   const Event event = context.daemon.rules.event_of(found);
-  context.world.Log(absl::StrCat("recover: ", EventName(event), ", verdict ",
-                                 found.verdict.value_or(0)));
+  context.world.Log(
+      absl::StrCat("recover: ", EventName(event), ", verdict ", found.verdict.value_or(0)));
   const char* reason = event == Event::kSourceLost    ? "GUEST_LOST"
                        : event == Event::kUnreachable ? "OWNER_UNKNOWN"
                                                       : "";

@@ -23,11 +23,17 @@ constexpr int kMaxResolves = 3;
 
 class Simulation {
  public:
-  explicit Simulation(const Plan& plan) : plan_(plan), world_(plan.seed), journal_(&daemon_, plan.sqlite_directory) {
+  explicit Simulation(const Plan& plan)
+      : plan_(plan), world_(plan.seed), journal_(&daemon_, plan.sqlite_directory) {
     world_.verbose = plan.verbose;
     world_.guests = plan.guests;
     world_.faults = plan.faults;
-    world_.before_step = plan.before_step;
+    world_.before_step = [this](World& world, Process& process) {
+      if (plan_.before_step != nullptr) plan_.before_step(world, process);
+      if (cancelled_ || plan_.cancel_when == nullptr || !plan_.cancel_when(process)) return;
+      cancelled_ = true;
+      world.After(1, [this] { AskForCancel(); });
+    };
     world_.active_migration = [this](const Process& process) { return ActiveOf(process); };
     daemon_.world = &world_;
     daemon_.rules = plan.rules;
@@ -66,9 +72,10 @@ class Simulation {
   void Remember(const std::string& id);
 
   std::mutex ids_mutex_;
-  std::deque<std::string> ids_;  // in the order of admission
+  std::deque<std::string> ids_;                  // in the order of admission
   std::map<std::string, std::string> answered_;  // by request_id, what a client was told
   bool work_given_ = false;
+  bool cancelled_ = false;
 };
 
 std::string Simulation::ActiveOf(const Process& process) {
@@ -136,7 +143,8 @@ void Simulation::Revive() {
   daemon_.gate.Close();
   vms_.reset();
   const bool long_gone = world_.random.OneIn(4);
-  const Micros back = world_.now() + world_.random.Between(1, long_gone ? 4 * kSecond : 100 * kMillisecond);
+  const Micros back =
+      world_.now() + world_.random.Between(1, long_gone ? 4 * kSecond : 100 * kMillisecond);
   while (world_.violation().empty() && world_.RunNext(back)) {
   }
   if (world_.violation().empty()) Boot();
@@ -204,7 +212,6 @@ void Simulation::ScheduleClients() {
       when += world_.random.Between(kMillisecond, 4 * kSecond);
     }
   }
-  if (plan_.cancel_after > 0) world_.After(plan_.cancel_after, [this] { AskForCancel(); });
   if (!plan_.noise) return;
   for (uint64_t i = world_.random.Below(4); i > 0; --i) {
     world_.After(world_.random.Between(1, 4 * kSecond), [this] { AskForCancel(); });

@@ -32,8 +32,8 @@ struct Plan {
   size_t lost_append = 0;
   // Called before each step of an agent; how a scenario meddles.
   std::function<void(World&, Process&)> before_step;
-  // Called once the daemon's record comes to that step; a cancel is asked for then.
-  Micros cancel_after = 0;
+  // A client cancels once that is true of an agent; null: none does.
+  std::function<bool(const Process&)> cancel_when;
 };
 // What the seed has in store.
 Plan PlanOf(uint64_t seed);

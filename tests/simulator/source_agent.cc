@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The source's agent: vmm/agent/source.c and verdict.c, one atomic step at a time.
-#include "tests/simulator/world.h"
-
 #include "absl/strings/str_cat.h"
+#include "tests/simulator/world.h"
 
 namespace rehome::sim {
 namespace {
@@ -126,8 +125,7 @@ void StepSource(World& world, Process& process) {
     BeginPause(world, process);
     return;
   }
-  if (process.connection_lost &&
-      (source.at == SourceAt::kHeld || source.at == SourceAt::kArmed)) {
+  if (process.connection_lost && (source.at == SourceAt::kHeld || source.at == SourceAt::kArmed)) {
     Forget(source);
     return;
   }

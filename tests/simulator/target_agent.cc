@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The target's agent: vmm/agent/target.c and target_run.c, one atomic step at a time.
-#include "tests/simulator/world.h"
-
 #include "absl/strings/str_cat.h"
+#include "tests/simulator/world.h"
 
 namespace rehome::sim {
 namespace {
 
-constexpr Micros kStartMargin = kSecond;     // REHOME_START_MARGIN_MS
-constexpr Micros kGiveUp = 120 * kSecond;    // REHOME_EXIT_TIMEOUT_MS
+constexpr Micros kStartMargin = kSecond;   // REHOME_START_MARGIN_MS
+constexpr Micros kGiveUp = 120 * kSecond;  // REHOME_EXIT_TIMEOUT_MS
 
 void TurnOff(TargetSide& target) {
   if (target.block != nullptr) target.block->Swap(REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED);
@@ -31,7 +30,8 @@ void Await(World& world, TargetSide& target) {
   }
 }
 
-void Refuse(TargetSide& target) {
+void Refuse(World& world, TargetSide& target) {
+  if (!target.source->alive) world.guests[target.source->guest].refused_without_source = true;
   target.refused = true;
   target.block->Swap(REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
   target.at = TargetAt::kLeaves;
@@ -39,7 +39,7 @@ void Refuse(TargetSide& target) {
 
 void Claimed(World& world, TargetSide& target) {
   if (world.faults.refuse_one_in > 0 && world.random.OneIn(world.faults.refuse_one_in)) {
-    Refuse(target);
+    Refuse(world, target);
     return;
   }
   if (!target.block->moves) {
@@ -55,7 +55,7 @@ void Move(World& world, Process& process) {
   TargetSide& target = process.target;
   KvmVm& from = *target.move_from;
   if (!from.has_context || from.dead) {
-    Refuse(target);
+    Refuse(world, target);
     return;
   }
   from.has_context = false;
@@ -204,16 +204,17 @@ bool IsCritical(const Process& process) {
 }
 
 const char* NameOf(SourceAt at) {
-  static constexpr const char* kNames[] = {"idle",   "held",     "armed",    "pausing", "saving",
-                                           "watching", "condemning", "killing", "taking back",
-                                           "handed over"};
+  static constexpr const char* kNames[] = {"idle",        "held",       "armed",      "pausing",
+                                           "saving",      "watching",   "condemning", "killing",
+                                           "taking back", "handed over"};
   return kNames[static_cast<size_t>(at)];
 }
 
 const char* NameOf(TargetAt at) {
   static constexpr const char* kNames[] = {
-      "none",    "launched", "prepared", "waiting", "CLAIMED",   "about to MOVE", "moved", "COMMITTED",
-      "fencing", "reading",  "killing",  "proving", "fenced", "RUNNING", "in its first run", "leaving"};
+      "none",   "launched",  "prepared",         "waiting", "CLAIMED", "about to MOVE",
+      "moved",  "COMMITTED", "fencing",          "reading", "killing", "proving",
+      "fenced", "RUNNING",   "in its first run", "leaving"};
   return kNames[static_cast<size_t>(at)];
 }
 

@@ -40,8 +40,7 @@ Process& World::NewProcess(size_t guest) {
   Process& process = processes.emplace_back();
   process.number = processes.size();
   process.guest = guest;
-  process.identity = {static_cast<int32_t>(1000 + process.number), process.number,
-                      process.number};
+  process.identity = {static_cast<int32_t>(1000 + process.number), process.number, process.number};
   process.kvm = std::make_shared<KvmVm>();
   process.link = std::make_shared<FakeVmmLink>(process.identity);
   process.connected_at = now_;
@@ -95,8 +94,8 @@ void World::Crash(Process& process) {
   // Paused with a state that is not complete, or about to take the guest back: it is the only one.
   const bool has_it = own != nullptr && process.source.at >= SourceAt::kPausing &&
                       (own->ready == Ready::kNo || own->verdict == REHOME_VERDICT_ABORTED);
-  const bool took_it = process.target.block != nullptr &&
-                       process.target.block->verdict == REHOME_VERDICT_RUNNING;
+  const bool took_it =
+      process.target.block != nullptr && process.target.block->verdict == REHOME_VERDICT_RUNNING;
   if (process.runs_guest || has_it || took_it) guest.holder_crashed = true;
   Log(absl::StrCat("p", process.number, " crashes"));
   Die(process);
@@ -210,6 +209,8 @@ void World::ScheduleTick(Process& process) {
       delay = random.Between(kMillisecond, 1800 * kMillisecond);
     }
   }
+  // Nobody looks at it meanwhile.
+  if (process.hung) delay = random.Between(1, 20 * kMillisecond);
   After(delay, [this, &process] { Tick(process); });
 }
 

@@ -115,6 +115,9 @@ struct Guest {
   uint64_t progress = 1;
   // Who had the guest died of itself, so that it is lost by rights.
   bool holder_crashed = false;
+  // A target refused it when its source was dead already: the verdict ABORTED cannot tell that from
+  // a source that went on before it died, so nobody does.
+  bool refused_without_source = false;
   // Of the processes that ever had to do with it, without being killed.
   int crashes = 0;
   int hangs = 0;
@@ -149,8 +152,12 @@ class World {
   void Hang(Process& process, Micros for_long);  // 0: for good
   void Exit(Process& process);
   Process* Find(const ProcessIdentity& identity);
+  // Its library's thread reads requests; while it pauses the guest it does that and nothing else.
   bool Answers(const Process& process) const {
-    return process.alive && !process.hung && !process.signalled && process.connected_at <= now_;
+    const bool busy =
+        process.source.at == SourceAt::kPausing || process.source.at == SourceAt::kSaving;
+    return process.alive && !process.hung && !process.signalled && !busy &&
+           process.connected_at <= now_;
   }
 
   // ---- guests ----
