@@ -52,7 +52,7 @@ class Ending {
     }
     const Process* source = world_.Find(record.source);
     if (!record.fence.complete()) Violate("a success without proof");
-    if (source->alive) Violate("a success with a living source");
+    if (source == nullptr || source->alive) Violate("a success with a living source");
     if (record.owner != GuestOwner::kTarget) Violate("a success that the target does not own");
   }
 
@@ -98,7 +98,8 @@ class Ending {
       return;
     }
     if (last->state == MigrationState::kIndeterminate) {
-      const bool excused = SomebodyHangs(index) || last->rescue.attempts > 0 || escrow_lost_;
+      const bool excused =
+          SomebodyHangs(index) || last->rescue.attempts >= kMaxRescueAttempts || escrow_lost_;
       if (!excused) Violate(absl::StrCat(guest.vm_id, " is INDETERMINATE for no reason"));
       return;
     }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/registry.h"
+#include "kvmglue/status_reason.h"
 #include "tests/simulator/ending.h"
 
 namespace rehome::sim {
@@ -174,7 +175,7 @@ void Simulation::AskForMigration(size_t guest, const std::string& request_id) {
   request.request_id = request_id;
   const absl::StatusOr<Migration> record = registry_->Create(request);
   if (!record.ok()) {
-    world_.Log(absl::StrCat("create ", request_id, ": ", record.status().message()));
+    world_.Log(absl::StrCat("create ", request_id, ": ", ReasonOf(record.status())));
     return;
   }
   work_given_ = true;

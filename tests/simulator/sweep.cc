@@ -28,9 +28,23 @@ Plan TargetDiesAt(TargetAt at, bool moves, bool service_manager) {
   return plan;
 }
 
-Plan CancelledAt(TargetAt at) {
+Plan TargetHangsAt(TargetAt at, bool moves) {
+  Plan plan = OneGuest(moves, true);
+  plan.before_step = [at](World& world, Process& process) {
+    if (process.number == kFirstTarget && process.target.at == at) world.Hang(process, 0);
+  };
+  return plan;
+}
+
+// The source takes its time to read START, so that the cancel comes while the verdict is open.
+Plan CancelledInTime() {
+  constexpr Micros kSlow = 50 * kMillisecond;
   Plan plan = OneGuest(false, true);
-  plan.cancel_when = [at](const Process& process) { return process.target.at == at; };
+  plan.before_step = [](World& world, Process& process) {
+    const bool first = world.guests[0].hangs == 0;
+    if (process.source.start_pending && first) world.Hang(process, kSlow);
+  };
+  plan.cancel_when = [](const Process& process) { return process.source.start_pending; };
   return plan;
 }
 
@@ -78,11 +92,13 @@ std::vector<Story> Stories() {
       {"Success", OneGuest(false, true)},
       {"SuccessWithMove", OneGuest(true, true)},
       {"SuccessWithoutStore", OneGuest(true, false)},
-      {"CancelWhilePreparing", CancelledAt(TargetAt::kPrepared), MigrationState::kCancelled},
+      {"CancelInTime", CancelledInTime(), MigrationState::kCancelled},
+      {"TargetHangsWithTheClaim", TargetHangsAt(TargetAt::kClaimed, false),
+       MigrationState::kFailed},
       {"TargetDiesWithTheClaim", TargetDiesAt(TargetAt::kClaimed, false, true),
        MigrationState::kFailed},
-      {"TargetDiesCommitted", TargetDiesAt(TargetAt::kCommitted, false, true),
-       MigrationState::kFailed},
+      {"TargetDiesOnceTheSourceIsFenced", TargetDiesAt(TargetAt::kFenced, false, true)},
+      {"TargetHangsAfterMove", TargetHangsAt(TargetAt::kMoved, true)},
       {"Rescue", TargetDiesAt(TargetAt::kCommitted, true, true)},
       {"RescueBetweenMoveAndCommit", TargetDiesAt(TargetAt::kMoved, true, true)},
       {"RescueWithoutStore", TargetDiesAt(TargetAt::kCommitted, true, false)},
