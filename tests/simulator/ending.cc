@@ -103,7 +103,8 @@ class Ending {
       if (!excused) Violate(absl::StrCat(guest.vm_id, " is INDETERMINATE for no reason"));
       return;
     }
-    const bool excused = guest.holder_crashed || guest.refused_without_source || escrow_lost_;
+    const bool excused = guest.holder_crashed || guest.refused_without_source ||
+                         (escrow_lost_ && (guest.crashes > 0 || last->rescue.attempts > 0));
     if (!excused) Violate(absl::StrCat(guest.vm_id, " is lost and need not be"));
   }
 

@@ -32,8 +32,8 @@ Plan PlanOf(uint64_t seed) {
   plan.migrations = static_cast<int>(random.Between(1, 3));
   plan.noise = true;
   plan.faults.budget = static_cast<int>(random.Below(4));
-  plan.faults.crash_one_in = Rate(random, 5, 60);
-  plan.faults.hang_one_in = Rate(random, 5, 60);
+  plan.faults.crash_one_in = Rate(random, 3, 60);
+  plan.faults.hang_one_in = Rate(random, 3, 60);
   plan.faults.refuse_one_in = Rate(random, 8, 60);
   plan.faults.slow_one_in = Rate(random, 10, 60);
   plan.faults.until = 25 * kSecond;

@@ -100,16 +100,10 @@ class SimEffects : public MigrationEffects {
     }
     context_.Pause(3 * kMillisecond);
     if (interrupt.raised()) return Answer(Event::kInterrupted, "INTERRUPTED", std::move(record));
-    switch (effect) {
-      case Effect::kRunPreflight:
-        return SimPreflight(context_, std::move(record));
-      case Effect::kLaunchTarget:
-        return SimLaunch(context_, std::move(record));
-      case Effect::kPrepareTarget:
-        return SimPrepare(context_, std::move(record));
-      default:
-        return SimArm(context_, std::move(record));
-    }
+    if (effect == Effect::kRunPreflight) return SimPreflight(context_, std::move(record));
+    if (effect == Effect::kLaunchTarget) return SimLaunch(context_, std::move(record));
+    if (effect == Effect::kPrepareTarget) return SimPrepare(context_, std::move(record));
+    return SimArm(context_, std::move(record));
   }
 
   Outcome Do(Effect effect, const Migration& record, Interrupt& interrupt) {

@@ -2,6 +2,8 @@
 //
 // The blackout, as daemon/handover_effects.cc and abort_effect.cc.
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -112,6 +114,36 @@ void Act(SimContext& context, Action action) {
   }
 }
 
+// Empty: something is to be done first.
+std::optional<Event> Settled(Action action) {
+  switch (action) {
+    case Action::kRunning:
+      return Event::kVerdictRunning;
+    case Action::kResumed:
+      return Event::kSourceResumed;
+    case Action::kLost:
+      return Event::kSourceLost;
+    case Action::kStranded:
+      return Event::kStranded;
+    case Action::kWait:
+    case Action::kAbortOpen:
+    case Action::kAbortCommitted:
+    case Action::kKillTarget:
+    case Action::kCondemnTarget:
+    case Action::kFinishFence:
+    case Action::kAnnounceProof:
+    case Action::kEndEmptySource:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::string ReasonFor(Action action, const Observation& seen) {
+  if (action == Action::kLost) return "GUEST_LOST";
+  if (action == Action::kStranded) return seen.target_dead ? "TARGET_DIED" : "TARGET_HANGS";
+  return "";
+}
+
 }  // namespace
 
 Outcome SimHandOver(SimContext& context, Migration record, Interrupt& interrupt) {
@@ -162,18 +194,8 @@ Outcome SimAbort(SimContext& context, Migration record) {
     const Action action = context.daemon.rules.settle(seen);
     context.world.Log(absl::StrCat("settle: ", ActionName(action)));
     Act(context, action);
-    switch (action) {
-      case Action::kRunning:
-        return Answer(Event::kVerdictRunning, std::move(record));
-      case Action::kResumed:
-        return Answer(Event::kSourceResumed, std::move(record));
-      case Action::kStranded:
-        return Answer(Event::kStranded, seen.target_dead ? "TARGET_DIED" : "TARGET_HANGS",
-                      std::move(record));
-      case Action::kLost:
-        return Answer(Event::kSourceLost, "GUEST_LOST", std::move(record));
-      default:
-        break;
+    if (const std::optional<Event> event = Settled(action); event.has_value()) {
+      return Answer(*event, ReasonFor(action, seen), std::move(record));
     }
     context.Pause(200);
   }

@@ -16,7 +16,7 @@ Outcome Refused(const char* reason, Migration record) {
 
 bool StartTarget(SimContext& context, Migration& record) {
   World& world = context.world;
-  if (context.GoesWrong()) return false;
+  if (context.daemon.dead || context.GoesWrong()) return false;
   context.target = world.LaunchTarget(context.source->guest, record.id);
   record.target = context.target->identity;
   context.target->connected_at = world.now() + world.random.Between(1, 50 * kMillisecond);
