@@ -2,6 +2,7 @@
 #include "tests/simulator/simulation.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -52,6 +53,7 @@ class Simulation {
   void Boot();
   void RunUntil(Micros limit);
   void AwaitWorker();
+  bool AwaitEnd(size_t index);
   void Revive();
   void ScheduleClients();
   void Settle();
@@ -75,7 +77,7 @@ class Simulation {
   std::mutex ids_mutex_;
   std::deque<std::string> ids_;                  // in the order of admission
   std::map<std::string, std::string> answered_;  // by request_id, what a client was told
-  bool work_given_ = false;
+  std::atomic<bool> work_given_ = false;
   bool cancelled_ = false;
 };
 
@@ -117,24 +119,32 @@ void Simulation::Boot() {
   AwaitWorker();
 }
 
+// In the end the worker has nothing to do. While it works, clients ask it for more, also about
+// migrations that had ended undecided: then all are looked at again.
 void Simulation::AwaitWorker() {
   daemon_.gate.Open();
-  // While it works clients may ask for more.
-  for (size_t i = 0;; ++i) {
-    std::string id;
-    {
-      std::lock_guard<std::mutex> lock(ids_mutex_);
-      if (i == ids_.size()) break;
-      id = ids_[i];
+  do {
+    work_given_ = false;
+    for (size_t i = 0; AwaitEnd(i); ++i) {
     }
-    const auto record = registry_->WaitForChange(id, UINT64_MAX, kWorkerBound);
-    // What a dead daemon said last is on no disk.
-    if (!daemon_.dead && record.ok() && !IsTerminal(record->state)) {
-      world_.Violate(absl::StrCat("migration ", i, " does not end in ", StepName(record->step)));
-    }
-  }
+  } while (work_given_);
   daemon_.gate.Close();
-  work_given_ = false;
+}
+
+// False: there are not so many migrations.
+bool Simulation::AwaitEnd(size_t index) {
+  std::string id;
+  {
+    std::lock_guard<std::mutex> lock(ids_mutex_);
+    if (index == ids_.size()) return false;
+    id = ids_[index];
+  }
+  const auto record = registry_->WaitForChange(id, UINT64_MAX, kWorkerBound);
+  // What a dead daemon said last is on no disk.
+  if (!daemon_.dead && record.ok() && !IsTerminal(record->state)) {
+    world_.Violate(absl::StrCat("migration ", index, " does not end in ", StepName(record->step)));
+  }
+  return true;
 }
 
 // A dead daemon is gone, the world goes on without it for a while, and the next one starts.
