@@ -106,8 +106,9 @@ class World {
     Bytes bytes(payload.begin(), payload.end());
     if (message.repair == 0) Repair(bytes, fds);
     if (message.is_raw != 0) return bytes.empty() ? Bytes(1) : bytes;
-    rehome_header header = MakeHeader(static_cast<rehome_message>(message.type),
-                                      message.is_reply % 2 != 0, seq_, bytes.size(), fds.size());
+    rehome_header header =
+        MakeHeader(REHOME_MSG_HELLO, message.is_reply % 2 != 0, seq_, bytes.size(), fds.size());
+    header.type = message.type;
     header.status = message.status;
     return testing_support::Datagram(header, bytes);
   }

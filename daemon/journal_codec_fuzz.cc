@@ -3,6 +3,8 @@
 // A record of the journal, which whoever can write the file can have written. Promises: what
 // decodes and fits the bounds of a record comes back from encoding and decoding as it was, and an
 // encoded record always fits.
+#include <google/protobuf/stubs/logging.h>
+
 #include <algorithm>
 #include <string_view>
 
@@ -81,6 +83,9 @@ Migration Sample(Step step) {
 }  // namespace
 
 bool Feed(std::span<const std::byte> input) {
+  // It has something to say about nearly every input.
+  static const auto silenced = google::protobuf::SetLogHandler(nullptr);
+  (void)silenced;
   const auto migration = DecodeRecord(Input::Text(input));
   if (!migration.ok()) {
     REHOME_PROMISE(ReasonOf(migration.status()) == "JOURNAL_CORRUPT");

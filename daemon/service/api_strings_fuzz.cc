@@ -4,6 +4,8 @@
 // what is accepted means one thing (a name made of the id in a name is that name; a token made for
 // what a token led to leads there again, and to nowhere for another list), and errors name the
 // field.
+#include <google/protobuf/stubs/logging.h>
+
 #include <string>
 #include <string_view>
 
@@ -71,6 +73,23 @@ bool FeedName(std::string_view text) {
   return migration.has_value() || vm.has_value();
 }
 
+// gRPC refuses a string that is not UTF-8, so a client cannot send one: bytes become letters.
+std::string Utf8Of(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) {
+    const auto letter = static_cast<unsigned char>(byte);
+    if (letter >= 0x80) text.push_back(static_cast<char>(0xc0 | letter >> 6));
+    text.push_back(static_cast<char>(letter < 0x80 ? letter : 0x80 | (letter & 0x3f)));
+  }
+  return text;
+}
+
+// What protobuf says, it says of text that is not UTF-8.
+void SayNothing(google::protobuf::LogLevel, const char*, int, const std::string& message) {
+  std::fprintf(stderr, "%s\n", message.c_str());
+  REHOME_PROMISE(false && "an answer is UTF-8");
+}
+
 Seed MakeSeed(const char* name, Kind kind, std::string_view text) {
   Seed seed{.name = name, .bytes = {std::byte{kind}}};
   AppendText(seed.bytes, text);
@@ -81,9 +100,11 @@ Seed MakeSeed(const char* name, Kind kind, std::string_view text) {
 
 // One byte: which kind. The rest is the string.
 bool Feed(std::span<const std::byte> input) {
+  static const auto previous = google::protobuf::SetLogHandler(&SayNothing);
+  (void)previous;
   Input in(input);
   const uint8_t kind = in.Take<uint8_t>() % kKinds;
-  const std::string_view text = Input::Text(in.rest());
+  const std::string text = Utf8Of(in.rest());
   if (kind == kFilter) return FeedFilter(text);
   return kind == kToken ? FeedToken(text) : FeedName(text);
 }

@@ -15,6 +15,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 
 #include "kvmglue/fd_passing.h"
@@ -39,6 +40,8 @@ constexpr size_t kMaxMessages = 16;
 pid_t victim = -1;
 
 [[noreturn]] void BeVictim() {
+  // It was forked with both ends of the connection.
+  (void)close_range(3, UINT_MAX, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   for (;;) pause();
 }
@@ -81,7 +84,10 @@ UniqueFd OpenBlock(uint8_t which) {
 
 UniqueFd OpenFd(uint8_t kind) {
   if (kind >= kBlock) return OpenBlock(kind & 63);
-  return kind >= kVictim ? VictimPidfd() : OpenKind(kind);
+  const bool is_pidfd = kind >= kVictim || kind % static_cast<uint8_t>(FdKind::kCount) ==
+                                               static_cast<uint8_t>(FdKind::kOwnPidfd);
+  // Whoever is named here may be killed by the other side: not this process.
+  return is_pidfd ? VictimPidfd() : OpenKind(kind);
 }
 
 // ---- the VMM ----

@@ -53,6 +53,7 @@ inline void RepairChecksums(std::span<std::byte> bytes) {
   SectionHeader header;
   if (bytes.size() < sizeof(header)) return;
   std::memcpy(&header, bytes.data(), sizeof(header));
+  if (header.section_count == 0) return;
   std::vector<SectionEntry> entries(std::min<size_t>(header.section_count, kMaxSections));
   const size_t table_bytes = entries.size() * sizeof(SectionEntry);
   if (bytes.size() - sizeof(header) < table_bytes) return;
