@@ -18,7 +18,8 @@
  *               daemon: cancel, target: told to cancel, or the
  *               source died before its state was complete-------> ABORTED
  *   CLAIMED   --target: refuses before anything moved-----------> ABORTED
- *   CLAIMED   --source: target proven dead, own probe says alive> ABORTED
+ *   CLAIMED   --source: target proven dead, own probe says alive,
+ *               daemon: both sides proven dead, to rescue-------> ABORTED
  *   COMMITTED --source, no kernel fence: target proven dead,
  *               daemon with an escrow, past both deadlines------> ABORTED
  *
