@@ -19,9 +19,9 @@
  *               source died before its state was complete-------> ABORTED
  *   CLAIMED   --target: refuses before anything moved-----------> ABORTED
  *   CLAIMED   --source: target proven dead, own probe says alive,
- *               daemon: both sides proven dead, to rescue-------> ABORTED
+ *               daemon, to rescue: source proven dead-----------> ABORTED
  *   COMMITTED --source, no kernel fence: target proven dead,
- *               daemon with an escrow, past both deadlines------> ABORTED
+ *               daemon: nobody else can end it any more---------> ABORTED
  *
  * RUNNING and ABORTED are final.
  *
