@@ -46,14 +46,27 @@ inline constexpr std::string_view kFdLimit = "FD_LIMIT";
 inline constexpr std::string_view kJournalFull = "JOURNAL_FULL";
 // The database refused for another reason (I/O error, permissions); the message has it.
 inline constexpr std::string_view kJournalFailed = "JOURNAL_FAILED";
-// The file is not a journal, or is damaged.
+// The journal is damaged: a record, or the file while the daemon runs. A start repairs it.
 inline constexpr std::string_view kJournalCorrupt = "JOURNAL_CORRUPT";
+// A database, but no journal of rehomed; it was left untouched.
+inline constexpr std::string_view kJournalForeign = "JOURNAL_FOREIGN";
 // Written by a newer rehomed; it was left untouched.
 inline constexpr std::string_view kJournalFromNewerVersion = "JOURNAL_FROM_NEWER_VERSION";
 // Another rehomed uses this state directory.
 inline constexpr std::string_view kStateDirectoryInUse = "STATE_DIRECTORY_IN_USE";
 // The state directory cannot be created or written.
 inline constexpr std::string_view kStateDirectoryUnusable = "STATE_DIRECTORY_UNUSABLE";
+
+// --- service_manager, escrow_store, escrow_description ---
+
+// The service manager does not read its socket, or the socket cannot be reached.
+inline constexpr std::string_view kServiceManagerFailed = "SERVICE_MANAGER_FAILED";
+// As many descriptors are kept for migrations as the store has room for.
+inline constexpr std::string_view kEscrowStoreFull = "ESCROW_STORE_FULL";
+// What the service manager gave back of a migration is not what was given to it.
+inline constexpr std::string_view kEscrowDamaged = "ESCROW_DAMAGED";
+// A name that no item of the store can have: a bug of ours.
+inline constexpr std::string_view kBadEscrowItem = "BAD_ESCROW_ITEM";
 
 // --- registry ---
 
