@@ -2,8 +2,16 @@
 #include "vmm/reference/options.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <string>
 #include <vector>
+
+#include "kvmglue/fd.h"
+#include "vmm/reference/meeting.h"
 
 namespace rehome {
 namespace {
@@ -42,6 +50,10 @@ TEST(OptionsTest, EveryOptionArrives) {
                                       "--link-ioctl=0xd5",
                                       "--die-at=saved",
                                       "--hang-at=first-run",
+                                      "--stop-at=start",
+                                      "--meet-at=claimed",
+                                      "--meet-at=owner",
+                                      "--meet-socket=/tmp/m",
                                       "--populate=11",
                                       "--spin-us=12",
                                       "--check-on-exit"});
@@ -56,6 +68,10 @@ TEST(OptionsTest, EveryOptionArrives) {
   EXPECT_TRUE(options.check_on_exit);
   EXPECT_EQ(options.hooks.die_at, HookPoint::kSaved);
   EXPECT_EQ(options.hooks.hang_at, HookPoint::kFirstRun);
+  EXPECT_EQ(options.hooks.stop_at, HookPoint::kStart);
+  EXPECT_EQ(options.hooks.meet_at,
+            (std::vector<HookPoint>{HookPoint::kClaimed, HookPoint::kOwner}));
+  EXPECT_EQ(options.hooks.meet_socket, "/tmp/m");
   EXPECT_EQ(options.guest.vm_type, VmType::kSwProtected);
   EXPECT_EQ(options.guest.memory_mib, 96u);
   EXPECT_EQ(options.guest.memory_kind, MemoryKind::kMemfd);
@@ -99,6 +115,8 @@ TEST(OptionsTest, WhatMakesNoSenseIsRefusedByName) {
       {{"--vm-id=a", "--memory=16", "--memories=16"}, "--memories"},
       {{"--vm-id=a", "--memory-kind=paper"}, "--memory-kind"},
       {{"--vm-id=a", "--die-at=home"}, "--die-at"},
+      {{"--vm-id=a", "--meet-at=home", "--meet-socket=/tmp/m"}, "--meet-at"},
+      {{"--vm-id=a", "--meet-at=claimed"}, "--meet-socket"},
       {{"--vm-id=a", "--misbehave=overlap"}, "--misbehave"},
       {{"--vm-id=a", "--link-ioctl=0x100"}, "--link-ioctl"},
   };
@@ -125,6 +143,61 @@ TEST(TestHooksDeathTest, DiesWhereToldAndNowhereElse) {
   hooks.die_at = HookPoint::kSaved;
   hooks.Reach(HookPoint::kClaimed);
   EXPECT_EXIT(hooks.Reach(HookPoint::kSaved), testing::KilledBySignal(SIGKILL), "");
+}
+
+TEST(TestHooksTest, AStoppedProcessStopsWhereToldUntilItIsContinued) {
+  const pid_t child = fork();
+  if (child == 0) {
+    TestHooks hooks;
+    hooks.stop_at = HookPoint::kSaved;
+    hooks.Reach(HookPoint::kClaimed);
+    hooks.Reach(HookPoint::kSaved);
+    _exit(7);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  EXPECT_EQ(WSTOPSIG(status), SIGSTOP);
+  kill(child, SIGCONT);
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
+// A process that passes two places, and is at its end with 7.
+pid_t PassPlaces(const std::string& meet_socket) {
+  const pid_t child = fork();
+  if (child != 0) return child;
+  TestHooks hooks;
+  hooks.meet_at = {HookPoint::kSaved, HookPoint::kAnnounced};
+  hooks.meet_socket = meet_socket;
+  hooks.Reach(HookPoint::kPause);
+  hooks.Reach(HookPoint::kSaved);
+  hooks.Reach(HookPoint::kAnnounced);
+  _exit(7);
+}
+
+TEST(TestHooksTest, WhoMeetsWaitsUntilItIsSentOnOrLeftAlone) {
+  Meeting meeting;
+  const pid_t child = PassPlaces(meeting.path());
+  {
+    const UniqueFd peer = meeting.Await("saved");
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, WNOHANG), 0);
+    EXPECT_EQ(send(peer.borrow().raw(), "x", 1, 0), 1);
+    static_cast<void>(meeting.Await("announced"));  // closed: goes on too
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
+TEST(TestHooksTest, WhereNobodyListensNobodyWaits) {
+  Meeting meeting;
+  meeting.Close();
+  const pid_t child = PassPlaces(meeting.path());
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
 }  // namespace
