@@ -75,7 +75,8 @@ class RescueTest : public testing::Test {
     next.link->script.prepare = [this, &next](const VmmLink::PrepareRequest& request) {
       offered_.push_back(Identify(request.source->vm.borrow())->id);
       world_.block_fd = *Duplicate(request.block);
-      return prepared_.ok() ? absl::StatusOr<VmDescription>(Vm(next.vm)) : prepared_;
+      if (!prepared_.ok()) return absl::StatusOr<VmDescription>(prepared_);
+      return absl::StatusOr<VmDescription>(Vm(next.vm));
     };
     next.link->script.arm_target = [](const std::string&) { return absl::OkStatus(); };
     world_.target = next.link;
@@ -113,7 +114,7 @@ class RescueTest : public testing::Test {
   UniqueFd first_target_vm_{memfd_create("vm", MFD_CLOEXEC)};
   std::vector<std::unique_ptr<NewTarget>> targets_;
   std::vector<InodeId> offered_;  // VMs that came with PREPARE
-  absl::StatusOr<VmDescription> prepared_ = VmDescription{};  // an error: what PREPARE answers
+  absl::Status prepared_ = absl::OkStatus();  // an error: what PREPARE answers
   Migration record_;
   rehome_block old_{}, new_{};
 };
