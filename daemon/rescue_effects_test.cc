@@ -387,7 +387,7 @@ TEST_F(RescueTest, WhatAPredecessorKeptOfARescueIsPutInItsPlace) {
   for (const NamedFd& item : world_.store.stored) {
     if (item.name == "block") kept.block = *Duplicate(item.fd.borrow());
     if (item.name == "rescue-block") kept.rescue_block = *Duplicate(item.fd.borrow());
-    if (item.name == "rescue-vm-0") kept.rescue_vms.push_back(*Duplicate(item.fd.borrow()));
+    if (item.name == "rescue-vm-0") kept.rescue_vms.push_back({*Duplicate(item.fd.borrow()), {}});
   }
   Escrow escrow;
   ASSERT_TRUE(FillEscrow(std::move(kept), record_, escrow).ok());
