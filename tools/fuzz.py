@@ -136,7 +136,9 @@ def fuzz(target, options):
             ],
             limit_s,
         )
-    return Outcome(target, status == 0, runs_done(log), time.monotonic() - start, log)
+    runs = runs_done(log)
+    # One that does not say how much it ran has not done what it was for.
+    return Outcome(target, status == 0 and runs > 0, runs, time.monotonic() - start, log)
 
 
 def important(log):
@@ -174,7 +176,7 @@ def report(outcomes, options):
     failed = sum(not outcome.ok for outcome in outcomes)
     total = sum(outcome.runs for outcome in outcomes)
     print(f"fuzzing: {len(outcomes)} targets, {total} runs, {failed} failed")
-    return failed == 0
+    return failed == 0 and bool(outcomes)
 
 
 def replay(target, files, options):
