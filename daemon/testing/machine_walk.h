@@ -41,8 +41,12 @@ inline Migration FreshRecord() {
 }
 
 inline void Prove(Migration* record) {
+  record->memory_inodes = {{.device = 1, .inode = 2}};
   record->fence.process_exited = true;
-  record->fence.inodes_checked = 1;
+  record->fence.search.memory = {
+      {.inode = {.device = 1, .inode = 2},
+       .holders = {{.pid = 3, .command = "vmm", .how = "fd", .holder_class = HolderClass::kTarget}},
+       .foreign = 0}};
 }
 
 // The record after `events`, with `kCause` as the cause of each.
