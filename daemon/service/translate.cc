@@ -124,6 +124,18 @@ bool HasBegun(const FenceProof& proof) {
          proof.kill_sent_ns != 0 || proof.tasks_stopped_ns != 0 || !proof.search.memory.empty();
 }
 
+v1::Rescue RescueToProto(const Migration& migration) {
+  const Rescue& rescue = migration.rescue;
+  v1::Rescue proto;
+  proto.set_attempts(static_cast<int32_t>(rescue.attempts));
+  // Started from the same profile, but which program that was then is not on record.
+  *proto.mutable_dead_target() = ProcessToProto(rescue.dead_target, "");
+  *proto.mutable_cause() = ToRpcStatus(
+      MakeStatus(absl::StatusCode::kAborted, rescue.cause.reason, rescue.cause.message), {});
+  proto.set_context_from_target(rescue.context_from_target);
+  return proto;
+}
+
 bool HasFailedCheck(const Migration& migration) {
   for (const PreflightCheck& check : migration.preflight) {
     if (check.result == PreflightCheck::Result::kFailed) return true;
@@ -205,6 +217,11 @@ void SetOutcome(const Migration& migration, v1::Migration* proto) {
   if (HasBegun(migration.fence)) {
     *proto->mutable_fence_proof() = FenceToProto(migration);
   }
+  if (migration.rescue.attempts != 0) *proto->mutable_rescue() = RescueToProto(migration);
+  if (migration.interrupted_step.has_value()) {
+    proto->set_interrupted_step(StepName(*migration.interrupted_step));
+  }
+  proto->set_restarts(static_cast<int32_t>(migration.restarts));
   if (auto error = ErrorOf(migration); error.has_value()) {
     *proto->mutable_error() = *std::move(error);
   }

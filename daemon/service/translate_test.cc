@@ -138,6 +138,31 @@ TEST(TranslateTest, TheProofSaysWhoSawWhatAndWhoHoldsEachInode) {
   EXPECT_EQ(proof.foreign_holders(0).command(), "gdb");
 }
 
+TEST(TranslateTest, ARescueAndARestartAreToldAndTheirAbsenceToo) {
+  Migration migration = Finished();
+  const v1::Migration calm = ToProto(migration);
+  EXPECT_FALSE(calm.has_rescue());
+  EXPECT_EQ(calm.interrupted_step(), "");
+  EXPECT_EQ(calm.restarts(), 0);
+
+  migration.rescue = {.attempts = 2,
+                      .dead_target = {50, 51, 52},
+                      .cause = {"TARGET_DIED", "killed"},
+                      .context_from_target = true};
+  migration.interrupted_step = Step::kHandingOver;
+  migration.restarts = 3;
+  const v1::Migration proto = ToProto(migration);
+  EXPECT_EQ(proto.rescue().attempts(), 2);
+  EXPECT_EQ(proto.rescue().dead_target().start_ticks(), 51);
+  EXPECT_EQ(proto.rescue().cause().message(), "killed");
+  google::rpc::ErrorInfo info;
+  ASSERT_TRUE(proto.rescue().cause().details(0).UnpackTo(&info));
+  EXPECT_EQ(info.reason(), "TARGET_DIED");
+  EXPECT_TRUE(proto.rescue().context_from_target());
+  EXPECT_EQ(proto.interrupted_step(), "HANDING_OVER");
+  EXPECT_EQ(proto.restarts(), 3);
+}
+
 TEST(TranslateTest, CodeOfAFailureFollowsFromHowItEnded) {
   struct Row {
     MigrationState state;
