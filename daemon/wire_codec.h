@@ -86,8 +86,9 @@ struct WireDescription {
 
 // Which fds a description must come with.
 enum class DescriptionKind {
-  kSource,   // reply to DESCRIBE: VM, MEMORY..., at most one CONFIG, NAMED...
-  kPrepared  // reply to PREPARE: VM, MEMORY...
+  kSource,    // reply to DESCRIBE: VM, MEMORY..., at most one CONFIG, NAMED...
+  kPrepared,  // reply to PREPARE: VM, MEMORY...
+  kHandedIn   // reply to HAND_IN: as kSource, and BLOCK
 };
 // Also checked: roles and their number, MEMORY indices 0..n-1 each once, every memory used by a
 // slot, names unique. Not checked here, because it takes the descriptors: what they are.
@@ -109,6 +110,9 @@ std::vector<std::byte> EncodeHelloReply(uint64_t seq, uint16_t version, uint32_t
 // `text` is cut to fit.
 std::vector<std::byte> EncodeRefusal(const OutgoingHeader& request, rehome_refusal refusal,
                                      std::string_view text);
+
+// A description and its arrays alone: what ParseDescription() takes.
+std::vector<std::byte> EncodeDescription(const WireDescription& vm);
 
 // ---- to the agent: payloads. INVALID_ARGUMENT / BAD_MIGRATION_ID if the id does not fit ----
 

@@ -26,7 +26,7 @@ void Explorer::Visit(const State& state) {
 }
 
 void Explorer::Step(uint8_t State::*life, const std::function<void(State*)>& change) {
-  if (now_.*life == kDead || now_.*life == kLastStep) return;
+  if (now_.*life != kAlive && now_.*life != kSignalled) return;
   State next = now_;
   if (next.*life == kSignalled) next.*life = kLastStep;
   change(&next);
@@ -51,8 +51,10 @@ bool Explorer::Condemn(State* state, rehome_side side) const {
          (side == REHOME_SIDE_SOURCE && state->fence == REHOME_FENCE_STATE_PROVEN);
 }
 
+// A process that does not run takes no last step either.
 void Explorer::Kill(uint8_t* life) {
   if (*life == kAlive) *life = kSignalled;
+  if (*life == kHung) *life = kLastStep;
 }
 
 bool Explorer::Alive(const State& state) const {
@@ -77,14 +79,15 @@ void Explorer::SourceSteps() {
       return;
     case kWantsKill:
       Step(&State::source_life, [this](State* s) {
-        bool granted = Condemn(s, REHOME_SIDE_TARGET);
+        bool granted = s->rescues == 0 && Condemn(s, REHOME_SIDE_TARGET);
         s->source = granted ? kKills : kWatching;
         s->source_may_kill = granted;
       });
       return;
     case kKills:
       Step(&State::source_life, [this](State* s) {
-        Kill(&s->target_life);
+        // A rescue's target is another process: the source has no pidfd of it.
+        if (s->rescues == 0) Kill(&s->target_life);
         s->source_may_kill = 0;
         s->source = model_.without == Without::kProofOfDeath ? kTakesBack : kWatching;
       });
@@ -98,8 +101,15 @@ void Explorer::SourceSteps() {
   }
 }
 
+uint8_t Explorer::VerdictOfSource(const State& state) {
+  return state.rescues > 0 ? static_cast<uint8_t>(REHOME_VERDICT_ABORTED) : state.verdict;
+}
+
 void Explorer::Watch() {
-  switch (static_cast<rehome_verdict>(now_.verdict)) {
+  if (!model_.source_obeys && !now_.source_runs && now_.vm_dead == 0) {
+    Step(&State::source_life, [](State* s) { s->source_runs = 1; });
+  }
+  switch (static_cast<rehome_verdict>(VerdictOfSource(now_))) {
     case REHOME_VERDICT_OPEN:  // the deadline, or a dead target
       Step(&State::source_life,
            [](State* s) { Swap(s, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED); });
@@ -109,6 +119,7 @@ void Explorer::Watch() {
       Step(&State::source_life, [](State* s) {
         s->source = kRunsAgain;
         s->source_runs = 1;
+        s->resumed = 1;
       });
       return;
     case REHOME_VERDICT_RUNNING:
@@ -129,6 +140,7 @@ void Explorer::Watch() {
 
 void Explorer::TakeBack(State* s) const {
   s->source = kWatching;
+  if (s->rescues > 0) return;
   if (s->verdict != REHOME_VERDICT_CLAIMED && s->verdict != REHOME_VERDICT_COMMITTED) return;
   if (!Alive(*s)) return;
   Swap(s, s->verdict, REHOME_VERDICT_ABORTED);
@@ -150,11 +162,16 @@ void Explorer::TargetSteps() {
       }
       return;
     case kClaimed:
+      // MOVE waits until no vCPU of the source is in KVM_RUN, and lets none in afterwards.
       Step(life, [this](State* s) {
         s->vm_dead = model_.moves;
+        if (model_.moves) s->source_runs = 0;
         s->target = kMoved;
       });
-      Step(life, [](State* s) {  // it can refuse while nothing has been moved
+      // It can refuse while nothing has been moved. A rescue's does that only by a fault of its
+      // own, which is as if it crashed.
+      if (now_.rescues > 0) return;
+      Step(life, [](State* s) {
         Swap(s, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
         s->target = kLeaves;
       });
@@ -274,25 +291,84 @@ void Explorer::DaemonSteps() {
 void Explorer::DaemonWatches() {
   uint8_t State::*life = &State::daemon_life;
   bool committed = now_.verdict == REHOME_VERDICT_COMMITTED;
-  if (now_.verdict == REHOME_VERDICT_OPEN) {  // cancel
-    Step(life, [](State* s) { Swap(s, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED); });
+  if (now_.verdict == REHOME_VERDICT_OPEN) {  // cancel, or a target that does not claim
+    Step(life, AbortFrom);
   } else if (now_.verdict == REHOME_VERDICT_RUNNING) {
     Step(life, [](State* s) { s->daemon = kReleases; });
-  } else if (now_.verdict != REHOME_VERDICT_ABORTED) {
+  } else if (now_.verdict == REHOME_VERDICT_ABORTED) {
+    if (now_.target_life == kAlive || now_.target_life == kHung) {
+      Step(life, [](State* s) { s->daemon = kStopsTarget; });
+    }
+  } else {
     if (FencesBefore() && committed && now_.source_life != kDead) {
       Step(life, [this](State* s) {
         if (Condemn(s, REHOME_SIDE_SOURCE)) s->daemon = kStopsSource;
       });
     }
-    if (now_.target_life == kAlive && !(model_.moves && committed)) {
-      Step(life, [this](State* s) {
-        if (Condemn(s, REHOME_SIDE_TARGET)) s->daemon = kStopsTarget;
-      });
-    }
+    if (now_.target_life == kAlive || now_.target_life == kHung) StopHangingTarget();
     if (now_.source_life == kDead && now_.fence != REHOME_FENCE_STATE_PROVEN) {
       Step(life, [](State* s) { s->fence = REHOME_FENCE_STATE_PROVEN; });
     }
   }
+  Rescue();
+}
+
+// A claimant past both deadlines. With MOVE it may be the only place where the guest is: it is
+// stopped only by a daemon that can go on from its VM.
+void Explorer::StopHangingTarget() {
+  uint8_t State::*life = &State::daemon_life;
+  if (model_.moves && !now_.escrow) return;
+  State after = now_;
+  if (Condemn(&after, REHOME_SIDE_TARGET)) {
+    Step(life, [this](State* s) {
+      Condemn(s, REHOME_SIDE_TARGET);
+      s->daemon = kStopsTarget;
+    });
+    return;
+  }
+  // It cannot be condemned, because the source is, for it, or is proven stopped. Then the verdict
+  // decides. Under BEFORE_RESUME the target may be about to kill the source, which must not have
+  // taken the guest back by then: that kill is finished first (kStopsSource). And from CLAIMED a
+  // target may still MOVE, so there the source must be dead.
+  bool source_settled = !FencesBefore() || now_.fence == REHOME_FENCE_STATE_PROVEN;
+  if (!source_settled && model_.without != Without::kFenceBeforeAbort) return;
+  if (now_.verdict == REHOME_VERDICT_CLAIMED && now_.source_life != kDead) return;
+  if (now_.source_life == kDead && !now_.escrow) return;
+  Step(life, AbortFrom);
+}
+
+// Whether the source was out before the swap tells later whether it can have gone on from ABORTED.
+void Explorer::AbortFrom(State* s) {
+  const bool source_is_out = s->source_life == kDead || (s->source_life == kAlive && s->vm_dead);
+  if (!rehome_verdict_has_edge(s->verdict, REHOME_VERDICT_ABORTED)) return;
+  Swap(s, s->verdict, REHOME_VERDICT_ABORTED);
+  s->daemon_aborted = source_is_out;
+}
+
+bool Explorer::CanRescue(const State& s) const {
+  return s.escrow && s.daemon_life == kAlive && s.rescues < kMaxRescues;
+}
+
+// The guest is stranded: its state is saved, and neither side can go on from it.
+void Explorer::Rescue() {
+  if (!CanRescue(now_) || !now_.ready) return;
+  if (now_.target_life != kDead) return;
+  bool source_is_out = now_.source_life == kDead || (now_.source_life == kAlive && now_.vm_dead);
+  if (!source_is_out || now_.verdict == REHOME_VERDICT_RUNNING) return;
+  // From ABORTED the source may have run the guest before it died, unless it was this daemon that
+  // aborted, or the source says itself that its VM is dead, or this block is not the source's.
+  bool in_doubt = now_.verdict == REHOME_VERDICT_ABORTED && now_.source_life == kDead &&
+                  !now_.daemon_aborted && now_.rescues == 0;
+  if (in_doubt && model_.without != Without::kDoubtAboutAborted) return;
+  Step(&State::daemon_life, [](State* s) {
+    s->rescues++;
+    s->verdict = REHOME_VERDICT_OPEN;
+    s->fence = s->source_life == kDead ? REHOME_FENCE_STATE_PROVEN : REHOME_FENCE_STATE_OPEN;
+    s->target = kWaiting;
+    s->target_life = kAlive;
+    s->target_was_condemned = 0;
+    s->daemon_aborted = 0;
+  });
 }
 
 void Explorer::Deaths() {
@@ -308,14 +384,14 @@ void Explorer::Deaths() {
 }
 
 void Explorer::Crashes() {
-  if (now_.source_life == kAlive) {
+  if (now_.source_life == kAlive || now_.source_life == kHung) {
     State next = now_;
     next.source_life = kDead;
     next.source_runs = 0;
     next.source_crashed = 1;
     Visit(next);
   }
-  if (now_.target_life == kAlive) {
+  if (now_.target_life == kAlive || now_.target_life == kHung) {
     State next = now_;
     next.target_life = kDead;
     next.target_runs = 0;
@@ -325,9 +401,16 @@ void Explorer::Crashes() {
   if (now_.daemon_life == kAlive && now_.daemon_crashes < kMaxDaemonCrashes) {
     State next = now_;
     next.daemon_crashes++;
+    if (!model_.store) next.escrow = 0;
     next.daemon = kWatches;  // comes back
     Visit(next);
     next.daemon_life = kDead;  // or does not
+    Visit(next);
+  }
+  for (uint8_t State::*life : {&State::source_life, &State::target_life}) {
+    if (now_.*life != kAlive) continue;
+    State next = now_;
+    next.*life = kHung;
     Visit(next);
   }
 }

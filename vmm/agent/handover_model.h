@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// docs/handover.md as a program: source, target and daemon take their steps in every possible
-// order. Deadlines may pass at any moment, so there is no clock. A kill is the decision, the
-// signal, one last step that the killed process may still take (it can be in a system call on
-// another CPU), and death. Each process may also crash by itself at any moment, and the daemon may
-// come back knowing nothing.
+// docs/handover.md and docs/recovery.md as a program: source, target and daemon take their steps in
+// every possible order. Deadlines may pass at any moment, so there is no clock. A kill is the
+// decision, the signal, one last step that the killed process may still take (it can be in a system
+// call on another CPU), and death. Each process may also crash by itself at any moment, source and
+// target may hang for good, and the daemon may come back knowing nothing but what a service manager
+// kept for it. A guest that nobody can run any more is rescued from the escrow, with a new block.
 //
 // The steps are those of verdict.c and target_run.c; the verdict moves only along the real table.
 #ifndef REHOME_VMM_AGENT_HANDOVER_MODEL_H_
@@ -22,7 +23,9 @@
 
 namespace rehome::model {
 
-enum Life : uint8_t { kAlive, kSignalled, kLastStep, kDead };
+// kHung: takes no step until it is killed, like a stopped process. One that is merely slow needs no
+// state of its own: nothing here has to happen soon.
+enum Life : uint8_t { kAlive, kHung, kSignalled, kLastStep, kDead };
 
 enum SourceAt : uint8_t { kSaving, kWatching, kWantsKill, kKills, kTakesBack, kRunsAgain, kGaveUp };
 enum TargetAt : uint8_t {
@@ -51,16 +54,36 @@ struct State {
   uint8_t daemon = kWatches, daemon_life = kAlive;
   uint8_t target_was_condemned = 0;  // PROVEN can take the place of it in the word
   uint8_t source_crashed = 0, target_crashed = 0, daemon_crashes = 0;
+  uint8_t escrow = 1;  // the daemon holds all that a rescue needs
+  // The daemon itself made the verdict ABORTED when the source was out already. It is in its
+  // journal (step RESCUING), which is written first, so it survives the daemon.
+  uint8_t daemon_aborted = 0;
+  uint8_t resumed = 0;  // the source ran the guest after the pause: the saved state is history
+  // Targets that took a dead one's place. verdict, fence and target are then those of the latest;
+  // the source keeps looking at the first block, which is ABORTED for good.
+  uint8_t rescues = 0;
 
   friend auto operator<=>(const State&, const State&) = default;
 };
 
 // What a mutant leaves out.
-enum class Without { kNothing, kFenceWord, kProofOfDeath, kProbe, kCareInLeaving };
+enum class Without {
+  kNothing,
+  kFenceWord,
+  kProofOfDeath,
+  kProbe,
+  kCareInLeaving,
+  kFenceBeforeAbort,   // the daemon aborts COMMITTED though the target may be killing the source
+  kDoubtAboutAborted,  // a rescue from a state that the source may have gone on from
+};
 
 struct Model {
   bool moves;
   uint32_t policy;
+  // The escrow survives the daemon, with a service manager.
+  bool store = true;
+  // False: the source runs the guest whenever kernel and scheduler let it.
+  bool source_obeys = true;
   Without without = Without::kNothing;
 };
 
@@ -74,8 +97,13 @@ class Explorer {
   // States in which nothing but a crash can happen any more.
   const std::vector<State>& ends() const { return ends_; }
 
+  // Whether the guest waits for nothing but a daemon that can, and will, rescue it.
+  bool CanRescue(const State& state) const;
+
  private:
   static constexpr int kMaxDaemonCrashes = 2;
+  // One to see a rescue work, and one to see a rescue's target die and be replaced.
+  static constexpr int kMaxRescues = 2;
 
   void Visit(const State& state);
 
@@ -97,6 +125,8 @@ class Explorer {
 
   void Watch();
 
+  // The word that the source looks at.
+  static uint8_t VerdictOfSource(const State& state);
   // Reads the verdict again, probes, swaps.
   void TakeBack(State* s) const;
 
@@ -112,6 +142,9 @@ class Explorer {
   void DaemonSteps();
 
   void DaemonWatches();
+  void StopHangingTarget();
+  static void AbortFrom(State* state);
+  void Rescue();
 
   // ---- death ----
 
