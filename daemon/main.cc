@@ -17,7 +17,10 @@
 #include "daemon/fence.h"
 #include "daemon/host_probe.h"
 #include "daemon/journal.h"
+#include "daemon/metrics.h"
 #include "daemon/migration_effects.h"
+#include "daemon/migration_ledger.h"
+#include "daemon/pinned_memory.h"
 #include "daemon/process_launcher.h"
 #include "daemon/registry.h"
 #include "daemon/service/api_server.h"
@@ -93,6 +96,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
   // First, because it holds the lock of the state directory: a second daemon ends here.
   absl::StatusOr<std::unique_ptr<Journal>> journal = OpenSqliteJournal(config.state_directory);
   if (!journal.ok()) return journal.status();
+  MigrationLedger ledger;
+  const std::unique_ptr<Journal> watched_journal = NewLedgerJournal(journal->get(), &ledger);
   const Backend backend = OpenBackend(config.kernel, LinkAbi{config.link_ioctl});
 
   absl::StatusOr<std::unique_ptr<Launcher>> launcher =
@@ -125,7 +130,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
        .default_deadline = config.deadline,
        .check_profile =
            [&launcher](const std::string& name) { return (*launcher)->Profile(name).status(); }},
-      journal->get(), &vms, effects.get());
+      watched_journal.get(), &vms, effects.get());
   if (!registry.ok()) return registry.status();
   // Not before the registry has taken the VM ids of unfinished migrations.
   if (absl::Status status = (*agents)->StartAccepting(); !status.ok()) return status;
@@ -134,11 +139,20 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
   WatchGate watches;
   MigrationService migration_service(registry->get(), &peers, &watches);
   VmService vm_service(&vms, &watches);
-  HostService host_service(FactsFrom(config, backend.capabilities, *boot_id));
+  HostService host_service(FactsFrom(config, backend.capabilities, *boot_id),
+                           [&ledger] { return CountPinnedMemory(ledger.GuestMemory()); });
   absl::StatusOr<std::unique_ptr<ApiServer>> api =
       ApiServer::Start({.socket_path = config.api_socket, .allowed = config.api_peers},
                        {&migration_service, &vm_service, &host_service}, &peers, &watches);
   if (!api.ok()) return api.status();
+  std::unique_ptr<MetricsEndpoint> metrics;
+  if (!config.metrics_listen.empty()) {
+    absl::StatusOr<std::unique_ptr<MetricsEndpoint>> started = MetricsEndpoint::Start(
+        config.metrics_listen,
+        {.ledger = &ledger, .agents = [&agents] { return (*agents)->stats(); }});
+    if (!started.ok()) return started.status();
+    metrics = *std::move(started);
+  }
 
   (*api)->SetServing(true);
   sd_notify(0, "READY=1");
