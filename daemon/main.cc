@@ -94,8 +94,11 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
   absl::StatusOr<std::string> boot_id = ReadBootId();
   if (!boot_id.ok()) return boot_id.status();
   // First, because it holds the lock of the state directory: a second daemon ends here.
-  absl::StatusOr<std::unique_ptr<Journal>> journal = OpenSqliteJournal(config.state_directory);
+  JournalRepair repair;
+  absl::StatusOr<std::unique_ptr<Journal>> journal =
+      OpenSqliteJournal(config.state_directory, {}, &repair);
   if (!journal.ok()) return journal.status();
+  if (!repair.none()) spdlog::warn("journal: {}", repair.Summary());
   MigrationLedger ledger;
   const std::unique_ptr<Journal> watched_journal = NewLedgerJournal(journal->get(), &ledger);
   const Backend backend = OpenBackend(config.kernel, LinkAbi{config.link_ioctl});
@@ -149,7 +152,9 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
   if (!config.metrics_listen.empty()) {
     absl::StatusOr<std::unique_ptr<MetricsEndpoint>> started = MetricsEndpoint::Start(
         config.metrics_listen,
-        {.ledger = &ledger, .agents = [&agents] { return (*agents)->stats(); }});
+        {.ledger = &ledger,
+         .agents = [&agents] { return (*agents)->stats(); },
+         .repair = repair});
     if (!started.ok()) return started.status();
     metrics = *std::move(started);
   }

@@ -100,9 +100,9 @@ MetricFamily BlackoutFamily(const MigrationLedger::Totals& totals) {
 void AddAgents(const AgentServer::Stats& stats, std::vector<MetricFamily>* families) {
   families->push_back(One("rehome_agent_connections", "Open connections of VMMs.",
                           MetricType::Gauge, static_cast<double>(stats.connections)));
-  families->push_back(One("rehome_agent_connections_silent",
-                          "Open connections of VMMs that have not said HELLO.", MetricType::Gauge,
-                          static_cast<double>(stats.silent)));
+  families->push_back(One("rehome_agent_connections_unsettled",
+                          "Of these, without HELLO, or of targets that nobody has claimed.",
+                          MetricType::Gauge, static_cast<double>(stats.unsettled)));
   families->push_back(One("rehome_agent_accepted_total", "Connections that were accepted.",
                           MetricType::Counter, static_cast<double>(stats.accepted)));
   MetricFamily refused =
@@ -113,6 +113,20 @@ void AddAgents(const AgentServer::Stats& stats, std::vector<MetricFamily>* famil
   Add(static_cast<double>(stats.timed_out), {{"why", "timed_out"}}, &refused);
   Add(static_cast<double>(stats.violations), {{"why", "violation"}}, &refused);
   families->push_back(std::move(refused));
+}
+
+// Gauges, because they are of this daemon's start and stay what they are.
+MetricFamily RepairFamily(const JournalRepair& repair) {
+  MetricFamily family =
+      Family("rehome_journal_repair",
+             "What was wrong with the journal when this daemon opened it; all 0 if nothing was.",
+             MetricType::Gauge);
+  Add(static_cast<double>(repair.torn_bytes), {{"what", "torn_bytes"}}, &family);
+  Add(static_cast<double>(repair.torn_commits), {{"what", "torn_commits"}}, &family);
+  Add(repair.set_aside.empty() ? 0 : 1, {{"what", "databases_set_aside"}}, &family);
+  Add(static_cast<double>(repair.records_lost.value_or(0)), {{"what", "records_lost"}}, &family);
+  Add(static_cast<double>(repair.damaged_ids.size()), {{"what", "damaged_records"}}, &family);
+  return family;
 }
 
 class Collector final : public prometheus::Collectable {
@@ -153,6 +167,7 @@ std::vector<MetricFamily> CollectMetrics(const MetricsSources& sources) {
           "Migrations that were taken over from a daemon that ended.", MetricType::Counter,
           static_cast<double>(totals.recovered))};
   AddAgents(sources.agents(), &families);
+  families.push_back(RepairFamily(sources.repair));
   return families;
 }
 

@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "daemon/agent_server.h"
+#include "daemon/journal.h"
 #include "daemon/migration_ledger.h"
 #include "prometheus/metric_family.h"
 
@@ -22,6 +23,7 @@ namespace rehome {
 struct MetricsSources {
   const MigrationLedger* ledger = nullptr;
   std::function<AgentServer::Stats()> agents;
+  JournalRepair repair;  // when this daemon opened its journal
 };
 
 // Every metric, as of now. Label values come from enums and from the bounded set of reasons, never

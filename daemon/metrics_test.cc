@@ -32,9 +32,9 @@ Migration Ended(MigrationState state, const std::string& reason) {
 class MetricsTest : public ::testing::Test {
  protected:
   MetricsSources Sources() {
-    return {.ledger = &ledger_, .agents = [] {
-              return AgentServer::Stats{.connections = 3, .violations = 2};
-            }};
+    return {.ledger = &ledger_,
+            .agents = [] { return AgentServer::Stats{.connections = 3, .violations = 2}; },
+            .repair = {.torn_commits = 5, .set_aside = "journal.db.damaged"}};
   }
   std::string Text() { return prometheus::TextSerializer().Serialize(CollectMetrics(Sources())); }
 
@@ -81,6 +81,12 @@ TEST_F(MetricsTest, BucketsOfTheBlackoutAreCumulative) {
   EXPECT_THAT(text, HasSubstr(bucket + "\"0.004\"} 2\n"));
   EXPECT_THAT(text, HasSubstr(bucket + "\"+Inf\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("rehome_blackout_seconds_sum{strategy=\"MAP\"} 0.0039"));
+}
+
+TEST_F(MetricsTest, SaysThatTheJournalHadToBeRepaired) {
+  const std::string text = Text();
+  EXPECT_THAT(text, HasSubstr("rehome_journal_repair{what=\"torn_commits\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("rehome_journal_repair{what=\"databases_set_aside\"} 1\n"));
 }
 
 TEST_F(MetricsTest, EveryMetricHasANameOfItsOwnAndAWordOfHelp) {
