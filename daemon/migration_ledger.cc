@@ -54,6 +54,7 @@ class LedgerJournal final : public Journal {
     });
   }
   absl::StatusOr<Migration> Read(const std::string& id) override { return journal_->Read(id); }
+  JournalRepair repair() const override { return journal_->repair(); }
 
  private:
   Journal* const journal_;
