@@ -101,8 +101,8 @@ void ReadDaemon(const toml::table& table, ConfigErrors& errors, DaemonConfig& co
   reader.ReadMilliseconds("deadline_ms", kMigrationDeadlineMsRange, &config.deadline);
 }
 
-// A loopback address and a port from 1 on: whoever is not on this host has no business here, and the
-// HTTP server knows no users.
+// A loopback address and a port from 1 on: whoever is not on this host has no business here, and
+// the HTTP server knows no users.
 bool IsLoopbackAddress(std::string_view address) {
   std::string_view port;
   for (const std::string_view host : {"127.0.0.1:", "[::1]:"}) {
@@ -119,8 +119,8 @@ void ReadMetrics(const toml::table& table, ConfigErrors& errors, DaemonConfig& c
   std::string listen;
   if (!reader.ReadString("listen", kMaxArgumentBytes, &listen)) return;
   if (!IsLoopbackAddress(listen)) {
-    return reader.Error("listen", absl::StrCat("\"", listen, "\" is not 127.0.0.1:PORT or ",
-                                               "[::1]:PORT"));
+    return reader.Error("listen",
+                        absl::StrCat("\"", listen, "\" is not 127.0.0.1:PORT or ", "[::1]:PORT"));
   }
   config.metrics_listen = listen;
 }

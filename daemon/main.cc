@@ -121,7 +121,8 @@ int AwaitRecovered(const Registry& registry, const sigset_t& ending) {
   return 0;
 }
 
-// Null if none are wanted, or if they cannot be served: guests wait for this daemon, metrics do not.
+// Null if none are wanted, or if they cannot be served: guests wait for this daemon, metrics do
+// not.
 std::unique_ptr<MetricsEndpoint> ServeMetrics(const DaemonConfig& config, MetricsSources sources) {
   if (config.metrics_listen.empty()) return nullptr;
   absl::StatusOr<std::unique_ptr<MetricsEndpoint>> started =

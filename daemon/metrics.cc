@@ -76,9 +76,9 @@ MetricFamily EndedFamily(const MigrationLedger::Totals& totals) {
 }
 
 MetricFamily BlackoutFamily(const MigrationLedger::Totals& totals) {
-  MetricFamily family = Family("rehome_blackout_seconds",
-                               "How long guests stood still that were moved, by strategy.",
-                               MetricType::Histogram);
+  MetricFamily family =
+      Family("rehome_blackout_seconds", "How long guests stood still that were moved, by strategy.",
+             MetricType::Histogram);
   for (const auto& [strategy, histogram] : totals.blackouts) {
     ClientMetric metric;
     metric.label = {{"strategy", StrategyName(strategy)}};
@@ -158,7 +158,9 @@ class HttpEndpoint final : public MetricsEndpoint {
 std::vector<MetricFamily> CollectMetrics(const MetricsSources& sources) {
   const MigrationLedger::Totals totals = sources.ledger->totals();
   std::vector<MetricFamily> families = {
-      PinnedFamily(*sources.ledger), OpenFamily(totals), EndedFamily(totals),
+      PinnedFamily(*sources.ledger),
+      OpenFamily(totals),
+      EndedFamily(totals),
       BlackoutFamily(totals),
       One("rehome_rescue_attempts_total",
           "Targets that were started in place of one that died before it ran the guest.",

@@ -60,9 +60,8 @@ TEST_F(MetricsTest, SaysHowMigrationsEndAndHowManyAreUnderWay) {
   const std::string text = Text();
   EXPECT_THAT(text, HasSubstr("rehome_migrations{state=\"INDETERMINATE\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("rehome_migrations{state=\"HANDING_OVER\"} 0\n"));
-  EXPECT_THAT(
-      text,
-      HasSubstr("rehome_migrations_total{outcome=\"FAILED\",reason=\"TARGET_DIED\"} 1\n"));
+  EXPECT_THAT(text,
+              HasSubstr("rehome_migrations_total{outcome=\"FAILED\",reason=\"TARGET_DIED\"} 1\n"));
 }
 
 TEST_F(MetricsTest, BucketsOfTheBlackoutAreCumulative) {

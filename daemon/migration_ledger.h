@@ -81,15 +81,15 @@ class MigrationLedger {
 
   mutable std::mutex mutex_;
   // Guarded by mutex_.
-  std::map<std::string, Open> open_;  // by id
+  std::map<std::string, Open> open_;      // by id
   std::map<InodeId, uint64_t> finished_;  // number of its latest entry in finished_order_
   std::deque<std::pair<uint64_t, InodeId>> finished_order_;
   uint64_t last_number_ = 0;
   Totals totals_;
 };
 
-// `journal`, with every record shown to `ledger` on its way. Both must outlive it. An admission that
-// cannot be journalled is not shown: it does not take place.
+// `journal`, with every record shown to `ledger` on its way. Both must outlive it. An admission
+// that cannot be journalled is not shown: it does not take place.
 std::unique_ptr<Journal> NewLedgerJournal(Journal* journal, MigrationLedger* ledger);
 
 }  // namespace rehome
