@@ -306,7 +306,7 @@ absl::StatusOr<MigrationState> Ending(const Migration& record, MigrationState by
     return record.owner == kSource ? record.outcome_after_rollback : MigrationState::kFailed;
   }
   if (!record.failure.none() || record.owner != kTarget) return MigrationState::kFailed;
-  if (!record.fence.complete()) {
+  if (!record.fence.complete(record.memory_inodes)) {
     return MakeStatus(absl::StatusCode::kInternal, reason::kSuccessWithoutProof,
                       absl::StrCat("migration ", record.id, ": FENCE_PROVEN, but the record has ",
                                    "no complete fence proof"));
