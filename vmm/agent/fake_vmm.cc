@@ -79,8 +79,6 @@ bool Moves(uint32_t strategy) {
   return strategy == REHOME_STRATEGY_LINK_MOVE || strategy == REHOME_STRATEGY_MAP_MOVE;
 }
 
-uint8_t StateByte(uint64_t i) { return static_cast<uint8_t>(i * 31 + 7); }
-
 int NewMemory(const char* name) {
   int fd = memfd_create(name, MFD_CLOEXEC);
   if (fd < 0 || ftruncate(fd, kMemorySize) != 0) abort();
@@ -139,7 +137,7 @@ int PauseAndSave(void* opaque, rehome_block* block, uint64_t* size, rehome_error
   rehome_block_stamp(block, REHOME_PHASE_VCPUS_STOPPED);
   Reach(page, Step::kPause);
   if (page->pause_fails.load() != 0) return Fail(error, "KVM_GET_REGS: EIO");
-  for (uint64_t i = 0; i < kFakeStateSize; i++) block->state[i] = StateByte(i);
+  for (uint64_t i = 0; i < kFakeStateSize; i++) block->state[i] = FakeStateByte(i);
   *size = page->state_too_large.load() != 0 ? block->state_capacity + 1 : kFakeStateSize;
   return 0;
 }
@@ -174,7 +172,7 @@ bool StateIsIntact(const rehome_block& block) {
   uint64_t size = rehome_block_state_size(&block);
   if (size != kFakeStateSize) return false;
   for (uint64_t i = 0; i < size; i++) {
-    if (block.state[i] != StateByte(i)) return false;
+    if (block.state[i] != FakeStateByte(i)) return false;
   }
   return true;
 }
@@ -338,6 +336,7 @@ rehome_agent_ops MakeOps() {
   if (role == REHOME_ROLE_OWNER) SetRuns(page, &page->source_runs, &page->target_runs, true);
   rehome_agent_config config = {};
   config.connection_fd = agent_fd;
+  if (page->agent_socket[0] != '\0') config.socket_path = page->agent_socket;
   config.role = role;
   config.features = REHOME_FEATURES_ALL;
   config.state_format_write = 1;
