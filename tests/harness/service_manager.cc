@@ -13,7 +13,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "kvmglue/fd_passing.h"
 
 namespace rehome::harness {
@@ -22,14 +21,13 @@ namespace {
 // Of a datagram: the longest name (FDNAMEMAX is 255) and a few more variables.
 constexpr size_t kMaxMessage = 4096;
 
-std::string_view ValueOf(std::string_view message, std::string_view variable) {
-  for (const std::string_view line : absl::StrSplit(message, '\n')) {
-    if (line.size() > variable.size() && line.substr(0, variable.size()) == variable &&
-        line[variable.size()] == '=') {
-      return line.substr(variable.size() + 1);
-    }
-  }
-  return "";
+std::string ValueOf(const std::string& message, const std::string& variable) {
+  const std::string lines = "\n" + message + "\n";
+  const std::string key = "\n" + variable + "=";
+  const size_t found = lines.find(key);
+  if (found == std::string::npos) return "";
+  const size_t begin = found + key.size();
+  return lines.substr(begin, lines.find('\n', begin) - begin);
 }
 
 }  // namespace
@@ -69,7 +67,7 @@ void ServiceManager::Serve() {
 bool ServiceManager::TakeOne() {
   absl::StatusOr<ReceivedMessage> received = ReceiveMessage(socket_.borrow(), kMaxMessage);
   if (!received.ok()) return false;
-  Apply({reinterpret_cast<const char*>(received->bytes.data()), received->bytes.size()},
+  Apply(std::string(reinterpret_cast<const char*>(received->bytes.data()), received->bytes.size()),
         std::move(received->fds));
   return true;
 }
@@ -77,8 +75,8 @@ bool ServiceManager::TakeOne() {
 // As systemd 252 does, service_notify_message(): each descriptor of an FDSTORE=1 is kept under the
 // message's FDNAME, FDSTOREREMOVE=1 closes all of that name. Without FDPOLL=0 it would also drop
 // what becomes readable with an error; a service that relies on that is not this one.
-void ServiceManager::Apply(std::string_view message, std::vector<UniqueFd> fds) {
-  const std::string name(ValueOf(message, "FDNAME"));
+void ServiceManager::Apply(const std::string& message, std::vector<UniqueFd> fds) {
+  const std::string name = ValueOf(message, "FDNAME");
   if (ValueOf(message, "FDSTOREREMOVE") == "1") stored_.erase(name);
   if (ValueOf(message, "FDSTORE") != "1" || ValueOf(message, "FDPOLL") != "0") return;
   for (UniqueFd& fd : fds) stored_.emplace(name, std::move(fd));

@@ -10,7 +10,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -40,7 +39,7 @@ class ServiceManager {
   void Serve();
   // False: nothing is waiting.
   bool TakeOne();
-  void Apply(std::string_view message, std::vector<UniqueFd> fds);
+  void Apply(const std::string& message, std::vector<UniqueFd> fds);
 
   std::unique_ptr<TempDir> directory_;
   UniqueFd socket_;
