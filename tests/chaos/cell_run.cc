@@ -39,6 +39,13 @@ bool Eventually(const std::function<bool()>& holds) {
   return holds();
 }
 
+// What matters of a record, for a line of a table.
+std::string Brief(const Migration& record) {
+  return absl::StrCat(Migration::State_Name(record.state()), ", ",
+                      Migration::GuestOwner_Name(record.guest_owner()), ", ",
+                      DetailsOf(record.error()).info.reason(), " (", record.error().message(), ")");
+}
+
 // Judges one cell after the blow.
 class Judge {
  public:
@@ -74,7 +81,7 @@ absl::Status Judge::Run() {
     JudgeLife(*record);
   }
   for (const std::string& violation : stage_.watch().violations()) Fault(violation);
-  if (!result_.faults.empty()) Fault("record: " + record->ShortDebugString());
+  if (!result_.faults.empty()) Fault("the record says " + Brief(*record));
   JudgeRemains();
   return absl::OkStatus();
 }

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "kvmglue/fd_passing.h"
 #include "tests/chaos/cell_run.h"
+#include "tests/harness/proc.h"
 
 namespace rehome::chaos {
 namespace {
@@ -160,8 +161,28 @@ void Stage::Signal(int signal_number) {
 
 absl::Status Stage::Strike() {
   Signal(cell_.blow == Blow::kKill ? SIGKILL : SIGSTOP);
+  absl::Status status;
+  if (cell_.blow == Blow::kStop) status = AwaitStopped();
   if (cell_.blow == Blow::kKill && cell_.victims.daemon) host_->KillDaemon();
   meeting_->Release();
+  return status;
+}
+
+// SIGKILL is everybody's at once. SIGSTOP is one thread's, which then stops the others: the one that
+// is held could pass on meanwhile.
+absl::Status Stage::AwaitStopped() const {
+  std::vector<pid_t> stopped;
+  if (cell_.victims.daemon) stopped.push_back(host_->daemon().pid());
+  if (cell_.victims.source) stopped.push_back(source_pid_);
+  if (cell_.victims.target) stopped.push_back(target_pid_);
+  for (const pid_t pid : stopped) {
+    for (milliseconds waited{0};
+         harness::ThreadStates(pid).find_first_not_of('T') != std::string::npos;
+         waited += milliseconds(kLookMs)) {
+      if (waited > kArriveTimeout) return absl::InternalError("a process does not stop");
+      poll(nullptr, 0, kLookMs);
+    }
+  }
   return absl::OkStatus();
 }
 

@@ -66,6 +66,7 @@ class Stage {
   absl::Status StartGuest();
   absl::Status FindTarget(const harness::MeetingPlace::Arrival& arrival);
   void Signal(int signal_number);
+  absl::Status AwaitStopped() const;
   MigrationClient NewClient() const;
 
   const Cell cell_;
