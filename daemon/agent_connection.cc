@@ -73,13 +73,11 @@ absl::StatusOr<std::shared_ptr<VmmLink>> Adoption::Wait(steady_clock::time_point
 // ---- AgentConnection ----
 
 AgentConnection::AgentConnection(SocketVmmLink::Peer peer, std::shared_ptr<Adoption> adoption,
-                                 VmDirectory* vms, const FdKinds* kinds,
-                                 steady_clock::time_point hello_deadline)
+                                 Shared shared, steady_clock::time_point hello_deadline)
     : peer_(std::move(peer)),
       adoption_(std::move(adoption)),
-      vms_(vms),
-      kinds_(kinds),
-      hello_deadline_(hello_deadline) {}
+      shared_(shared),
+      deadline_(hello_deadline) {}
 
 std::string AgentConnection::Description() const {
   std::string text = absl::StrCat("pid ", peer_.process.pid);
@@ -162,10 +160,13 @@ absl::Status AgentConnection::HandleHello(const IncomingMessage& incoming) {
   SocketVmmLink::Peer peer = {
       .socket = std::move(peer_.socket), .pidfd = std::move(peer_.pidfd), .process = peer_.process};
   link_ = std::make_shared<SocketVmmLink>(std::move(peer), std::move(hello->hello),
-                                          REHOME_PROTOCOL_VERSION, kinds_);
+                                          REHOME_PROTOCOL_VERSION, shared_.kinds);
   absl::Status sent =
       link_->SendReply(EncodeHelloReply(incoming.seq, REHOME_PROTOCOL_VERSION, features));
   if (!sent.ok()) return sent;
+  may_stay_ = adoption_ != nullptr || !link_->hello().is_target;
+  deadline_ = steady_clock::now() + shared_.claim_timeout;
+  shared_.links->Add(link_, /*claimed=*/adoption_ != nullptr);
   if (adoption_ == nullptr) return absl::OkStatus();
   const bool wanted = adoption_->Fulfil(std::shared_ptr<VmmLink>(link_));
   adoption_.reset();
@@ -181,6 +182,11 @@ absl::Status AgentConnection::CheckMayRegister(const WireRegister& vm) const {
         absl::StrCat("a connection of VM ", registered_vm_, " that registers VM ", vm.vm_id));
   }
   if (!link_->hello().is_target) return absl::OkStatus();
+  if (!is_settled()) {
+    // One that has got a guest meanwhile comes again as its owner.
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kAgentRefusedDenied,
+                      "a target that belongs to no migration of this daemon registers a VM");
+  }
   // A target has no VM before it ran the guest that it took over.
   const std::string took_over = link_->first_run_migration();
   if (!took_over.empty() && vm.migration_id == took_over) return absl::OkStatus();
@@ -199,7 +205,7 @@ absl::Status AgentConnection::RegisterVm(const WireRegister& vm) {
       .state_format_write = hello.state_format_write,
       .process = link_->process(),
       .register_time_unix_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()};
-  return vms_->Register(entry, vm.migration_id, link_);
+  return shared_.vms->Register(entry, vm.migration_id, link_);
 }
 
 absl::Status AgentConnection::HandleRegister(const IncomingMessage& incoming) {
@@ -228,7 +234,8 @@ absl::Status AgentConnection::Close(const absl::Status& why) {
   absl::Status cause = why;
   if (link_ != nullptr) {
     cause = link_->Detach(why);
-    vms_->Unregister(link_.get());
+    shared_.links->Remove(link_.get());
+    shared_.vms->Unregister(link_.get());
   }
   if (adoption_ != nullptr) adoption_->Fulfil(cause);
   peer_.socket.Reset();

@@ -15,6 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "daemon/fd_kinds.h"
+#include "daemon/process_links.h"
 #include "daemon/socket_vmm_link.h"
 #include "daemon/vm_directory.h"
 #include "daemon/wakeup.h"
@@ -47,10 +48,16 @@ class Adoption {
 // Used by the I/O thread only.
 class AgentConnection {
  public:
-  // `adoption` is null for a peer that connected by itself. `vms` and `kinds` must outlive the
-  // connection and, `kinds`, its link.
-  AgentConnection(SocketVmmLink::Peer peer, std::shared_ptr<Adoption> adoption, VmDirectory* vms,
-                  const FdKinds* kinds, std::chrono::steady_clock::time_point hello_deadline);
+  // What all connections of a server share; outlives them and, `kinds`, their links.
+  struct Shared {
+    VmDirectory* vms;
+    ProcessLinks* links;
+    const FdKinds* kinds;
+    std::chrono::milliseconds claim_timeout;  // of a target that connected by itself
+  };
+  // `adoption` is null for a peer that connected by itself.
+  AgentConnection(SocketVmmLink::Peer peer, std::shared_ptr<Adoption> adoption, Shared shared,
+                  std::chrono::steady_clock::time_point hello_deadline);
 
   // Reads and handles what has arrived, at most kMaxMessagesPerTurn datagrams. An error means that
   // the connection must be closed with it: AGENT_GONE, AGENT_STALLED, AGENT_PROTOCOL_VIOLATION, or
@@ -65,7 +72,10 @@ class AgentConnection {
   bool has_said_hello() const { return link_ != nullptr; }
   // Whether somebody waits for its HELLO.
   bool is_awaited() const { return adoption_ != nullptr; }
-  std::chrono::steady_clock::time_point hello_deadline() const { return hello_deadline_; }
+  // Whether it may stay as long as it likes: an owner, or a target that somebody has claimed.
+  bool is_settled() const { return may_stay_ || (has_said_hello() && IsClaimed()); }
+  // When it must be settled: at first for its HELLO, then for a target to be claimed.
+  std::chrono::steady_clock::time_point deadline() const { return deadline_; }
   BorrowedFd socket() const { return link_ != nullptr ? link_->socket() : peer_.socket.borrow(); }
   BorrowedFd pidfd() const { return link_ != nullptr ? link_->pidfd() : peer_.pidfd.borrow(); }
   // "pid 12 (rehome-vmm 1.0)", for messages.
@@ -75,6 +85,7 @@ class AgentConnection {
   absl::Status HandleMessage(ReceivedMessage message);
   absl::Status HandleHello(const IncomingMessage& incoming);
   absl::Status HandleRegister(const IncomingMessage& incoming);
+  bool IsClaimed() const { return shared_.links->IsClaimed(link_.get()); }
   // OK, or why this peer may not register this VM on this connection.
   absl::Status CheckMayRegister(const WireRegister& vm) const;
   absl::Status RegisterVm(const WireRegister& vm);
@@ -84,9 +95,9 @@ class AgentConnection {
 
   SocketVmmLink::Peer peer_;  // moves into the link at HELLO; `process` stays valid
   std::shared_ptr<Adoption> adoption_;
-  VmDirectory* const vms_;
-  const FdKinds* const kinds_;
-  const std::chrono::steady_clock::time_point hello_deadline_;
+  const Shared shared_;
+  std::chrono::steady_clock::time_point deadline_;
+  bool may_stay_ = false;  // known with the HELLO
   std::shared_ptr<SocketVmmLink> link_;
   std::string registered_vm_;  // "" before the first REGISTER that was accepted
 };

@@ -19,6 +19,7 @@
 #include "daemon/agent_connection.h"
 #include "daemon/agent_listener.h"
 #include "daemon/process_identity.h"
+#include "daemon/process_links.h"
 #include "daemon/rate_limit.h"
 #include "daemon/reasons.h"
 #include "kvmglue/fd_passing.h"
@@ -53,8 +54,7 @@ class EpollAgentServer final : public AgentServer {
   EpollAgentServer(Options options, VmDirectory* vms, const FdKinds* kinds, AgentListener listener,
                    UniqueFd epoll, Wakeup wakeup)
       : options_(std::move(options)),
-        vms_(vms),
-        kinds_(kinds),
+        shared_{vms, &links_, kinds, options_.claim_timeout},
         listener_(std::move(listener)),
         epoll_(std::move(epoll)),
         wakeup_(std::move(wakeup)) {}
@@ -66,17 +66,20 @@ class EpollAgentServer final : public AgentServer {
   }
 
   absl::Status Start() {
-    for (auto [fd, key] :
-         {std::pair{listener_.fd(), kListenerKey}, std::pair{wakeup_.fd(), kWakeKey}}) {
-      if (absl::Status status = Watch(fd, key); !status.ok()) return status;
-    }
+    if (absl::Status status = Watch(wakeup_.fd(), kWakeKey); !status.ok()) return status;
     thread_ = std::thread([this] { Run(); });
     return absl::OkStatus();
   }
 
+  absl::Status StartAccepting() override { return Watch(listener_.fd(), kListenerKey); }
   absl::StatusOr<std::shared_ptr<VmmLink>> AdoptTarget(LaunchedVmm& target,
                                                        milliseconds hello_timeout,
                                                        Interrupt* interrupt) override;
+  absl::StatusOr<std::shared_ptr<VmmLink>> AwaitLink(const ProcessIdentity& process,
+                                                     milliseconds timeout,
+                                                     Interrupt* interrupt) override {
+    return links_.Await(process, steady_clock::now() + timeout, interrupt);
+  }
   Stats stats() const override {
     std::lock_guard lock(mutex_);
     return stats_;
@@ -104,7 +107,7 @@ class EpollAgentServer final : public AgentServer {
 
   void Add(std::unique_ptr<AgentConnection> connection);
   void Close(uint64_t id, const absl::Status& why);
-  void CloseSilent(steady_clock::time_point now);
+  void CloseLate(steady_clock::time_point now);
   int TimeoutMs(steady_clock::time_point now) const;
 
   absl::Status Watch(BorrowedFd fd, uint64_t key);
@@ -116,12 +119,12 @@ class EpollAgentServer final : public AgentServer {
     std::lock_guard lock(mutex_);
     change(stats_);
     stats_.connections = connections_.size();
-    stats_.silent = silent_.size();
+    stats_.unsettled = unsettled_.size();
   }
 
   const Options options_;
-  VmDirectory* const vms_;
-  const FdKinds* const kinds_;
+  ProcessLinks links_;
+  const AgentConnection::Shared shared_;
   AgentListener listener_;
   const UniqueFd epoll_;
   Wakeup wakeup_;
@@ -129,7 +132,7 @@ class EpollAgentServer final : public AgentServer {
 
   // Of the I/O thread. Ids grow, so that the first one is the oldest.
   std::map<uint64_t, std::unique_ptr<AgentConnection>> connections_;
-  std::set<uint64_t> silent_;  // without HELLO
+  std::set<uint64_t> unsettled_;  // without HELLO, or a target that nobody knows
   uint64_t next_id_ = kFirstId;
   steady_clock::time_point accept_again_ = steady_clock::time_point::min();  // min: not paused
   RateLimit log_limit_{kAgentLogBurst, kAgentLogWindow};
@@ -177,7 +180,7 @@ void EpollAgentServer::Run() {
         epoll_wait(epoll_.borrow().raw(), events, kEventsPerTurn, TimeoutMs(steady_clock::now()));
     // An event may be of a connection that an earlier one of this turn closed: then its id is gone.
     for (int i = 0; i < count; ++i) HandleEvent(events[i].data.u64);
-    CloseSilent(steady_clock::now());
+    CloseLate(steady_clock::now());
   }
   TakeArrivals();
   while (!connections_.empty()) Close(connections_.begin()->first, Gone("rehomed is stopping"));
@@ -202,7 +205,7 @@ void EpollAgentServer::HandleSocket(uint64_t id) {
   const absl::Status status = found->second->HandleReadable();
   if (!status.ok()) {
     Close(id, status);
-  } else if (found->second->has_said_hello() && silent_.erase(id) != 0) {
+  } else if (found->second->is_settled() && unsettled_.erase(id) != 0) {
     Count([](Stats&) {});
   }
 }
@@ -227,7 +230,7 @@ void EpollAgentServer::TakeArrivals() {
   }
   for (Arrival& arrival : arrivals) {
     Add(std::make_unique<AgentConnection>(std::move(arrival.peer), std::move(arrival.adoption),
-                                          vms_, kinds_, arrival.hello_deadline));
+                                          shared_, arrival.hello_deadline));
   }
 }
 
@@ -258,7 +261,7 @@ void EpollAgentServer::Welcome(UniqueFd socket) {
   if (!process.ok() || !HasRoom()) return;
   SocketVmmLink::Peer link_peer = {
       .socket = std::move(socket), .pidfd = std::move(peer->pidfd), .process = *process};
-  Add(std::make_unique<AgentConnection>(std::move(link_peer), nullptr, vms_, kinds_,
+  Add(std::make_unique<AgentConnection>(std::move(link_peer), nullptr, shared_,
                                         steady_clock::now() + options_.hello_timeout));
 }
 
@@ -268,13 +271,17 @@ bool EpollAgentServer::HasRoom() {
     Log(absl::StrCat("agent socket: ", connections_.size(), " connections, one more was closed"));
     return false;
   }
-  const auto is_stranger = [this](uint64_t id) { return !connections_.at(id)->is_awaited(); };
-  const auto strangers = std::count_if(silent_.begin(), silent_.end(), is_stranger);
-  if (static_cast<size_t>(strangers) < options_.max_silent_connections) return true;
-  const uint64_t oldest = *std::find_if(silent_.begin(), silent_.end(), is_stranger);
-  Log(absl::StrCat("agent socket: ", strangers, " connections without HELLO, the oldest (",
+  const auto is_stranger = [this](uint64_t id) {
+    const AgentConnection& connection = *connections_.at(id);
+    return !connection.is_awaited() && !connection.is_settled();
+  };
+  const auto strangers = std::count_if(unsettled_.begin(), unsettled_.end(), is_stranger);
+  if (static_cast<size_t>(strangers) < options_.max_unsettled_connections) return true;
+  const uint64_t oldest = *std::find_if(unsettled_.begin(), unsettled_.end(), is_stranger);
+  Log(absl::StrCat("agent socket: ", strangers,
+                   " connections without HELLO or without a migration, the oldest (",
                    connections_.at(oldest)->Description(), ") was closed"));
-  Close(oldest, Gone("crowded out before HELLO"));
+  Close(oldest, Gone("crowded out"));
   Count([](Stats& stats) { ++stats.crowded_out; });
   return true;
 }
@@ -290,7 +297,7 @@ void EpollAgentServer::Add(std::unique_ptr<AgentConnection> connection) {
   const BorrowedFd socket = connection->socket();
   const BorrowedFd pidfd = connection->pidfd();
   connections_.emplace(id, std::move(connection));
-  silent_.insert(id);
+  unsettled_.insert(id);
   Count([](Stats&) {});
   absl::Status status = Watch(socket, SocketKey(id));
   if (status.ok()) status = Watch(pidfd, PidfdKey(id));
@@ -301,7 +308,7 @@ void EpollAgentServer::Close(uint64_t id, const absl::Status& why) {
   const auto found = connections_.find(id);
   const std::unique_ptr<AgentConnection> connection = std::move(found->second);
   connections_.erase(found);
-  silent_.erase(id);
+  unsettled_.erase(id);
   Unwatch(connection->socket());
   Unwatch(connection->pidfd());
   const absl::Status cause = connection->Close(why);
@@ -312,14 +319,20 @@ void EpollAgentServer::Close(uint64_t id, const absl::Status& why) {
                    std::string(cause.message())));
 }
 
-void EpollAgentServer::CloseSilent(steady_clock::time_point now) {
+void EpollAgentServer::CloseLate(steady_clock::time_point now) {
   std::vector<uint64_t> late;
-  for (uint64_t id : silent_) {
-    if (connections_.at(id)->hello_deadline() <= now) late.push_back(id);
+  for (uint64_t id : unsettled_) {
+    if (connections_.at(id)->deadline() <= now) late.push_back(id);
   }
   for (uint64_t id : late) {
-    Close(id, MakeStatus(absl::StatusCode::kDeadlineExceeded, reason::kAgentTimeout,
-                         "no HELLO in time"));
+    if (connections_.at(id)->is_settled()) {  // claimed since it was looked at
+      unsettled_.erase(id);
+      Count([](Stats&) {});
+      continue;
+    }
+    const auto* why =
+        connections_.at(id)->has_said_hello() ? "a target of no migration" : "no HELLO in time";
+    Close(id, MakeStatus(absl::StatusCode::kDeadlineExceeded, reason::kAgentTimeout, why));
     Count([](Stats& stats) { ++stats.timed_out; });
   }
   if (accept_again_ != steady_clock::time_point::min() && accept_again_ <= now) {
@@ -328,10 +341,10 @@ void EpollAgentServer::CloseSilent(steady_clock::time_point now) {
   }
 }
 
-// Until the next HELLO is late or accepting goes on; -1 if there is nothing to wait for.
+// Until the next connection is late or accepting goes on; -1 if there is nothing to wait for.
 int EpollAgentServer::TimeoutMs(steady_clock::time_point now) const {
   steady_clock::time_point next = steady_clock::time_point::max();
-  for (uint64_t id : silent_) next = std::min(next, connections_.at(id)->hello_deadline());
+  for (uint64_t id : unsettled_) next = std::min(next, connections_.at(id)->deadline());
   if (accept_again_ != steady_clock::time_point::min()) next = std::min(next, accept_again_);
   if (next == steady_clock::time_point::max()) return -1;
   // Rounded up, or the loop would turn without end within the last millisecond.

@@ -32,11 +32,15 @@ namespace rehome {
 // Every VM that may be registered, a target for each migration that may run, and as many again for
 // connections that come and go. Each costs two descriptors: RLIMIT_NOFILE must be above that.
 inline constexpr size_t kMaxAgentConnections = 8192 + 1024;
-// Connections that have not said HELLO. When one more comes the oldest makes room: an agent says
-// HELLO at once, so only those that never will are hit.
-inline constexpr size_t kMaxSilentConnections = 256;
+// Connections that have not said HELLO, and targets that nobody has claimed. When one more comes
+// the oldest makes room: an agent says HELLO at once, and twice the targets that can be in doubt
+// (kMaxStoredEscrows of daemon/escrow_store.h) fit, so only those that never will are hit.
+inline constexpr size_t kMaxUnsettledConnections = 256;
 // From accept to HELLO: thread wake-ups of a loaded host, not work.
 inline constexpr std::chrono::milliseconds kAgentHelloTimeout{5000};
+// For a target that connected by itself to be claimed. A daemon that takes a migration up again
+// waits for its target within seconds of its start; the target itself tries for ever.
+inline constexpr std::chrono::milliseconds kTargetClaimTimeout{30'000};
 // Pause of accepting when descriptors have run out: the next one to be free is worth waiting for,
 // and the listening socket would stay readable all the time.
 inline constexpr std::chrono::milliseconds kAcceptPause{100};
@@ -50,20 +54,25 @@ class AgentServer {
     std::string socket_path;
     PeerPolicy peers;
     size_t max_connections = kMaxAgentConnections;
-    size_t max_silent_connections = kMaxSilentConnections;
+    size_t max_unsettled_connections = kMaxUnsettledConnections;
     std::chrono::milliseconds hello_timeout = kAgentHelloTimeout;
+    std::chrono::milliseconds claim_timeout = kTargetClaimTimeout;
     // Takes one line, without its end, about a peer that was turned away or broke the protocol.
     // Called on the I/O thread, at most kAgentLogBurst times in kAgentLogWindow; may be empty.
     std::function<void(std::string_view)> log;
   };
 
-  // Listens and starts the I/O thread. FAILED_PRECONDITION / SOCKET_IN_USE, UNAVAILABLE /
-  // SOCKET_FAILED, RESOURCE_EXHAUSTED / FD_LIMIT. `vms` and `kinds` must outlive the server,
-  // `kinds` every link it made.
+  // Listens and starts the I/O thread; who connects waits for StartAccepting(). FAILED_PRECONDITION
+  // / SOCKET_IN_USE, UNAVAILABLE / SOCKET_FAILED, RESOURCE_EXHAUSTED / FD_LIMIT. `vms` and `kinds`
+  // must outlive the server, `kinds` every link it made.
   static absl::StatusOr<std::unique_ptr<AgentServer>> Create(Options options, VmDirectory* vms,
                                                              const FdKinds* kinds);
   // Closes every connection: their links report AGENT_GONE.
   virtual ~AgentServer() = default;
+
+  // From now on connections are accepted: whoever asks for a VM id has to find those taken that
+  // unfinished migrations need. Once. RESOURCE_EXHAUSTED / FD_LIMIT.
+  virtual absl::Status StartAccepting() = 0;
 
   // Takes `target`'s connection over and waits for its HELLO, which must have the role TARGET. The
   // pidfd stays the caller's. Thread-safe. On an error the connection is closed, the process lives:
@@ -73,14 +82,24 @@ class AgentServer {
   virtual absl::StatusOr<std::shared_ptr<VmmLink>> AdoptTarget(
       LaunchedVmm& target, std::chrono::milliseconds hello_timeout, Interrupt* interrupt) = 0;
 
+  // The connection of exactly `process` that has said HELLO, as owner or as target: the newest one
+  // that lives, or the first that comes within `timeout`. This is how both sides of a migration
+  // find back to a daemon that was started anew. A target that connects by itself can register
+  // nothing before somebody has got it here, and is closed after claim_timeout if nobody does.
+  // Thread-safe. DEADLINE_EXCEEDED / AGENT_TIMEOUT, CANCELLED / INTERRUPTED, RESOURCE_EXHAUSTED /
+  // FD_LIMIT.
+  virtual absl::StatusOr<std::shared_ptr<VmmLink>> AwaitLink(const ProcessIdentity& process,
+                                                             std::chrono::milliseconds timeout,
+                                                             Interrupt* interrupt) = 0;
+
   // For metrics; thread-safe. The first two are now, the others since the start.
   struct Stats {
     size_t connections = 0;
-    size_t silent = 0;  // of these, without HELLO
+    size_t unsettled = 0;  // of these, without HELLO, or targets that nobody has claimed
     uint64_t accepted = 0;
     uint64_t denied = 0;       // by uid and gid
-    uint64_t crowded_out = 0;  // by max_connections or max_silent_connections
-    uint64_t timed_out = 0;    // no HELLO
+    uint64_t crowded_out = 0;  // by max_connections or max_unsettled_connections
+    uint64_t timed_out = 0;    // no HELLO, or not claimed
     uint64_t violations = 0;
   };
   virtual Stats stats() const = 0;

@@ -154,7 +154,7 @@ TEST_F(AgentServerLimitsTest, AConnectionThatSaidHelloMayBeSilent) {
 }
 
 TEST_F(AgentServerLimitsTest, TheOldestSilentConnectionMakesRoomForANewOne) {
-  options_.max_silent_connections = 2;
+  options_.max_unsettled_connections = 2;
   StartServer();
   FakeAgent oldest = Connect();
   FakeAgent middle = Connect();

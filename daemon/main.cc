@@ -127,6 +127,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
            [&launcher](const std::string& name) { return (*launcher)->Profile(name).status(); }},
       journal->get(), &vms, effects.get());
   if (!registry.ok()) return registry.status();
+  // Not before the registry has taken the VM ids of unfinished migrations.
+  if (absl::Status status = (*agents)->StartAccepting(); !status.ok()) return status;
 
   PeerTable peers;
   WatchGate watches;

@@ -55,6 +55,17 @@ inline constexpr std::string_view kStateDirectoryInUse = "STATE_DIRECTORY_IN_USE
 // The state directory cannot be created or written.
 inline constexpr std::string_view kStateDirectoryUnusable = "STATE_DIRECTORY_UNUSABLE";
 
+// --- service_manager, escrow_store, escrow_description ---
+
+// The service manager does not read its socket, or the socket cannot be reached.
+inline constexpr std::string_view kServiceManagerFailed = "SERVICE_MANAGER_FAILED";
+// As many descriptors are kept for migrations as the store has room for.
+inline constexpr std::string_view kEscrowStoreFull = "ESCROW_STORE_FULL";
+// What the service manager gave back of a migration is not what was given to it.
+inline constexpr std::string_view kEscrowDamaged = "ESCROW_DAMAGED";
+// A name that no item of the store can have: a bug of ours.
+inline constexpr std::string_view kBadEscrowItem = "BAD_ESCROW_ITEM";
+
 // --- registry ---
 
 inline constexpr std::string_view kMigrationNotFound = "MIGRATION_NOT_FOUND";

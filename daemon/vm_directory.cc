@@ -68,6 +68,14 @@ absl::Status VmDirectory::Register(const VmEntry& vm, const std::string& migrati
   return absl::OkStatus();
 }
 
+void VmDirectory::Reserve(const VmEntry& vm, const std::string& migration_id) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Slot& slot = slots_[vm.vm_id];
+  slot = {vm, nullptr};
+  slot.entry.active_migration = migration_id;
+  Changed(&slot);
+}
+
 void VmDirectory::Unregister(const VmmLink* link) {
   std::lock_guard<std::mutex> lock(mutex_);
   for (auto it = slots_.begin(); it != slots_.end();) {

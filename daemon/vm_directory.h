@@ -58,6 +58,11 @@ class VmDirectory {
   // changes nothing before HandOver() says that the VM has passed over to `link`.
   absl::Status Register(const VmEntry& vm, const std::string& migration_id,
                         std::shared_ptr<VmmLink> link);
+  // For a daemon that starts with unfinished migrations, before any agent may register: `vm` as
+  // the journal has it, `process` its source. Until the migration ends the id belongs to these
+  // two: the source gets its entry back when it registers, the target when HandOver() says so.
+  // Nobody can see it before. Not bounded by `max_vms`: the journal's unfinished ones were let in.
+  void Reserve(const VmEntry& vm, const std::string& migration_id);
   // The process behind `link` is gone or disconnected: drops the entry if it is still its. While a
   // migration is active the entry is only hidden, so that HandOver() can bring it back.
   void Unregister(const VmmLink* link);

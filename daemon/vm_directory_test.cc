@@ -185,6 +185,34 @@ TEST_F(VmDirectoryTest, ATargetThatDiedBeforeTheHandOverDoesNotStayListed) {
   EXPECT_FALSE(vms_.Get("db").ok());
 }
 
+TEST_F(VmDirectoryTest, AReservedVmIsSeenOnceItsSourceOrItsTargetIsThere) {
+  vms_.Reserve(Vm("db", 10), kMigration);
+  EXPECT_FALSE(vms_.Get("db").ok());
+  EXPECT_TRUE(vms_.List().empty());
+  EXPECT_EQ(ReasonOf(vms_.Register(Vm("db", 30), "", Link(30))), reason::kVmIdTaken);
+  EXPECT_TRUE(vms_.Register(Vm("db", 20), kMigration, Link(20)).ok());
+  EXPECT_FALSE(vms_.Get("db").ok()) << "whoever knows the migration's id is let in, and no more";
+  ASSERT_TRUE(vms_.Register(Vm("db", 10), "", Link(10)).ok());
+  EXPECT_EQ(vms_.Get("db")->active_migration, kMigration);
+
+  vms_.Reserve(Vm("cache", 11), kMigration);
+  vms_.HandOver("cache", Link(21, "2"));
+  EXPECT_EQ(vms_.Get("cache")->process.pid, 21);
+  EXPECT_EQ(vms_.Get("cache")->vcpu_count, 2u) << "from the journal";
+  vms_.SetActiveMigration("cache", "");
+  EXPECT_TRUE(vms_.Get("cache").ok());
+}
+
+TEST_F(VmDirectoryTest, AReservationEndsWithItsMigrationAndIsNotBounded) {
+  VmDirectory small(/*max_vms=*/1);
+  small.Reserve(Vm("a", 1), kMigration);
+  small.Reserve(Vm("b", 2), kMigration);
+  EXPECT_TRUE(small.Register(Vm("b", 2), "", Link(2)).ok());
+  small.SetActiveMigration("a", "");
+  EXPECT_EQ(ReasonOf(small.Register(Vm("a", 3), "", Link(3))), reason::kTooManyVms)
+      << "b is there, and a is as unknown as any";
+}
+
 TEST_F(VmDirectoryTest, EveryVisibleChangeRaisesTheRevision) {
   uint64_t seen = vms_.revision();
   const auto raised = [&] {

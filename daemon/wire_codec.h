@@ -111,6 +111,9 @@ std::vector<std::byte> EncodeHelloReply(uint64_t seq, uint16_t version, uint32_t
 std::vector<std::byte> EncodeRefusal(const OutgoingHeader& request, rehome_refusal refusal,
                                      std::string_view text);
 
+// A description and its arrays alone: what ParseDescription() takes.
+std::vector<std::byte> EncodeDescription(const WireDescription& vm);
+
 // ---- to the agent: payloads. INVALID_ARGUMENT / BAD_MIGRATION_ID if the id does not fit ----
 
 absl::StatusOr<std::vector<std::byte>> EncodeReference(std::string_view migration_id);

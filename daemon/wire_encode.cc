@@ -79,6 +79,12 @@ void AppendDescription(std::vector<std::byte>& payload, const WireDescription& v
 
 }  // namespace
 
+std::vector<std::byte> EncodeDescription(const WireDescription& vm) {
+  std::vector<std::byte> payload;
+  AppendDescription(payload, vm);
+  return payload;
+}
+
 std::vector<std::byte> EncodeMessage(const OutgoingHeader& header,
                                      std::span<const std::byte> payload, size_t fd_count) {
   rehome_header wire = {};

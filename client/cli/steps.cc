@@ -135,6 +135,10 @@ std::vector<StepView> StepsOf(const v1::Migration& migration, const Console& con
       {.mark = {}, .title = "Fence", .detail = ""},
   };
   if (migration.has_target()) steps[1].detail = ProcessText(migration.target());
+  if (migration.has_rescue()) {
+    steps[1].detail += "; in place of pid " +
+                       std::to_string(migration.rescue().dead_target().pid()) + ", which died";
+  }
   if (evidence.prepared) steps[2].detail = MemoryText(migration);
   if (migration.has_fence_proof()) steps[4].detail = FenceText(migration, console);
 

@@ -49,6 +49,7 @@ class AgentFixture : public testing::Test {
         AgentServer::Create(options_, &vms_, kinds_.get());
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
+    ASSERT_TRUE(server_->StartAccepting().ok());
   }
   std::vector<std::string> log() {
     std::lock_guard lock(log_mutex_);

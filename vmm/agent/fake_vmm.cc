@@ -233,12 +233,13 @@ void* VcpuThread(void* opaque) {
     page->wait_result.store(result);
     Announce(page);
   }
-  if (result != 0) return nullptr;
+  if (leads && result != 0) return nullptr;
   if (leads) {
     page->state_intact.store(StateIsIntact(*self->block) ? 1 : 0);
     Reach(page, Step::kStateSeen);
     TakeOver(self);
   }
+  // Also who woke after the verdict was ABORTED: the thread that leads is not to wait for it.
   pthread_barrier_wait(&self->restored);
   if (leads) RunGuest(self);
   return nullptr;
@@ -299,6 +300,7 @@ void Cancelled(void* opaque) {
     return;
   }
   Mark(page, &page->target_cancelled);
+  if (page->target_stays.load() != 0) return;
   _exit(0);
 }
 

@@ -57,6 +57,7 @@ struct VmmPage {
   // what to do wrong
   std::atomic<uint32_t> pause_fails, layout_changes, state_too_large;
   std::atomic<uint32_t> target_refuses, move_kills_and_fails, prepare_fails, first_run_fails;
+  std::atomic<uint32_t> target_stays;      // does not exit when cancelled() tells it to
   std::atomic<uint32_t> target_is_nobody;  // root's source cannot be killed by it
 
   char agent_socket[128];  // written before the processes start; "": they do not connect again

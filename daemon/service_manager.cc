@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/service_manager.h"
+
+#include <poll.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
+#include "kvmglue/fd_passing.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr char kSocketVariable[] = "NOTIFY_SOCKET";
+
+absl::Status Failed(const std::string& what) {
+  return MakeStatus(absl::StatusCode::kUnavailable, reason::kServiceManagerFailed,
+                    absl::StrCat("service manager: ", what));
+}
+
+// Bytes for sun_path: "/path", or "@name" for an abstract socket. "" for what is neither.
+std::string TakeAddress() {
+  const char* value = getenv(kSocketVariable);
+  std::string address = value == nullptr ? "" : value;
+  unsetenv(kSocketVariable);
+  if (address.size() < 2 || address.size() >= sizeof(sockaddr_un::sun_path)) return "";
+  if (address[0] == '@') address[0] = '\0';
+  return address[0] == '\0' || address[0] == '/' ? address : "";
+}
+
+std::vector<NamedFd> TakeListenFds() {
+  char** names = nullptr;
+  const int count = sd_listen_fds_with_names(/*unset_environment=*/1, &names);
+  std::vector<NamedFd> fds;
+  for (int i = 0; i < count; ++i) {
+    fds.push_back({.name = names[i], .fd = UniqueFd(SD_LISTEN_FDS_START + i)});
+    free(names[i]);
+  }
+  free(names);
+  return fds;
+}
+
+absl::StatusOr<UniqueFd> Connect(const std::string& address) {
+  UniqueFd socket_fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket_fd) return Failed(strerror(errno));
+  sockaddr_un to = {};
+  to.sun_family = AF_UNIX;
+  memcpy(to.sun_path, address.data(), address.size());
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address.size());
+  if (connect(socket_fd.borrow().raw(), reinterpret_cast<const sockaddr*>(&to), size) != 0) {
+    return Failed(strerror(errno));
+  }
+  return socket_fd;
+}
+
+// False: the deadline has passed.
+bool AwaitWritable(BorrowedFd socket_fd, steady_clock::time_point deadline) {
+  const auto left = std::chrono::ceil<milliseconds>(deadline - steady_clock::now());
+  if (left.count() <= 0) return false;
+  pollfd entry = {.fd = socket_fd.raw(), .events = POLLOUT, .revents = 0};
+  poll(&entry, 1, static_cast<int>(left.count()));
+  return true;
+}
+
+}  // namespace
+
+std::unique_ptr<ServiceManager> ServiceManager::FromEnvironment() {
+  std::vector<NamedFd> descriptors = TakeListenFds();
+  return std::make_unique<ServiceManager>(TakeAddress(), std::move(descriptors));
+}
+
+absl::Status ServiceManager::Notify(std::string_view lines, std::span<const BorrowedFd> fds) const {
+  if (!present()) return absl::OkStatus();
+  const steady_clock::time_point deadline = steady_clock::now() + kServiceManagerTimeout;
+  absl::StatusOr<UniqueFd> socket_fd = Connect(address_);
+  if (!socket_fd.ok()) return socket_fd.status();
+  for (;;) {
+    const absl::Status sent =
+        SendMessage(socket_fd->borrow(), std::as_bytes(std::span(lines)), fds);
+    if (sent.ok()) return sent;
+    if (ReasonOf(sent) != "SOCKET_FULL") return Failed(std::string(sent.message()));
+    if (!AwaitWritable(socket_fd->borrow(), deadline)) return Failed("does not read its socket");
+  }
+}
+
+}  // namespace rehome
