@@ -48,6 +48,12 @@ absl::Status EndSource(EffectContext& context, Migration& record) {
   Escrow& escrow = context.escrow;
   Fence& fence = *context.dependencies.fence;
   const milliseconds release = context.dependencies.timeouts.release;
+  if (!escrow.source_pidfd.valid()) {
+    // Proven gone when this daemon took over (FindProcess of recovery_effects.cc).
+    record.fence.process_exited = true;
+    record.fence.exited_ns = rehome_monotonic_ns();
+    return absl::OkStatus();
+  }
   bool leaving = record.fence.kill_sent_ns != 0;
   if (!leaving && escrow.source_link->Release(record.id, release).ok()) {
     leaving = AwaitExit(escrow.source_pidfd.borrow(), release);
@@ -85,16 +91,29 @@ absl::Status CheckHolders(EffectContext& context, Migration& record) {
   return absl::OkStatus();
 }
 
+// A target answers so only once its first KVM_RUN has come back.
+bool SaysItRuns(EffectContext& context, const Migration& record) {
+  absl::StatusOr<VmmLink::Probe> probe =
+      context.escrow.target_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
+  return probe.ok() && probe->vm_alive && probe->guest_running;
+}
+
 }  // namespace
 
 Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
-  context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  if (!escrow.target_link->closed()) {
+    context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  }
+  // The event may have gone to a daemon that has ended.
+  if (record.restarts > 0 && SaysItRuns(context, record)) {
+    return {Event::kFirstRunSeen, {}, std::move(record)};
+  }
   absl::StatusOr<LinkEvent> event = escrow.target_link->AwaitEvent(
       record.id, {LinkEvent::Kind::kFirstRun, LinkEvent::Kind::kFirstRunFailed},
       context.dependencies.timeouts.first_run, nullptr);
   // Not before: the target stamps RUNNING just after the verdict that woke us.
-  record.phases = escrow.block->Phases(escrow.handover_start_ns);
+  if (escrow.block != nullptr) record.phases = escrow.block->Phases(escrow.handover_start_ns);
   if (event.ok() && event->kind == LinkEvent::Kind::kFirstRun) {
     return {Event::kFirstRunSeen, {}, std::move(record)};
   }
@@ -103,6 +122,7 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
             {"FIRST_RUN_FAILED", absl::StrCat("the target could not run the guest: ", event->text)},
             std::move(record)};
   }
+  if (SaysItRuns(context, record)) return {Event::kFirstRunSeen, {}, std::move(record)};
   // The connection is closed or silent; only its process tells whether the guest is lost.
   if (AwaitExit(escrow.target_pidfd.borrow(), context.dependencies.timeouts.release)) {
     return {Event::kTargetLost,

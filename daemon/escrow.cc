@@ -18,6 +18,11 @@ uint64_t Escrow::MemoryBytes() const {
   return source.has_value() ? source->layout.TotalBytes() : 0;
 }
 
+bool Escrow::HoldsGuest(bool moves) const {
+  if (block == nullptr || !source.has_value() || source->memory.empty()) return false;
+  return !moves || source->vm.valid() || (target.has_value() && target->vm.valid());
+}
+
 void Escrow::CloseMemory() {
   source.reset();
   target.reset();

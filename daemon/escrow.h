@@ -23,7 +23,7 @@ struct Escrow {
   std::shared_ptr<VmmLink> source_link;
   std::shared_ptr<VmmLink> target_link;
   // Ours, not the links': a link may be gone while its process must still be killed and proven
-  // dead.
+  // dead. Invalid: never started, or proven gone by a daemon that took over.
   UniqueFd source_pidfd;
   UniqueFd target_pidfd;
   std::optional<VmDescription> source;
@@ -34,6 +34,9 @@ struct Escrow {
   // Inodes of the guest's memory, each once.
   std::vector<InodeId> MemoryInodes() const;
   uint64_t MemoryBytes() const;
+  // Whether all is here that another target needs to go on from the saved state: memory, and with
+  // MOVE a VM that has the context or had it.
+  bool HoldsGuest(bool moves) const;
   // Closes every fd of guest memory and VMs, and the block. Links and pidfds stay.
   void CloseMemory();
 };

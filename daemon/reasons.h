@@ -30,10 +30,19 @@ inline constexpr std::string_view kIllegalTransition = "ILLEGAL_TRANSITION";
 inline constexpr std::string_view kSuccessWithoutProof = "SUCCESS_WITHOUT_PROOF";
 // More transitions than the table has steps: a bug of ours.
 inline constexpr std::string_view kTooManyTransitions = "TOO_MANY_TRANSITIONS";
-// The daemon ended while the migration was under way, and this version does not take it up again.
+// The daemon ended before the guest was asked to stop; the next one rolled the migration back.
 inline constexpr std::string_view kDaemonRestarted = "DAEMON_RESTARTED";
 // The host booted while the migration was under way; the guest went down with the host.
 inline constexpr std::string_view kHostRebooted = "HOST_REBOOTED";
+
+// --- registry: an earlier daemon's migrations ---
+
+// How they stand is being found out; nothing new is admitted meanwhile.
+inline constexpr std::string_view kRecovering = "RECOVERING";
+// The VM has an INDETERMINATE migration, which must be resolved first.
+inline constexpr std::string_view kMigrationUnresolved = "MIGRATION_UNRESOLVED";
+// Resolve() of a migration that is not INDETERMINATE.
+inline constexpr std::string_view kNotIndeterminate = "NOT_INDETERMINATE";
 
 // --- interrupt ---
 
