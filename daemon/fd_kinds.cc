@@ -7,12 +7,14 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <string>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
+#include "vmm/agent/handover_block.h"
 #include "vmm/agent/protocol.h"
 
 namespace rehome {
@@ -23,6 +25,7 @@ constexpr long kGuestMemfdMagic = 0x474d454d;
 // Longer than every name that is looked for; a longer one may be cut.
 constexpr size_t kMaxNameBytes = 512;
 constexpr int kFrozen = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+constexpr int kFixedSize = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 // What /proc shows as the target of the descriptor's link; "" if it is not open.
 std::string NameOf(BorrowedFd fd) {
@@ -100,6 +103,25 @@ absl::Status FdKinds::CheckConfig(BorrowedFd fd) const {
                                    " bytes, must be 1 to ", REHOME_MAX_CONFIG));
   }
   return absl::OkStatus();
+}
+
+absl::Status FdKinds::CheckBlock(BorrowedFd fd, std::string_view migration_id) const {
+  if (!IsMemfd(fd)) return WrongKind(fd, "a handover block");
+  if ((fcntl(fd.raw(), F_GET_SEALS) & kFixedSize) != kFixedSize) {
+    return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kAgentProtocolViolation,
+                      "the BLOCK memfd is not sealed against resizing");
+  }
+  rehome_block_header header;
+  if (pread(fd.raw(), &header, sizeof(header), 0) != sizeof(header) ||
+      header.magic != REHOME_BLOCK_MAGIC) {
+    return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kAgentProtocolViolation,
+                      "the BLOCK memfd is no handover block");
+  }
+  const std::string_view id(header.migration_id,
+                            strnlen(header.migration_id, sizeof(header.migration_id)));
+  if (id == migration_id) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kAgentProtocolViolation,
+                    "the BLOCK memfd is another migration's");
 }
 
 std::unique_ptr<FdKinds> NewKvmFdKinds() { return std::make_unique<KvmFdKinds>(); }

@@ -11,6 +11,7 @@
 #define REHOME_DAEMON_FD_KINDS_H_
 
 #include <memory>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "kvmglue/fd.h"
@@ -26,6 +27,10 @@ class FdKinds {
   // CONFIG: a memfd of 1 to REHOME_MAX_CONFIG bytes that nobody can change any more. The same on
   // every kernel.
   absl::Status CheckConfig(BorrowedFd fd) const;
+  // BLOCK: a memfd whose size nobody can change, which says that it is the handover block of
+  // `migration_id`. The same on every kernel. Whoever maps it checks the rest
+  // (rehome_block_map()).
+  absl::Status CheckBlock(BorrowedFd fd, std::string_view migration_id) const;
 };
 
 // Real KVM: a VM is a kvm-vm file, memory is a guest_memfd or a memfd.

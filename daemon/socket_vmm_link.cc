@@ -212,6 +212,25 @@ absl::StatusOr<VmmLink::Probe> SocketVmmLink::ProbeVm(const std::string& migrati
   return probe;
 }
 
+absl::StatusOr<HandedIn> SocketVmmLink::HandIn(const std::string& migration_id,
+                                               milliseconds timeout) {
+  if ((hello_.features & REHOME_FEATURE_RECOVER) == 0) {
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kAgentRefusedUnsupported,
+                      "this VMM's agent cannot hand a migration in");
+  }
+  absl::StatusOr<Reply> reply = Call(
+      {.type = REHOME_MSG_HAND_IN, .payload = EncodeReference(migration_id)}, timeout, nullptr);
+  if (!reply.ok()) return reply.status();
+  absl::StatusOr<WireDescription> wire = ParseDescription(
+      std::span<const std::byte>(reply->message.bytes).subspan(sizeof(rehome_header)),
+      reply->message.fds.size(), DescriptionKind::kHandedIn);
+  if (!wire.ok()) return CloseOnViolation(wire.status());
+  absl::StatusOr<HandedIn> handed_in =
+      AssembleHandedIn(*std::move(wire), std::move(reply->message.fds), *kinds_, migration_id);
+  if (!handed_in.ok()) return CloseOnViolation(handed_in.status());
+  return handed_in;
+}
+
 // ---- events ----
 
 std::optional<LinkEvent> SocketVmmLink::TakeEvent(const std::string& migration_id,

@@ -62,6 +62,8 @@ class SocketVmmLink final : public VmmLink {
   absl::Status Release(const std::string& migration_id, std::chrono::milliseconds timeout) override;
   absl::StatusOr<Probe> ProbeVm(const std::string& migration_id,
                                 std::chrono::milliseconds timeout) override;
+  absl::StatusOr<HandedIn> HandIn(const std::string& migration_id,
+                                  std::chrono::milliseconds timeout) override;
   absl::StatusOr<LinkEvent> AwaitEvent(const std::string& migration_id,
                                        const std::vector<LinkEvent::Kind>& kinds,
                                        std::chrono::milliseconds timeout,

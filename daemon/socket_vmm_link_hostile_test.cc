@@ -3,12 +3,15 @@
 // The daemon's calls against a VMM that answers wrong, late or not at all, that dies, or never
 // reads.
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "daemon/child_process.h"
 #include "daemon/socket_vmm_link.h"
@@ -16,6 +19,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kvmglue/status_reason.h"
+#include "vmm/agent/handover_block.h"
 
 namespace rehome {
 namespace {
@@ -30,6 +34,7 @@ using testing_support::DescribedVm;
 using testing_support::FakeAgent;
 using testing_support::kPatience;
 using testing_support::MakeDescribedVm;
+using testing_support::MakeHandedIn;
 using testing_support::MakeHeader;
 using testing_support::MakeMemfd;
 
@@ -149,6 +154,94 @@ const BadAnswer kBadAnswers[] = {
 
 INSTANTIATE_TEST_SUITE_P(All, SocketVmmLinkBadAnswers, testing::ValuesIn(kBadAnswers),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// ---- the same for HAND_IN, where the block is the new thing to lie about ----
+
+struct BadHandIn {
+  const char* name;
+  std::function<void(DescribedVm&)> spoil;
+};
+
+class SocketVmmLinkBadHandIns : public SocketVmmLinkHostileTest,
+                                public testing::WithParamInterface<BadHandIn> {};
+
+TEST_P(SocketVmmLinkBadHandIns, EndTheConnection) {
+  auto asked = Async([&] { return link_->HandIn("m-1", kPatience); });
+  {
+    FakeAgent::Received request = agent_.Receive();
+    DescribedVm vm = MakeHandedIn("m-1");
+    GetParam().spoil(vm);
+    agent_.Reply(request, vm);
+  }
+  EXPECT_EQ(ReasonOf(asked.get().status()), "AGENT_PROTOCOL_VIOLATION");
+  EXPECT_TRUE(link_->closed());
+  EXPECT_TRUE(agent_.AwaitEnd());
+  EXPECT_TRUE(Eventually([&] { return server_->stats().connections == 0; }));
+  EXPECT_TRUE(Eventually([&] { return CountOpenFds() <= fds_without_link_ + 2; }))
+      << CountOpenFds() << " now, " << fds_without_link_ << " at first";
+}
+
+UniqueFd BlockWithout(int seals) {
+  UniqueFd block(memfd_create("block", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  rehome_block_header header = {};
+  header.magic = REHOME_BLOCK_MAGIC;
+  testing_support::SetText(header.migration_id, "m-1");
+  EXPECT_EQ(write(block.borrow().raw(), &header, sizeof(header)),
+            static_cast<ssize_t>(sizeof(header)));
+  EXPECT_EQ(fcntl(block.borrow().raw(), F_ADD_SEALS,
+                  (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) & ~seals),
+            0);
+  return block;
+}
+
+const BadHandIn kBadHandIns[] = {
+    {"NoBlock",
+     [](DescribedVm& vm) {
+       vm.parts.entries.pop_back();
+       vm.fds.pop_back();
+       vm.Update();
+     }},
+    {"TwoBlocks",
+     [](DescribedVm& vm) {
+       vm.parts.AddEntry(REHOME_FD_BLOCK);
+       vm.fds.push_back(testing_support::MakeBlock("m-1"));
+       vm.Update();
+     }},
+    {"OtherMigrationsBlock",
+     [](DescribedVm& vm) { vm.fds.back() = testing_support::MakeBlock("m-2"); }},
+    {"MemfdForABlock",
+     [](DescribedVm& vm) { vm.fds.back() = testing_support::MakeSealedMemfd(8192); }},
+    {"DeviceForABlock",
+     [](DescribedVm& vm) { vm.fds.back() = UniqueFd(open("/dev/zero", O_RDWR | O_CLOEXEC)); }},
+    {"BlockThatCanShrink", [](DescribedVm& vm) { vm.fds.back() = BlockWithout(F_SEAL_SHRINK); }},
+    {"BlockThatCanGrow", [](DescribedVm& vm) { vm.fds.back() = BlockWithout(F_SEAL_GROW); }},
+    {"BlockAndVmSwapped", [](DescribedVm& vm) { std::swap(vm.fds.front(), vm.fds.back()); }},
+    {"FdMissing", [](DescribedVm& vm) { vm.fds.pop_back(); }},
+    {"ForeignInode",
+     [](DescribedVm& vm) {
+       ++vm.parts.slots[0].inode;
+       vm.Update();
+     }},
+    {"WrongDigest", [](DescribedVm& vm) { ++vm.parts.head.layout_digest; }},
+    {"PidfdAmongThem",
+     [](DescribedVm& vm) {
+       vm.parts.AddEntry(REHOME_FD_PEER_PIDFD);
+       vm.fds.push_back(MakeMemfd());
+       vm.Update();
+     }},
+};
+
+INSTANTIATE_TEST_SUITE_P(All, SocketVmmLinkBadHandIns, testing::ValuesIn(kBadHandIns),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_F(SocketVmmLinkHostileTest, AnAnswerToAnotherRequestIsNoHandIn) {
+  auto asked = Async([&] { return link_->HandIn("m-1", kPatience); });
+  FakeAgent::Received request = agent_.Receive();
+  request.header.type = REHOME_MSG_DESCRIBE;
+  agent_.Reply(request, MakeDescribedVm());
+  EXPECT_EQ(ReasonOf(asked.get().status()), "AGENT_PROTOCOL_VIOLATION");
+  EXPECT_TRUE(agent_.AwaitEnd());
+}
 
 TEST_F(SocketVmmLinkHostileTest, ASecondAnswerEndsTheConnection) {
   auto started = Async([&] { return link_->Start("m-1", kPatience); });

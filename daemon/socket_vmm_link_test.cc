@@ -25,6 +25,7 @@ using testing_support::DescribedVm;
 using testing_support::FakeAgent;
 using testing_support::kPatience;
 using testing_support::MakeDescribedVm;
+using testing_support::MakeHandedIn;
 
 class SocketVmmLinkTest : public testing_support::LinkFixture {};
 
@@ -131,6 +132,41 @@ TEST_F(SocketVmmLinkTest, Probes) {
   ASSERT_TRUE(probe.ok());
   EXPECT_TRUE(probe->vm_alive);
   EXPECT_TRUE(probe->guest_running);
+}
+
+TEST_F(SocketVmmLinkTest, GetsBackWhatEitherSideHandsIn) {
+  for (const bool is_source : {true, false}) {
+    auto asked = Async([&] { return link_->HandIn("m-1", kPatience); });
+    FakeAgent::Received request = agent_.Receive();
+    EXPECT_EQ(request.header.type, REHOME_MSG_HAND_IN);
+    EXPECT_STREQ(request.As<rehome_migration_ref>().migration_id, "m-1");
+    const DescribedVm sent = MakeHandedIn("m-1", is_source);
+    ASSERT_TRUE(agent_.Reply(request, sent));
+    absl::StatusOr<HandedIn> handed_in = asked.get();
+    ASSERT_TRUE(handed_in.ok()) << handed_in.status();
+    EXPECT_EQ(Identify(handed_in->block.borrow())->id, Identify(sent.fds.back().borrow())->id);
+    ASSERT_TRUE(handed_in->vm.has_value());
+    EXPECT_EQ(handed_in->vm->memory.size(), 2u);
+    EXPECT_TRUE(handed_in->vm->vm.valid());
+    EXPECT_EQ(handed_in->vm->config.valid(), is_source);
+    EXPECT_EQ(handed_in->vm->named.size(), is_source ? 2u : 0u);
+  }
+}
+
+TEST_F(SocketVmmLinkTest, AnAgentThatKnowsNoHandInIsNotAsked) {
+  rehome_hello hello = testing_support::MakeHello(REHOME_ROLE_TARGET);
+  hello.features &= ~REHOME_FEATURE_RECOVER;
+  FakeAgent agent;
+  LaunchedVmm launched = MakeLaunched(&agent);
+  auto adopted = Async([&] { return server_->AdoptTarget(launched, kPatience, nullptr); });
+  ASSERT_EQ(agent.Hello(hello), REHOME_REFUSED_NONE);
+  std::shared_ptr<VmmLink> link = *adopted.get();
+  EXPECT_EQ(ReasonOf(link->HandIn("m-1", kPatience).status()), "AGENT_REFUSED_UNSUPPORTED");
+  auto started = Async([&] { return link->Start("m-1", kPatience); });
+  FakeAgent::Received next = agent.Receive();
+  EXPECT_EQ(next.header.type, REHOME_MSG_START);
+  ASSERT_TRUE(agent.Reply(next));
+  EXPECT_TRUE(started.get().ok());
 }
 
 TEST_F(SocketVmmLinkTest, AnswersMayComeInAnyOrder) {

@@ -2,6 +2,7 @@
 #include "daemon/vm_description.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -145,6 +146,25 @@ absl::StatusOr<VmDescription> AssembleDescription(const WireDescription& wire,
   if (absl::Status status = PlaceFds(wire, fds, kinds, vm); !status.ok()) return status;
   if (absl::Status status = BuildLayout(wire, vm); !status.ok()) return status;
   return vm;
+}
+
+absl::StatusOr<HandedIn> AssembleHandedIn(WireDescription wire, std::vector<UniqueFd> fds,
+                                          const FdKinds& kinds, std::string_view migration_id) {
+  const auto block = std::find_if(wire.fds.begin(), wire.fds.end(),
+                                  [](const WireFd& fd) { return fd.role == REHOME_FD_BLOCK; });
+  if (block == wire.fds.end() || fds.size() != wire.fds.size()) {
+    return Violation("as many descriptors as entries must come, and a BLOCK among them");
+  }
+  const auto block_fd = fds.begin() + (block - wire.fds.begin());
+  HandedIn handed_in{.block = std::move(*block_fd), .vm = std::nullopt};
+  fds.erase(block_fd);
+  wire.fds.erase(block);
+  absl::Status status = kinds.CheckBlock(handed_in.block.borrow(), migration_id);
+  if (!status.ok()) return status;
+  absl::StatusOr<VmDescription> vm = AssembleDescription(wire, std::move(fds), kinds);
+  if (!vm.ok()) return vm.status();
+  handed_in.vm = *std::move(vm);
+  return handed_in;
 }
 
 absl::StatusOr<OutgoingDescription> DescribeForTarget(const VmDescription& source, bool with_vm,

@@ -5,6 +5,7 @@
 #ifndef REHOME_DAEMON_VM_DESCRIPTION_H_
 #define REHOME_DAEMON_VM_DESCRIPTION_H_
 
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +22,11 @@ namespace rehome {
 // with LAYOUT_INVALID (a true one that cannot be migrated).
 absl::StatusOr<VmDescription> AssembleDescription(const WireDescription& wire,
                                                   std::vector<UniqueFd> fds, const FdKinds& kinds);
+
+// The same for the answer to HAND_IN, which has a BLOCK among its fds; that must be the block of
+// `migration_id`.
+absl::StatusOr<HandedIn> AssembleHandedIn(WireDescription wire, std::vector<UniqueFd> fds,
+                                          const FdKinds& kinds, std::string_view migration_id);
 
 // A description with the descriptors that go with it, in order; they stay the source's.
 struct OutgoingDescription {

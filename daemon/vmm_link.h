@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,15 @@ struct VmDescription {
   std::vector<UniqueFd> memory;
   UniqueFd config;
   std::vector<NamedFd> named;
+};
+
+// The answer to HAND_IN: what a daemon that lost its own copies needs to settle a migration.
+struct HandedIn {
+  UniqueFd
+      block;  // the handover block, said to be that migration's; whoever maps it checks the rest
+  // The VM of the process that was asked; the configuration and named fds only from a source. A
+  // VmmLink always has it.
+  std::optional<VmDescription> vm;
 };
 
 struct LinkEvent {
@@ -109,10 +119,16 @@ class VmmLink {
                                std::chrono::milliseconds timeout) = 0;
   struct Probe {
     bool vm_alive = false;
+    // Of a target: its first KVM_RUN has come back sane, as FIRST_RUN says.
     bool guest_running = false;
   };
   virtual absl::StatusOr<Probe> ProbeVm(const std::string& migration_id,
                                         std::chrono::milliseconds timeout) = 0;
+  // From a source from ARM_SOURCE to the end of the migration, and from a target from ARM_TARGET
+  // until the guest has run there (it registers then). AGENT_REFUSED_WRONG_MIGRATION outside of
+  // that; AGENT_REFUSED_UNSUPPORTED, without asking, from a VMM without feature RECOVER.
+  virtual absl::StatusOr<HandedIn> HandIn(const std::string& migration_id,
+                                          std::chrono::milliseconds timeout) = 0;
 
   // Waits for an event of `migration_id` of one of `kinds`; kClosed always ends the wait. Events
   // are kept (bounded, oldest dropped) until somebody waits for them, so none is missed between

@@ -67,7 +67,7 @@ TEST(ParseIncoming, RefusesEverySpoiledHeader) {
       {[](auto& h) { h.fd_count = 0xffffffff; }, "fd_count"},
       {[](auto& h) { h.type = 0; }, "unknown type 0"},
       {[](auto& h) { h.type = 4; }, "unknown type 4"},
-      {[](auto& h) { h.type = 24; }, "unknown type 24"},
+      {[](auto& h) { h.type = 25; }, "unknown type 25"},
       {[](auto& h) { h.type = REHOME_MSG_EVENT; }, "is not a reply"},
       {[](auto& h) { h.flags = 0; }, "is not an agent's to request"},
       {[](auto& h) { h.status = REHOME_REFUSED_INTERNAL + 1; }, "unknown status"},

@@ -118,6 +118,44 @@ TEST(ParseDescription, ATargetPassesNeitherConfigNorNamedDescriptors) {
   }
 }
 
+TEST(ParseDescription, WhatIsHandedInHasExactlyOneBlock) {
+  DescriptionParts parts = MakeDescriptionParts();
+  ExpectViolation(ParseDescription(parts.Payload(), 6, DescriptionKind::kHandedIn).status(),
+                  "0 BLOCK descriptors");
+  parts.AddEntry(REHOME_FD_BLOCK);
+  parts.head.fd_count = 7;
+  absl::StatusOr<WireDescription> source =
+      ParseDescription(parts.Payload(), 7, DescriptionKind::kHandedIn);
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ(source->fds[6].role, REHOME_FD_BLOCK);
+  for (DescriptionKind kind : {DescriptionKind::kSource, DescriptionKind::kPrepared}) {
+    ExpectViolation(ParseDescription(parts.Payload(), 7, kind).status(), "is not allowed");
+  }
+  parts.AddEntry(REHOME_FD_BLOCK);
+  parts.head.fd_count = 8;
+  ExpectViolation(ParseDescription(parts.Payload(), 8, DescriptionKind::kHandedIn).status(),
+                  "2 BLOCK descriptors");
+  parts.entries.back().role = REHOME_FD_PEER_PIDFD;
+  ExpectViolation(ParseDescription(parts.Payload(), 8, DescriptionKind::kHandedIn).status(),
+                  "role 6 is not allowed");
+  // A target has no configuration and no named descriptors to give.
+  parts = MakeDescriptionParts();
+  parts.entries.resize(3);
+  parts.AddEntry(REHOME_FD_BLOCK);
+  parts.head.fd_count = 4;
+  EXPECT_TRUE(ParseDescription(parts.Payload(), 4, DescriptionKind::kHandedIn).ok());
+}
+
+TEST(ParseDescription, WhatIsHandedInMayFillTheMessage) {
+  DescriptionParts parts = MakeDescriptionParts();
+  while (parts.entries.size() < REHOME_MAX_DESCRIBED_FDS) {
+    parts.AddEntry(REHOME_FD_NAMED, 0, absl::StrCat("n", parts.entries.size()));
+  }
+  parts.AddEntry(REHOME_FD_BLOCK);
+  parts.head.fd_count = REHOME_MAX_FDS;
+  EXPECT_TRUE(ParseDescription(parts.Payload(), REHOME_MAX_FDS, DescriptionKind::kHandedIn).ok());
+}
+
 TEST(ParseDescription, LeavesRoomForTheBlock) {
   DescriptionParts parts = MakeDescriptionParts();
   while (parts.entries.size() < REHOME_MAX_FDS) {
@@ -144,7 +182,8 @@ void Digest(const Bytes& datagram, size_t fd_count) {
   (void)ParseEvent(message->payload);
   (void)ParseProbe(message->payload);
   (void)ParseRefusal(REHOME_REFUSED_BUSY, message->payload);
-  for (DescriptionKind kind : {DescriptionKind::kSource, DescriptionKind::kPrepared}) {
+  for (DescriptionKind kind :
+       {DescriptionKind::kSource, DescriptionKind::kPrepared, DescriptionKind::kHandedIn}) {
     (void)ParseDescription(message->payload, fd_count, kind);
   }
 }

@@ -45,6 +45,7 @@ Direction DirectionOf(uint16_t type) {
     case REHOME_MSG_CANCEL:
     case REHOME_MSG_RELEASE:
     case REHOME_MSG_PROBE:
+    case REHOME_MSG_HAND_IN:
       return Direction::kReply;
   }
   return Direction::kUnknown;
@@ -80,7 +81,8 @@ absl::Status CheckHeader(const rehome_header& header, size_t rest, size_t receiv
 
 bool CarriesFds(const rehome_header& header) {
   return header.status == 0 &&
-         (header.type == REHOME_MSG_DESCRIBE || header.type == REHOME_MSG_PREPARE);
+         (header.type == REHOME_MSG_DESCRIBE || header.type == REHOME_MSG_PREPARE ||
+          header.type == REHOME_MSG_HAND_IN);
 }
 
 std::string_view RefusalReason(rehome_refusal refusal) {

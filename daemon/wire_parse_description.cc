@@ -15,14 +15,20 @@ using wire::ParseName;
 using wire::Take;
 using wire::Violation;
 
-absl::Status CheckDescription(const rehome_description& wire, size_t rest, size_t fd_count) {
+size_t MaxFds(DescriptionKind kind) {
+  return kind == DescriptionKind::kHandedIn ? REHOME_MAX_DESCRIBED_FDS + 1
+                                            : REHOME_MAX_DESCRIBED_FDS;
+}
+
+absl::Status CheckDescription(const rehome_description& wire, size_t rest, size_t fd_count,
+                              size_t max_fds) {
   if (wire.slot_count == 0 || wire.slot_count > REHOME_MAX_SLOTS) {
     return Violation(absl::StrCat("description: slot_count is ", wire.slot_count, ", must be 1 to ",
                                   REHOME_MAX_SLOTS));
   }
-  if (wire.fd_count > REHOME_MAX_DESCRIBED_FDS || wire.fd_count != fd_count) {
+  if (wire.fd_count > max_fds || wire.fd_count != fd_count) {
     return Violation(absl::StrCat("description: fd_count is ", wire.fd_count, ", but ", fd_count,
-                                  " descriptors came; at most ", REHOME_MAX_DESCRIBED_FDS));
+                                  " descriptors came; at most ", max_fds));
   }
   const size_t expected =
       wire.slot_count * sizeof(rehome_memslot) + wire.fd_count * sizeof(rehome_fd_entry);
@@ -37,13 +43,24 @@ absl::Status CheckDescription(const rehome_description& wire, size_t rest, size_
   return absl::OkStatus();
 }
 
+bool IsAllowed(uint32_t role, DescriptionKind kind) {
+  switch (role) {
+    case REHOME_FD_VM:
+    case REHOME_FD_MEMORY:
+      return true;
+    case REHOME_FD_CONFIG:
+    case REHOME_FD_NAMED:
+      return kind != DescriptionKind::kPrepared;
+    case REHOME_FD_BLOCK:
+      return kind == DescriptionKind::kHandedIn;
+  }
+  return false;
+}
+
 absl::StatusOr<WireFd> ParseFdEntry(const rehome_fd_entry& entry, DescriptionKind kind) {
   WireFd fd{.role = static_cast<rehome_fd_role>(entry.role), .index = entry.index};
-  const bool from_source = kind == DescriptionKind::kSource;
-  const bool allowed =
-      entry.role == REHOME_FD_VM || entry.role == REHOME_FD_MEMORY ||
-      (from_source && (entry.role == REHOME_FD_CONFIG || entry.role == REHOME_FD_NAMED));
-  if (!allowed) return Violation(absl::StrCat("fd entry: role ", entry.role, " is not allowed"));
+  if (!IsAllowed(entry.role, kind))
+    return Violation(absl::StrCat("fd entry: role ", entry.role, " is not allowed"));
   if (entry.role != REHOME_FD_MEMORY && entry.index != 0) {
     return Violation(absl::StrCat("fd entry: role ", entry.role, " with index ", entry.index));
   }
@@ -57,14 +74,15 @@ absl::StatusOr<WireFd> ParseFdEntry(const rehome_fd_entry& entry, DescriptionKin
 }
 
 // How many of each role, and that memories and slots refer to each other.
-absl::Status CheckRoles(const WireDescription& description) {
-  size_t vms = 0, configs = 0, memories = 0;
+absl::Status CheckRoles(const WireDescription& description, DescriptionKind kind) {
+  size_t vms = 0, configs = 0, blocks = 0, memories = 0;
   std::array<bool, REHOME_MAX_MEMORIES> present = {};
   std::array<bool, REHOME_MAX_MEMORIES> used = {};
   std::vector<std::string_view> names;
   for (const WireFd& fd : description.fds) {
     if (fd.role == REHOME_FD_VM) ++vms;
     if (fd.role == REHOME_FD_CONFIG) ++configs;
+    if (fd.role == REHOME_FD_BLOCK) ++blocks;
     if (fd.role == REHOME_FD_NAMED) names.push_back(fd.name);
     if (fd.role != REHOME_FD_MEMORY) continue;
     if (fd.index >= REHOME_MAX_MEMORIES || present[fd.index]) {
@@ -76,6 +94,9 @@ absl::Status CheckRoles(const WireDescription& description) {
   }
   if (vms != 1) return Violation(absl::StrCat("description: ", vms, " VM descriptors, must be 1"));
   if (configs > 1) return Violation("description: more than one CONFIG descriptor");
+  if (blocks != (kind == DescriptionKind::kHandedIn ? 1 : 0)) {
+    return Violation(absl::StrCat("description: ", blocks, " BLOCK descriptors, must be 1"));
+  }
   if (memories == 0) return Violation("description: no MEMORY descriptor");
   std::sort(names.begin(), names.end());
   if (std::adjacent_find(names.begin(), names.end()) != names.end()) {
@@ -103,7 +124,7 @@ absl::StatusOr<WireDescription> ParseDescription(std::span<const std::byte> payl
                                   sizeof(rehome_description)));
   }
   const rehome_description wire = Take<rehome_description>(payload);
-  absl::Status status = CheckDescription(wire, payload.size(), fd_count);
+  absl::Status status = CheckDescription(wire, payload.size(), fd_count, MaxFds(kind));
   if (!status.ok()) return status;
   WireDescription description{.vcpu_count = wire.vcpu_count,
                               .state_capacity = wire.state_capacity,
@@ -121,7 +142,7 @@ absl::StatusOr<WireDescription> ParseDescription(std::span<const std::byte> payl
     if (!fd.ok()) return fd.status();
     description.fds.push_back(*std::move(fd));
   }
-  status = CheckRoles(description);
+  status = CheckRoles(description, kind);
   if (!status.ok()) return status;
   return description;
 }

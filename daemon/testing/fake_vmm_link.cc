@@ -97,6 +97,13 @@ absl::StatusOr<VmmLink::Probe> FakeVmmLink::ProbeVm(const std::string& migration
   return Answer(script.probe, migration_id);
 }
 
+absl::StatusOr<HandedIn> FakeVmmLink::HandIn(const std::string& migration_id,
+                                             std::chrono::milliseconds) {
+  absl::Status open = Note("HAND_IN", migration_id);
+  if (!open.ok()) return open;
+  return Answer(script.hand_in, migration_id);
+}
+
 absl::StatusOr<LinkEvent> FakeVmmLink::AwaitEvent(const std::string& migration_id,
                                                   const std::vector<LinkEvent::Kind>& kinds,
                                                   std::chrono::milliseconds timeout,

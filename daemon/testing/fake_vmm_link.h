@@ -29,6 +29,7 @@ class FakeVmmLink : public VmmLink {
     std::function<absl::Status(const std::string& migration_id)> cancel;
     std::function<absl::Status(const std::string& migration_id)> release;
     std::function<absl::StatusOr<Probe>(const std::string& migration_id)> probe;
+    std::function<absl::StatusOr<HandedIn>(const std::string& migration_id)> hand_in;
   };
 
   explicit FakeVmmLink(ProcessIdentity process = {}, VmmHello hello = {})
@@ -62,6 +63,8 @@ class FakeVmmLink : public VmmLink {
   absl::Status Release(const std::string& migration_id, std::chrono::milliseconds timeout) override;
   absl::StatusOr<Probe> ProbeVm(const std::string& migration_id,
                                 std::chrono::milliseconds timeout) override;
+  absl::StatusOr<HandedIn> HandIn(const std::string& migration_id,
+                                  std::chrono::milliseconds timeout) override;
   absl::StatusOr<LinkEvent> AwaitEvent(const std::string& migration_id,
                                        const std::vector<LinkEvent::Kind>& kinds,
                                        std::chrono::milliseconds timeout,

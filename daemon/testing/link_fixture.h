@@ -65,6 +65,7 @@ class LinkFixture : public AgentFixture {
         {"Cancel", [=, this] { return link_->Cancel("m-1", timeout); }},
         {"Release", [=, this] { return link_->Release("m-1", timeout); }},
         {"ProbeVm", [=, this] { return link_->ProbeVm("m-1", timeout).status(); }},
+        {"HandIn", [=, this] { return link_->HandIn("m-1", timeout).status(); }},
     };
   }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "gtest/gtest.h"
+#include "vmm/agent/handover_block.h"
 
 namespace rehome::testing_support {
 namespace {
@@ -138,6 +139,26 @@ UniqueFd MakeSealedMemfd(size_t bytes) {
                   F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL),
             0);
   return memfd;
+}
+
+UniqueFd MakeBlock(const char* migration_id) {
+  const rehome_block_params params = {.migration_id = migration_id,
+                                      .state_capacity = kPage,
+                                      .claim_timeout_ns = 1,
+                                      .resolve_timeout_ns = 1,
+                                      .fence_policy = REHOME_FENCE_BEFORE_RESUME,
+                                      .strategy = REHOME_STRATEGY_MAP};
+  UniqueFd block(rehome_block_create(&params));
+  EXPECT_TRUE(block.valid());
+  return block;
+}
+
+DescribedVm MakeHandedIn(const char* migration_id, bool is_source) {
+  DescribedVm vm = MakeDescribedVm(is_source);
+  vm.parts.AddEntry(REHOME_FD_BLOCK);
+  vm.fds.push_back(MakeBlock(migration_id));
+  vm.Update();
+  return vm;
 }
 
 DescribedVm MakeDescribedVm(bool is_source) {

@@ -69,6 +69,11 @@ struct DescribedVm {
 // As an answer to DESCRIBE, or (without config and named fds) to PREPARE.
 DescribedVm MakeDescribedVm(bool is_source = true);
 
+// A handover block of `migration_id`.
+UniqueFd MakeBlock(const char* migration_id);
+// As an answer to HAND_IN, with that block as the last descriptor.
+DescribedVm MakeHandedIn(const char* migration_id, bool is_source = true);
+
 // A memfd of `bytes` bytes that cannot be changed any more.
 UniqueFd MakeSealedMemfd(size_t bytes);
 

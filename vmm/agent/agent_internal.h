@@ -68,19 +68,22 @@ struct rehome_connection {
 /* The source's half of a migration. */
 struct rehome_source {
   struct rehome_block block; /* mapped from ARMED on */
+  int block_fd;              /* of it, for HAND_IN; -1: none */
   int target_pidfd;          /* -1: none */
   uint64_t layout_digest;
   uint64_t paused_ns; /* when the pause was requested */
   uint64_t claim_deadline_ns;
-  uint64_t resolve_deadline_ns; /* 0: no claim seen yet */
-  uint64_t exit_deadline_ns;    /* 0: the target has not been killed by us */
-  bool abort_wanted;            /* the pause failed: do not wait for the deadline */
-  char why[REHOME_TEXT_SIZE];   /* for the RESUMED event */
+  uint64_t resolve_deadline_ns;        /* 0: no claim seen yet */
+  uint64_t exit_deadline_ns;           /* 0: the target has not been killed by us */
+  bool abort_wanted;                   /* the pause failed: do not wait for the deadline */
+  char why[REHOME_TEXT_SIZE];          /* for the RESUMED event */
+  char stranded_why[REHOME_TEXT_SIZE]; /* for the VM_DEAD event */
 };
 
 /* The target's half. The atomics are what its vCPU threads share with the library's thread. */
 struct rehome_takeover {
   struct rehome_block block;
+  int block_fd;                          /* of it, for HAND_IN; -1: none */
   _Atomic(struct rehome_block *) mapped; /* &block from PREPARE to the first run, else NULL */
   atomic_int source_pidfd;               /* -1: none */
   _Atomic uint64_t claimed_ns;
@@ -115,7 +118,8 @@ struct rehome_agent {
   struct rehome_source source;
   struct rehome_takeover takeover;
   struct rehome_packet in, out;
-  struct rehome_vm vm, other_vm; /* scratch: too large for a stack */
+  struct rehome_vm vm;       /* scratch: too large for a stack */
+  struct rehome_vm prepared; /* a target's answer to PREPARE; its fds are the VMM's */
 };
 
 /* After MOVE the source's VM is dead, whatever the verdict says. */
@@ -150,9 +154,10 @@ void rehome_connection_flush(struct rehome_agent *agent);
  * read the answers loses the connection. */
 void rehome_connection_reply(struct rehome_agent *agent, const void *payload, size_t size);
 void rehome_connection_refuse(struct rehome_agent *agent, const struct rehome_error *error);
-/* Sends agent->out, a reply with a description. -EPIPE, -EAGAIN: the connection is closed. Other
- * errors are about the fds (-EBADF, -ETOOMANYREFS): the request is still to be answered. */
-int rehome_connection_send_description(struct rehome_agent *agent);
+/* Answers the request in agent->in with a description. A refusal is about the fds (EBADF,
+ * ETOOMANYREFS), and the request is still to be answered; a connection that ended is none. */
+uint32_t rehome_connection_answer(struct rehome_agent *agent, const struct rehome_vm *vm,
+                                  struct rehome_error *error);
 
 /* ---- events.c ---- */
 void rehome_events_push(struct rehome_agent *agent, uint32_t kind, const char *text);
@@ -163,9 +168,15 @@ void rehome_events_pop(struct rehome_agent *agent);
 /* ---- request.c: a request of the daemon, in agent->in, fds included ---- */
 void rehome_request_handle(struct rehome_agent *agent);
 
+/* ---- hand_in.c ---- (REQUIRES: rehome_admit() said yes; answers the request) */
+void rehome_hand_in(struct rehome_agent *agent);
+
 /* ---- source.c ---- (REQUIRES: rehome_admit() said yes; each answers the request) */
 void rehome_source_init(struct rehome_agent *agent);
 void rehome_source_describe(struct rehome_agent *agent);
+/* Asks the VMM what it is, into agent->vm, checked. *held: it holds now, whatever is returned. */
+uint32_t rehome_source_ask(struct rehome_agent *agent, int hold, bool *held,
+                           struct rehome_error *error);
 void rehome_source_arm(struct rehome_agent *agent);
 void rehome_source_start(struct rehome_agent *agent);
 void rehome_source_cancel(struct rehome_agent *agent);
@@ -182,10 +193,16 @@ void rehome_source_idle(struct rehome_agent *agent);
 /* Sleeps on the verdict, at most a slice. */
 void rehome_source_wait(struct rehome_agent *agent);
 void rehome_source_tick(struct rehome_agent *agent);
+/* Says again, on a new connection, what the daemon that heard it may have taken with it. */
+void rehome_source_say_again(struct rehome_agent *agent);
+
+/* ---- target_prepare.c ---- */
+void rehome_takeover_prepare(struct rehome_agent *agent);
 
 /* ---- target.c ---- */
 void rehome_takeover_init(struct rehome_agent *agent);
-void rehome_takeover_prepare(struct rehome_agent *agent);
+/* Tells the VMM to exit. The block stays mapped: its vCPU threads may still be looking at it. */
+void rehome_takeover_turn_off(struct rehome_agent *agent);
 void rehome_takeover_arm(struct rehome_agent *agent);
 void rehome_takeover_cancel(struct rehome_agent *agent);
 void rehome_takeover_connection_lost(struct rehome_agent *agent);

@@ -93,6 +93,7 @@ TEST_F(Agent, LeavesNothingOpenAfterARoundThatWasAborted) {
   ASSERT_EQ(link.Order(REHOME_MSG_START, "m-1"), 0u);
   ASSERT_TRUE(vmm_.Await(&CountingVmm::paused, 1));
   EXPECT_EQ(link.Describe("m-9", false, &described_), REHOME_REFUSED_BUSY);  // in the blackout
+  EXPECT_EQ(link.HandIn("m-1", &described_), 0u);
   EXPECT_EQ(link.Order(REHOME_MSG_CANCEL, "m-1"), 0u);
   EXPECT_TRUE(link.AwaitEvent(REHOME_EVENT_RESUMED));
   EXPECT_EQ(vmm_.Read(&CountingVmm::resumed), 1);
@@ -100,6 +101,30 @@ TEST_F(Agent, LeavesNothingOpenAfterARoundThatWasAborted) {
   EXPECT_EQ(link.Order(REHOME_MSG_PROBE, "m-1"), 0u);  // the thread is past its clean-up
   EXPECT_EQ(CountFds(), fds);
   rehome_block_unmap(&mapped);
+}
+
+TEST_F(Agent, HandsInOnlyWhereThatWasAgreedOn) {
+  StartAt(daemon_.path());
+  FakeLink link = daemon_.Accept();
+  ASSERT_TRUE(link.AnswerHello(REHOME_REFUSED_NONE, REHOME_FEATURES_ALL & ~REHOME_FEATURE_RECOVER));
+  ArmedBlock block("m-1");
+  ASSERT_EQ(link.Describe("m-1", true, &described_), 0u);
+  ASSERT_EQ(link.ArmSource("m-1", 5, block.fd(), block.self()), 0u);
+  EXPECT_EQ(link.HandIn("m-1", &described_), REHOME_REFUSED_UNSUPPORTED);
+}
+
+TEST_F(Agent, PassesOnWhyTheVmmCannotHandIn) {
+  FakeLink link = StartRegistered();
+  ArmedBlock block("m-1");
+  EXPECT_EQ(link.HandIn("m-1", &described_), REHOME_REFUSED_WRONG_MIGRATION);
+  ASSERT_EQ(link.Describe("m-1", true, &described_), 0u);
+  EXPECT_EQ(link.HandIn("m-1", &described_), REHOME_REFUSED_WRONG_MIGRATION);
+  ASSERT_EQ(link.ArmSource("m-1", 5, block.fd(), block.self()), 0u);
+  vmm_.Count(&CountingVmm::refuse_describe);
+  EXPECT_EQ(link.HandIn("m-1", &described_), REHOME_REFUSED_RESOURCES);
+  EXPECT_EQ(link.refusal_text(), "not now");
+  EXPECT_EQ(vmm_.Read(&CountingVmm::cancelled), 0);  // the hold of DESCRIBE goes on
+  EXPECT_EQ(link.Order(REHOME_MSG_START, "m-1"), 0u);
 }
 
 TEST_F(Agent, StopsOnlyAfterThePausedGuestRunsAgain) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vmm/agent/agent_state.h"
 
-enum { kRequests = 8 };
+enum { kRequests = 9 };
 
 static int column(enum rehome_message type) {
   switch (type) {
@@ -21,6 +21,8 @@ static int column(enum rehome_message type) {
       return 6;
     case REHOME_MSG_PROBE:
       return 7;
+    case REHOME_MSG_HAND_IN:
+      return 8;
     case REHOME_MSG_HELLO:
     case REHOME_MSG_REGISTER:
     case REHOME_MSG_EVENT:
@@ -39,17 +41,17 @@ enum {
 };
 
 static const uint8_t kAdmission[REHOME_STATE_COUNT][kRequests] = {
-    /*                            DESCRIBE PREPARE ARM_T  ARM_S  START  CANCEL RELEASE PROBE */
-    [REHOME_STATE_IDLE]        = {kYes,    kNot,   kNot,  kId,   kId,   kYes,  kId,    kYes},
-    [REHOME_STATE_HELD]        = {kYes,    kNot,   kNot,  kYes,  kBad,  kYes,  kBad,   kYes},
-    [REHOME_STATE_ARMED]       = {kYes,    kNot,   kNot,  kBusy, kYes,  kYes,  kBad,   kYes},
-    [REHOME_STATE_PAUSED]      = {kBusy,   kNot,   kNot,  kBusy, kBusy, kYes,  kBusy,  kYes},
-    [REHOME_STATE_STRANDED]    = {kBusy,   kNot,   kNot,  kBusy, kBusy, kBusy, kYes,   kYes},
-    [REHOME_STATE_HANDED_OVER] = {kBusy,   kNot,   kNot,  kBusy, kBusy, kBusy, kYes,   kYes},
-    [REHOME_STATE_NEW]         = {kNot,    kYes,   kBad,  kNot,  kNot,  kYes,  kNot,   kYes},
-    [REHOME_STATE_PREPARED]    = {kNot,    kBusy,  kYes,  kNot,  kNot,  kYes,  kNot,   kYes},
-    [REHOME_STATE_TAKE_OVER]   = {kNot,    kBusy,  kBusy, kNot,  kNot,  kYes,  kNot,   kYes},
-    [REHOME_STATE_OFF]         = {kNot,    kBusy,  kBusy, kNot,  kNot,  kYes,  kNot,   kYes},
+    /*                            DESCRIBE PREPARE ARM_T  ARM_S  START  CANCEL RELEASE PROBE HANDIN */
+    [REHOME_STATE_IDLE]        = {kYes,    kNot,   kNot,  kId,   kId,   kYes,  kId,    kYes,  kId},
+    [REHOME_STATE_HELD]        = {kYes,    kNot,   kNot,  kYes,  kBad,  kYes,  kBad,   kYes,  kId},
+    [REHOME_STATE_ARMED]       = {kYes,    kNot,   kNot,  kBusy, kYes,  kYes,  kBad,   kYes,  kYes},
+    [REHOME_STATE_PAUSED]      = {kBusy,   kNot,   kNot,  kBusy, kBusy, kYes,  kBusy,  kYes,  kYes},
+    [REHOME_STATE_STRANDED]    = {kBusy,   kNot,   kNot,  kBusy, kBusy, kBusy, kYes,   kYes,  kYes},
+    [REHOME_STATE_HANDED_OVER] = {kBusy,   kNot,   kNot,  kBusy, kBusy, kBusy, kYes,   kYes,  kYes},
+    [REHOME_STATE_NEW]         = {kNot,    kYes,   kBad,  kNot,  kNot,  kYes,  kNot,   kYes,  kId},
+    [REHOME_STATE_PREPARED]    = {kNot,    kBusy,  kYes,  kNot,  kNot,  kYes,  kNot,   kYes,  kId},
+    [REHOME_STATE_TAKE_OVER]   = {kNot,    kBusy,  kBusy, kNot,  kNot,  kYes,  kNot,   kYes,  kYes},
+    [REHOME_STATE_OFF]         = {kNot,    kBusy,  kBusy, kNot,  kNot,  kYes,  kNot,   kYes,  kId},
 };
 /* clang-format on */
 

@@ -11,8 +11,9 @@ namespace rehome {
 namespace {
 
 const std::vector<rehome_message> kRequests = {
-    REHOME_MSG_DESCRIBE, REHOME_MSG_PREPARE, REHOME_MSG_ARM_TARGET, REHOME_MSG_ARM_SOURCE,
-    REHOME_MSG_START,    REHOME_MSG_CANCEL,  REHOME_MSG_RELEASE,    REHOME_MSG_PROBE};
+    REHOME_MSG_DESCRIBE,   REHOME_MSG_PREPARE, REHOME_MSG_ARM_TARGET,
+    REHOME_MSG_ARM_SOURCE, REHOME_MSG_START,   REHOME_MSG_CANCEL,
+    REHOME_MSG_RELEASE,    REHOME_MSG_PROBE,   REHOME_MSG_HAND_IN};
 
 std::vector<rehome_agent_state> EveryState() {
   std::vector<rehome_agent_state> states;
@@ -40,6 +41,17 @@ TEST(AgentState, AdmitsEachRequestWhereItHasItsPlaceAndNowhereElse) {
   EXPECT_EQ(Admitting(REHOME_MSG_RELEASE), (Names{"STRANDED", "HANDED_OVER"}));
   EXPECT_EQ(Admitting(REHOME_MSG_CANCEL),
             (Names{"IDLE", "HELD", "ARMED", "PAUSED", "NEW", "PREPARED", "TAKE_OVER", "OFF"}));
+  EXPECT_EQ(Admitting(REHOME_MSG_HAND_IN),
+            (Names{"ARMED", "PAUSED", "STRANDED", "HANDED_OVER", "TAKE_OVER"}));
+}
+
+TEST(AgentState, HasNothingToHandInWithoutABlock) {
+  for (rehome_agent_state state : EveryState()) {
+    uint32_t refusal = rehome_admit(state, REHOME_MSG_HAND_IN);
+    if (refusal != REHOME_REFUSED_NONE) {
+      EXPECT_EQ(refusal, static_cast<uint32_t>(REHOME_REFUSED_WRONG_MIGRATION));
+    }
+  }
 }
 
 TEST(AgentState, AnswersAProbeAlways) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "vmm/agent/agent_internal.h"
+#include "vmm/agent/description.h"
 
 static uint64_t after_ms(uint64_t ms) { return rehome_monotonic_ns() + ms * REHOME_NS_PER_MS; }
 
@@ -101,10 +102,7 @@ static void hello_answered(struct rehome_agent *agent) {
   connection->features = reply.features & agent->hello.features;
   connection->reply_by_ns = REHOME_NEVER;
   connection->register_at_ns = 0; /* a new connection knows nothing of us yet */
-  if (agent->state == REHOME_STATE_HANDED_OVER) {
-    /* The daemon that heard it may be gone, and this VMM has nothing to register any more. */
-    rehome_events_push(agent, REHOME_EVENT_HANDED_OVER, "");
-  }
+  rehome_source_say_again(agent);
 }
 
 static void register_answered(struct rehome_agent *agent) {
@@ -246,12 +244,21 @@ static void send_answer(struct rehome_agent *agent) {
   if (send_packet(agent, &agent->out) == -EAGAIN) rehome_connection_close(agent);
 }
 
-int rehome_connection_send_description(struct rehome_agent *agent) {
+uint32_t rehome_connection_answer(struct rehome_agent *agent, const struct rehome_vm *vm,
+                                  struct rehome_error *error) {
+  rehome_packet_init(&agent->out, (enum rehome_message)agent->in.header.type, REHOME_FLAG_REPLY,
+                     agent->in.header.seq);
+  rehome_description_append(&agent->out, vm);
   int result = agent->connection.socket < 0
                    ? -EPIPE
                    : rehome_wire_send(agent->connection.socket, &agent->out);
-  if (result == -EAGAIN || result == -EPIPE) rehome_connection_close(agent);
-  return result;
+  if (result == 0) return REHOME_REFUSED_NONE;
+  if (result == -EAGAIN || result == -EPIPE) {
+    rehome_connection_close(agent);
+    return REHOME_REFUSED_NONE;
+  }
+  return rehome_error_set(error, REHOME_REFUSED_KERNEL, "sendmsg with %u fds: %s", vm->fd_count,
+                          strerror(-result));
 }
 
 void rehome_connection_reply(struct rehome_agent *agent, const void *payload, size_t size) {

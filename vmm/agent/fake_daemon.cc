@@ -98,13 +98,13 @@ bool FakeLink::ReceiveAnswer(rehome_message type, uint64_t seq) {
   return false;
 }
 
-std::optional<rehome_hello> FakeLink::AnswerHello(uint32_t status) {
+std::optional<rehome_hello> FakeLink::AnswerHello(uint32_t status, uint32_t features) {
   if (!Receive() || packet_->header.type != REHOME_MSG_HELLO) return std::nullopt;
   rehome_hello hello = PayloadAs<rehome_hello>(*packet_);
   auto reply = std::make_unique<rehome_packet>();
   rehome_packet_init(reply.get(), REHOME_MSG_HELLO, REHOME_FLAG_REPLY, packet_->header.seq);
   reply->header.status = status;
-  rehome_hello_reply accepted = {REHOME_PROTOCOL_VERSION, REHOME_FEATURES_ALL, 0};
+  rehome_hello_reply accepted = {REHOME_PROTOCOL_VERSION, features, 0};
   rehome_refusal_text refused = {};
   if (status == 0) {
     rehome_packet_append(reply.get(), &accepted, sizeof(accepted));
@@ -191,6 +191,20 @@ std::optional<uint32_t> FakeLink::ArmSource(const std::string& migration_id, uin
 std::optional<rehome_probe> FakeLink::Probe(const std::string& migration_id) {
   if (Order(REHOME_MSG_PROBE, migration_id) != 0u) return std::nullopt;
   return PayloadAs<rehome_probe>(*packet_);
+}
+
+std::optional<uint32_t> FakeLink::HandIn(const std::string& migration_id, rehome_vm* vm) {
+  std::optional<uint32_t> status = Order(REHOME_MSG_HAND_IN, migration_id);
+  if (status != 0u) return status;
+  const uint32_t roles = REHOME_DESCRIBED_ROLES | REHOME_ROLE_BIT(REHOME_FD_BLOCK);
+  if (rehome_description_parse(packet_.get(), 0, roles, vm) != nullptr) return std::nullopt;
+  return status;
+}
+
+pid_t FakeLink::peer() const {
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  return getsockopt(socket_, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
 }
 
 std::optional<rehome_event> FakeLink::AwaitEvent(uint32_t kind) {

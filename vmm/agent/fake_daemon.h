@@ -4,6 +4,8 @@
 #ifndef REHOME_VMM_AGENT_FAKE_DAEMON_H_
 #define REHOME_VMM_AGENT_FAKE_DAEMON_H_
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -33,8 +35,9 @@ class FakeLink {
   bool open() const { return socket_ >= 0; }
   void Close();
 
-  // Receives HELLO and answers with all features and `status`.
-  std::optional<rehome_hello> AnswerHello(uint32_t status = REHOME_REFUSED_NONE);
+  // Receives HELLO and answers with `features` and `status`.
+  std::optional<rehome_hello> AnswerHello(uint32_t status = REHOME_REFUSED_NONE,
+                                          uint32_t features = REHOME_FEATURES_ALL);
   // Receives REGISTER (events before it are kept) and answers.
   std::optional<rehome_register> AnswerRegister(uint32_t status = REHOME_REFUSED_NONE);
 
@@ -55,9 +58,13 @@ class FakeLink {
   std::optional<uint32_t> ArmSource(const std::string& migration_id, uint64_t layout_digest,
                                     int block, int target_pidfd);
   std::optional<rehome_probe> Probe(const std::string& migration_id);
+  // The block is the last of vm->fds.
+  std::optional<uint32_t> HandIn(const std::string& migration_id, rehome_vm* vm);
 
   // The next event that is not of another kind; nothing if the connection ends first.
   std::optional<rehome_event> AwaitEvent(uint32_t kind);
+  // The process at the other end (SO_PEERCRED).
+  pid_t peer() const;
   // Waits for the peer to close. False: it did not.
   bool AwaitClosed();
 

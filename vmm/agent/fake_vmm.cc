@@ -79,8 +79,6 @@ bool Moves(uint32_t strategy) {
   return strategy == REHOME_STRATEGY_LINK_MOVE || strategy == REHOME_STRATEGY_MAP_MOVE;
 }
 
-uint8_t StateByte(uint64_t i) { return static_cast<uint8_t>(i * 31 + 7); }
-
 int NewMemory(const char* name) {
   int fd = memfd_create(name, MFD_CLOEXEC);
   if (fd < 0 || ftruncate(fd, kMemorySize) != 0) abort();
@@ -139,7 +137,7 @@ int PauseAndSave(void* opaque, rehome_block* block, uint64_t* size, rehome_error
   rehome_block_stamp(block, REHOME_PHASE_VCPUS_STOPPED);
   Reach(page, Step::kPause);
   if (page->pause_fails.load() != 0) return Fail(error, "KVM_GET_REGS: EIO");
-  for (uint64_t i = 0; i < kFakeStateSize; i++) block->state[i] = StateByte(i);
+  for (uint64_t i = 0; i < kFakeStateSize; i++) block->state[i] = FakeStateByte(i);
   *size = page->state_too_large.load() != 0 ? block->state_capacity + 1 : kFakeStateSize;
   return 0;
 }
@@ -174,7 +172,7 @@ bool StateIsIntact(const rehome_block& block) {
   uint64_t size = rehome_block_state_size(&block);
   if (size != kFakeStateSize) return false;
   for (uint64_t i = 0; i < size; i++) {
-    if (block.state[i] != StateByte(i)) return false;
+    if (block.state[i] != FakeStateByte(i)) return false;
   }
   return true;
 }
@@ -235,12 +233,13 @@ void* VcpuThread(void* opaque) {
     page->wait_result.store(result);
     Announce(page);
   }
-  if (result != 0) return nullptr;
+  if (leads && result != 0) return nullptr;
   if (leads) {
     page->state_intact.store(StateIsIntact(*self->block) ? 1 : 0);
     Reach(page, Step::kStateSeen);
     TakeOver(self);
   }
+  // Also who woke after the verdict was ABORTED: the thread that leads is not to wait for it.
   pthread_barrier_wait(&self->restored);
   if (leads) RunGuest(self);
   return nullptr;
@@ -301,6 +300,7 @@ void Cancelled(void* opaque) {
     return;
   }
   Mark(page, &page->target_cancelled);
+  if (page->target_stays.load() != 0) return;
   _exit(0);
 }
 
@@ -338,6 +338,7 @@ rehome_agent_ops MakeOps() {
   if (role == REHOME_ROLE_OWNER) SetRuns(page, &page->source_runs, &page->target_runs, true);
   rehome_agent_config config = {};
   config.connection_fd = agent_fd;
+  if (page->agent_socket[0] != '\0') config.socket_path = page->agent_socket;
   config.role = role;
   config.features = REHOME_FEATURES_ALL;
   config.state_format_write = 1;

@@ -17,6 +17,8 @@ inline constexpr uint64_t kFakeLayoutDigest = 0x1234;
 inline constexpr uint64_t kFakeStateSize = 10000;
 inline constexpr int kNotReturned = 1;  // of the results in VmmPage
 inline constexpr char kFakeVmId[] = "vm-1";
+// What the state consists of.
+constexpr uint8_t FakeStateByte(uint64_t i) { return static_cast<uint8_t>(i * 31 + 7); }
 
 // Places where a VMM can be told to hang; it says when it is there.
 enum class Step : uint32_t {
@@ -55,7 +57,10 @@ struct VmmPage {
   // what to do wrong
   std::atomic<uint32_t> pause_fails, layout_changes, state_too_large;
   std::atomic<uint32_t> target_refuses, move_kills_and_fails, prepare_fails, first_run_fails;
+  std::atomic<uint32_t> target_stays;      // does not exit when cancelled() tells it to
   std::atomic<uint32_t> target_is_nobody;  // root's source cannot be killed by it
+
+  char agent_socket[128];  // written before the processes start; "": they do not connect again
 };
 
 // A page of zeroes that forked processes share.

@@ -19,7 +19,8 @@
  *               source died before its state was complete-------> ABORTED
  *   CLAIMED   --target: refuses before anything moved-----------> ABORTED
  *   CLAIMED   --source: target proven dead, own probe says alive> ABORTED
- *   COMMITTED --source, no kernel fence: target proven dead-----> ABORTED
+ *   COMMITTED --source, no kernel fence: target proven dead,
+ *               daemon with an escrow, past both deadlines------> ABORTED
  *
  * RUNNING and ABORTED are final.
  *

@@ -34,6 +34,10 @@ Handover::Handover(const Terms& terms)
   EXPECT_GE(block_fd_, 0);
   EXPECT_EQ(rehome_block_map(block_fd_, &block_), 0);
   page_->target_is_nobody.store(terms.target_is_nobody ? 1 : 0);
+  if (terms.reconnects) {
+    daemon_ = std::make_unique<FakeDaemon>();
+    strcpy(page_->agent_socket, daemon_->path().c_str());
+  }
   source_ = Fork(RunFakeSource, &source_link_);
   target_ = Fork(RunFakeTarget, &target_link_);
   source_pidfd_ = OpenPidfd(source_);
@@ -156,6 +160,21 @@ void Handover::KillTarget() {
 void Handover::CloseLinks() {
   source_link_.Close();
   target_link_.Close();
+}
+
+bool Handover::Reconnect(bool source, bool target) {
+  while (source || target) {
+    FakeLink link = daemon_->Accept();
+    std::optional<rehome_hello> hello = link.AnswerHello();
+    if (!hello) return false;
+    const bool is_source = link.peer() == source_;
+    bool* awaited = is_source ? &source : &target;
+    if (!*awaited || (!is_source && link.peer() != target_)) return false;
+    *awaited = false;
+    (is_source ? source_role_ : target_role_) = hello->role;
+    (is_source ? source_link_ : target_link_) = std::move(link);
+  }
+  return true;
 }
 
 }  // namespace rehome

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "vmm/agent/fake_daemon.h"
@@ -25,6 +26,7 @@ struct Terms {
   uint64_t claim_timeout_ns = 10000 * kMs;
   uint64_t resolve_timeout_ns = 10000 * kMs;
   bool target_is_nobody = false;  // needs root
+  bool reconnects = false;        // both know where the daemon listens: see Reconnect()
 };
 
 // What the daemon of a test can do before it dies or leaves the rest alone.
@@ -58,6 +60,12 @@ class Handover {
   void KillSource();
   void KillTarget();
   void CloseLinks();  // the daemon dies
+  // A new one is there: whoever of the two lives connects to it, and says HELLO. True if it was
+  // each of `source` and `target` that is asked for. What HELLO said is in source_role() etc.
+  bool Reconnect(bool source, bool target);
+  uint32_t source_role() const { return source_role_; }
+  uint32_t target_role() const { return target_role_; }
+  FakeDaemon& daemon() { return *daemon_; }
 
   VmmPage& page() { return *page_; }
   FakeLink& source() { return source_link_; }
@@ -79,7 +87,9 @@ class Handover {
 
   Terms terms_;
   VmmPage* page_;
+  std::unique_ptr<FakeDaemon> daemon_;  // if they reconnect
   FakeLink source_link_, target_link_;
+  uint32_t source_role_ = 0, target_role_ = 0;
   pid_t source_ = 0, target_ = 0;
   int source_pidfd_ = -1, target_pidfd_ = -1;
   int block_fd_ = -1;

@@ -28,7 +28,7 @@ extern "C" {
 /* Bounds. A full description is 128 slots x 72 bytes + 64 fds x 40 bytes + fixed part: 12 KiB. */
 #define REHOME_MAX_MESSAGE 16384u /* bytes, header included */
 #define REHOME_MAX_FDS 64u        /* per message; the kernel's SCM_MAX_FD is 253 */
-#define REHOME_MAX_DESCRIBED_FDS (REHOME_MAX_FDS - 1u) /* of a VM: PREPARE adds BLOCK */
+#define REHOME_MAX_DESCRIBED_FDS (REHOME_MAX_FDS - 1u) /* of a VM: PREPARE, HAND_IN add BLOCK */
 #define REHOME_MAX_VCPUS 64u
 #define REHOME_MAX_MEMORIES 16u /* fds with role MEMORY */
 #define REHOME_ID_SIZE 64u      /* bytes of a NUL-terminated identifier, NUL included */
@@ -42,7 +42,8 @@ extern "C" {
 #define REHOME_FEATURE_MOVE (1u << 1)      /* can KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM */
 #define REHOME_FEATURE_MAP (1u << 2)       /* can map the source's memory files */
 #define REHOME_FEATURE_NAMED_FDS (1u << 3) /* takes over named device fds */
-#define REHOME_FEATURES_ALL 0xfu
+#define REHOME_FEATURE_RECOVER (1u << 4)   /* answers HAND_IN */
+#define REHOME_FEATURES_ALL 0x1fu
 
 enum rehome_message {
   /* agent -> daemon */
@@ -60,6 +61,9 @@ enum rehome_message {
                                  guest keeps running); target: exit */
   REHOME_MSG_RELEASE = 22,    /* rehome_migration_ref -> reply; source only, after RUNNING: exit */
   REHOME_MSG_PROBE = 23,      /* rehome_migration_ref -> reply rehome_probe */
+  REHOME_MSG_HAND_IN = 24,    /* rehome_migration_ref -> reply rehome_description + fds, BLOCK among
+                                 them: what a daemon that lost it needs to settle a migration. With
+                                 feature RECOVER */
 };
 
 #define REHOME_FLAG_REPLY (1u << 0)
@@ -210,8 +214,8 @@ struct rehome_arm {
 };
 
 struct rehome_probe {
-  uint32_t vm_alive; /* 1: a harmless VM ioctl in this process succeeded; 0: it gave EIO */
-  uint32_t guest_running;
+  uint32_t vm_alive;      /* 1: a harmless VM ioctl in this process succeeded; 0: it gave EIO */
+  uint32_t guest_running; /* 1: the guest runs here; in a target: its first KVM_RUN came back */
   uint64_t reserved;
 };
 

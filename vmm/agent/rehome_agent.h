@@ -69,7 +69,9 @@ struct rehome_agent_ops {
    * against shrinking, growing and writing, 1 to REHOME_MAX_CONFIG bytes), devices by name. With
    * hold, keep memory slots and device fds as they are until resume(), released() or cancelled().
    * The guest runs on. At most REHOME_MAX_DESCRIBED_FDS fds. On failure nothing is held. Repeated
-   * by a daemon that wants to look again. */
+   * by a daemon that wants to look again. Without hold it only looks: what is held stays held, and
+   * is part of the answer. With feature RECOVER it is asked so also while the guest is paused or
+   * handed over (HAND_IN), and must answer without an ioctl on the VM, which may be dead. */
   int (*describe)(void *opaque, int hold, struct rehome_vm *vm, struct rehome_error *error);
   /* The block is mapped and stays so until resume(), released() or cancelled() has returned. The
    * guest runs on. May be NULL. */
@@ -98,7 +100,8 @@ struct rehome_agent_ops {
    * vCPU threads up to rehome_target_wait(). No vCPU may run, no PRIVATE attribute may be set, and
    * with MOVE strategies nothing of the guest's memory may be touched. `source` is valid during the
    * call; its fds (without the block's) are now the VMM's, also if this fails. Fill `target` with
-   * what was bound; its vm_id is filled in if left empty. */
+   * what was bound; its vm_id is filled in if left empty. Its fds stay open until the guest runs
+   * here or the process exits: they are handed in again if the daemon asks. */
   int (*prepare)(void *opaque, uint32_t strategy, uint32_t fence_policy,
                  const struct rehome_vm *source, struct rehome_block *block,
                  struct rehome_vm *target, struct rehome_error *error);

@@ -15,6 +15,7 @@ static bool must_match_migration(enum rehome_message type) {
     case REHOME_MSG_START:
     case REHOME_MSG_CANCEL:
     case REHOME_MSG_RELEASE:
+    case REHOME_MSG_HAND_IN:
       return true;
     case REHOME_MSG_DESCRIBE:
     case REHOME_MSG_PREPARE:
@@ -47,14 +48,23 @@ static uint32_t admit(struct rehome_agent *agent, enum rehome_message type,
   return REHOME_REFUSED_NONE;
 }
 
-static bool guest_runs_here(const struct rehome_agent *agent) {
+/* Of a target: the VMM has said that the first KVM_RUN came back. The verdict RUNNING would be too
+ * early: a daemon takes this for the report that the guest has run. */
+static bool first_run_is_done(struct rehome_agent *agent) {
+  pthread_mutex_lock(&agent->lock);
+  bool done = agent->first_run_done;
+  pthread_mutex_unlock(&agent->lock);
+  return done;
+}
+
+static bool guest_runs_here(struct rehome_agent *agent) {
   switch (agent->state) {
     case REHOME_STATE_IDLE:
     case REHOME_STATE_HELD:
     case REHOME_STATE_ARMED:
       return true;
     case REHOME_STATE_TAKE_OVER:
-      return rehome_block_verdict(&agent->takeover.block) == REHOME_VERDICT_RUNNING;
+      return first_run_is_done(agent);
     case REHOME_STATE_PAUSED:
     case REHOME_STATE_STRANDED:
     case REHOME_STATE_HANDED_OVER:
@@ -133,6 +143,9 @@ void rehome_request_handle(struct rehome_agent *agent) {
       return;
     case REHOME_MSG_PROBE:
       handle_probe(agent);
+      return;
+    case REHOME_MSG_HAND_IN:
+      rehome_hand_in(agent);
       return;
     case REHOME_MSG_HELLO:
     case REHOME_MSG_REGISTER:

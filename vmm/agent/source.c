@@ -12,7 +12,7 @@
 #include "vmm/agent/process.h"
 
 void rehome_source_init(struct rehome_agent *agent) {
-  agent->source = (struct rehome_source){.target_pidfd = -1};
+  agent->source = (struct rehome_source){.block_fd = -1, .target_pidfd = -1};
 }
 
 /* Whoever waits for this source must not wait on. If the verdict is final already, that is fine. */
@@ -26,6 +26,7 @@ void rehome_source_drop(struct rehome_agent *agent) {
   struct rehome_source *source = &agent->source;
   abort_if_open(agent);
   if (source->target_pidfd >= 0) close(source->target_pidfd);
+  if (source->block_fd >= 0) close(source->block_fd);
   rehome_block_unmap(&source->block);
   rehome_source_init(agent);
 }
@@ -46,9 +47,8 @@ void rehome_source_connection_lost(struct rehome_agent *agent) { rehome_source_f
 
 /* ---- DESCRIBE ---- */
 
-/* *held: the VMM has done its part, whatever came after. */
-static uint32_t describe(struct rehome_agent *agent, int hold, bool *held,
-                         struct rehome_error *error) {
+uint32_t rehome_source_ask(struct rehome_agent *agent, int hold, bool *held,
+                           struct rehome_error *error) {
   struct rehome_vm *vm = &agent->vm;
   if (agent->ops->describe == NULL) {
     return rehome_error_set(error, REHOME_REFUSED_UNSUPPORTED, "this VMM cannot be a source");
@@ -64,12 +64,14 @@ static uint32_t describe(struct rehome_agent *agent, int hold, bool *held,
     return rehome_error_set(error, REHOME_REFUSED_INTERNAL, "the VMM described itself with: %s",
                             defect);
   }
-  rehome_packet_init(&agent->out, REHOME_MSG_DESCRIBE, REHOME_FLAG_REPLY, agent->in.header.seq);
-  rehome_description_append(&agent->out, vm);
-  result = rehome_connection_send_description(agent);
-  if (result == 0 || result == -EPIPE || result == -EAGAIN) return REHOME_REFUSED_NONE;
-  return rehome_error_set(error, REHOME_REFUSED_KERNEL, "sendmsg with %u fds: %s", vm->fd_count,
-                          strerror(-result));
+  return REHOME_REFUSED_NONE;
+}
+
+static uint32_t describe(struct rehome_agent *agent, int hold, bool *held,
+                         struct rehome_error *error) {
+  uint32_t refusal = rehome_source_ask(agent, hold, held, error);
+  return refusal != REHOME_REFUSED_NONE ? refusal
+                                        : rehome_connection_answer(agent, &agent->vm, error);
 }
 
 void rehome_source_describe(struct rehome_agent *agent) {
@@ -127,6 +129,7 @@ static uint32_t take_arms(struct rehome_agent *agent, const struct rehome_arm *r
   if (rehome_moves_context(source->block.strategy) && ops->probe_vm == NULL) {
     return rehome_error_set(error, REHOME_REFUSED_UNSUPPORTED, "MOVE needs probe_vm");
   }
+  source->block_fd = rehome_packet_take_fd(&agent->in, 0);
   source->target_pidfd = rehome_packet_take_fd(&agent->in, 1);
   source->layout_digest = request->layout_digest;
   result = ops->arm_source == NULL ? 0 : ops->arm_source(agent->opaque, &source->block, error);

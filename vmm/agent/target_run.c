@@ -103,6 +103,8 @@ static int fence_source(struct rehome_agent *agent, struct rehome_block *block) 
   bool can_kill = rehome_process_may_kill(source_pidfd) == 0;
   if (can_kill) {
     if (rehome_block_condemn(block, REHOME_SIDE_SOURCE) != 0) return cancelled(agent);
+    /* A process that slept through its deadlines may be too late: the source has its guest back. */
+    if (rehome_block_verdict(block) != REHOME_VERDICT_COMMITTED) return cancelled(agent);
     can_kill = rehome_process_kill(source_pidfd) == 0;
   } else if (rehome_block_condemn(block, REHOME_SIDE_TARGET) == 0) {
     /* Now nobody kills the source any more, and it takes the guest back once this process is gone.

@@ -24,7 +24,16 @@ static void note_why(struct rehome_source *source, const char *why) {
 static void strand(struct rehome_agent *agent, const char *why) {
   if (agent->state == REHOME_STATE_STRANDED) return;
   agent->state = REHOME_STATE_STRANDED;
+  rehome_copy_text(agent->source.stranded_why, sizeof(agent->source.stranded_why), why);
   rehome_events_push(agent, REHOME_EVENT_VM_DEAD, why);
+}
+
+void rehome_source_say_again(struct rehome_agent *agent) {
+  if (agent->state == REHOME_STATE_STRANDED) {
+    rehome_events_push(agent, REHOME_EVENT_VM_DEAD, agent->source.stranded_why);
+  } else if (agent->state == REHOME_STATE_HANDED_OVER) {
+    rehome_events_push(agent, REHOME_EVENT_HANDED_OVER, "");
+  }
 }
 
 static void resume(struct rehome_agent *agent) {

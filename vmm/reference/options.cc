@@ -51,18 +51,46 @@ void AddGuestOptions(CLI::App& app, GuestOptions& guest) {
   app.add_option("--seed", guest.seed, "of the hash chains");
 }
 
-void AddTestHooks(CLI::App& app, std::string& die_at, std::string& hang_at,
-                  std::string& misbehave) {
+// Names as they were given; ToTestHooks() after parsing.
+struct TestHookNames {
+  std::string die_at, hang_at, stop_at, meet_socket, misbehave;
+  std::vector<std::string> meet_at;
+};
+
+void AddTestHooks(CLI::App& app, TestHookNames& names) {
   constexpr const char* kGroup = "For tests";
-  app.add_option("--die-at", die_at, "die there as from SIGKILL")
-      ->check(CLI::IsMember(HookPointNames()))
-      ->group(kGroup);
-  app.add_option("--hang-at", hang_at, "stop there for ever")
-      ->check(CLI::IsMember(HookPointNames()))
-      ->group(kGroup);
-  app.add_option("--misbehave", misbehave, "as a target, answer PREPARE with a lie")
+  const auto add_place = [&app](const char* option, auto& place, const char* what) {
+    return app.add_option(option, place, what)
+        ->check(CLI::IsMember(HookPointNames()))
+        ->group(kGroup);
+  };
+  add_place("--die-at", names.die_at, "die there as from SIGKILL");
+  add_place("--hang-at", names.hang_at, "stop that thread there for ever");
+  add_place("--stop-at", names.stop_at, "stop the whole process there as from SIGSTOP");
+  CLI::Option* meet_at = add_place("--meet-at", names.meet_at,
+                                   "wait there for whoever listens at --meet-socket; repeatable");
+  CLI::Option* meet_socket =
+      app.add_option("--meet-socket", names.meet_socket, "UNIX stream socket for --meet-at")
+          ->group(kGroup);
+  meet_at->needs(meet_socket);
+  app.add_option("--misbehave", names.misbehave, "as a target, answer PREPARE with a lie")
       ->check(CLI::IsMember(MisbehaviourNames()))
       ->group(kGroup);
+}
+
+TestHooks ToTestHooks(const TestHookNames& names) {
+  const auto place = [](const std::string& name) {
+    return HookPointFromName(name).value_or(HookPoint::kNone);
+  };
+  TestHooks hooks = {
+      .die_at = place(names.die_at),
+      .hang_at = place(names.hang_at),
+      .stop_at = place(names.stop_at),
+      .meet_at = {},
+      .meet_socket = names.meet_socket,
+      .misbehave = MisbehaviourFromName(names.misbehave).value_or(Misbehaviour::kNone)};
+  for (const std::string& name : names.meet_at) hooks.meet_at.push_back(place(name));
+  return hooks;
 }
 
 // What spans several options; "" if all is well.
@@ -82,7 +110,7 @@ std::string Contradiction(const Options& options) {
 ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string& version) {
   ParsedOptions parsed;
   Options& options = parsed.options;
-  std::string die_at, hang_at, misbehave;
+  TestHookNames hook_names;
 
   CLI::App app("The reference VMM of Rehome: runs a built-in guest that can be moved.",
                "rehome-vmm");
@@ -106,7 +134,7 @@ ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string&
   app.add_flag("--check-on-exit", options.check_on_exit,
                "on SIGTERM tell whether the guest is intact; exit code 3 if it is not");
   AddGuestOptions(app, options.guest);
-  AddTestHooks(app, die_at, hang_at, misbehave);
+  AddTestHooks(app, hook_names);
   app.add_option("--faults", options.faults, "plan of kernel calls that fail")->group("For tests");
 
   try {
@@ -116,9 +144,7 @@ ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string&
     const int code = app.exit(error, out, out);
     return {.exit_now = true, .exit_code = code == 0 ? 0 : kUsageExitCode, .text = out.str()};
   }
-  options.hooks.die_at = HookPointFromName(die_at).value_or(HookPoint::kNone);
-  options.hooks.hang_at = HookPointFromName(hang_at).value_or(HookPoint::kNone);
-  options.hooks.misbehave = MisbehaviourFromName(misbehave).value_or(Misbehaviour::kNone);
+  options.hooks = ToTestHooks(hook_names);
   if (const std::string wrong = Contradiction(options); !wrong.empty()) {
     return {.exit_now = true, .exit_code = kUsageExitCode, .text = wrong + "\n"};
   }

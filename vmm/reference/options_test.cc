@@ -2,8 +2,19 @@
 #include "vmm/reference/options.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <filesystem>
+#include <string>
+#include <string_view>
 #include <vector>
+
+#include "kvmglue/fd.h"
 
 namespace rehome {
 namespace {
@@ -42,6 +53,10 @@ TEST(OptionsTest, EveryOptionArrives) {
                                       "--link-ioctl=0xd5",
                                       "--die-at=saved",
                                       "--hang-at=first-run",
+                                      "--stop-at=start",
+                                      "--meet-at=claimed",
+                                      "--meet-at=owner",
+                                      "--meet-socket=/tmp/m",
                                       "--populate=11",
                                       "--spin-us=12",
                                       "--check-on-exit"});
@@ -56,6 +71,10 @@ TEST(OptionsTest, EveryOptionArrives) {
   EXPECT_TRUE(options.check_on_exit);
   EXPECT_EQ(options.hooks.die_at, HookPoint::kSaved);
   EXPECT_EQ(options.hooks.hang_at, HookPoint::kFirstRun);
+  EXPECT_EQ(options.hooks.stop_at, HookPoint::kStart);
+  EXPECT_EQ(options.hooks.meet_at,
+            (std::vector<HookPoint>{HookPoint::kClaimed, HookPoint::kOwner}));
+  EXPECT_EQ(options.hooks.meet_socket, "/tmp/m");
   EXPECT_EQ(options.guest.vm_type, VmType::kSwProtected);
   EXPECT_EQ(options.guest.memory_mib, 96u);
   EXPECT_EQ(options.guest.memory_kind, MemoryKind::kMemfd);
@@ -99,6 +118,8 @@ TEST(OptionsTest, WhatMakesNoSenseIsRefusedByName) {
       {{"--vm-id=a", "--memory=16", "--memories=16"}, "--memories"},
       {{"--vm-id=a", "--memory-kind=paper"}, "--memory-kind"},
       {{"--vm-id=a", "--die-at=home"}, "--die-at"},
+      {{"--vm-id=a", "--meet-at=home", "--meet-socket=/tmp/m"}, "--meet-at"},
+      {{"--vm-id=a", "--meet-at=claimed"}, "--meet-socket"},
       {{"--vm-id=a", "--misbehave=overlap"}, "--misbehave"},
       {{"--vm-id=a", "--link-ioctl=0x100"}, "--link-ioctl"},
   };
@@ -125,6 +146,87 @@ TEST(TestHooksDeathTest, DiesWhereToldAndNowhereElse) {
   hooks.die_at = HookPoint::kSaved;
   hooks.Reach(HookPoint::kClaimed);
   EXPECT_EXIT(hooks.Reach(HookPoint::kSaved), testing::KilledBySignal(SIGKILL), "");
+}
+
+TEST(TestHooksTest, AStoppedProcessStopsWhereToldUntilItIsContinued) {
+  const pid_t child = fork();
+  if (child == 0) {
+    TestHooks hooks;
+    hooks.stop_at = HookPoint::kSaved;
+    hooks.Reach(HookPoint::kClaimed);
+    hooks.Reach(HookPoint::kSaved);
+    _exit(7);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  EXPECT_EQ(WSTOPSIG(status), SIGSTOP);
+  kill(child, SIGCONT);
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
+// A harness that listens, and a process that passes two of its places.
+class MeetingTest : public testing::Test {
+ protected:
+  MeetingTest() {
+    EXPECT_NE(mkdtemp(directory_), nullptr);
+    path_ = std::string(directory_) + "/meet";
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    path_.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    listener_ = UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(
+        bind(listener_.borrow().raw(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_EQ(listen(listener_.borrow().raw(), 1), 0);
+  }
+  ~MeetingTest() override { std::filesystem::remove_all(directory_); }
+
+  // Passes places: exits with 7 behind them.
+  pid_t Pass() {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    TestHooks hooks;
+    hooks.meet_at = {HookPoint::kSaved, HookPoint::kAnnounced};
+    hooks.meet_socket = path_;
+    hooks.Reach(HookPoint::kPause);
+    hooks.Reach(HookPoint::kSaved);
+    hooks.Reach(HookPoint::kAnnounced);
+    _exit(7);
+  }
+  UniqueFd Meet(std::string_view place) {
+    UniqueFd peer(accept(listener_.borrow().raw(), nullptr, nullptr));
+    char line[32] = {};
+    const ssize_t got = recv(peer.borrow().raw(), line, sizeof(line) - 1, 0);
+    EXPECT_EQ(std::string(line, got < 0 ? 0 : static_cast<size_t>(got)), std::string(place) + "\n");
+    return peer;
+  }
+
+  char directory_[32] = "/tmp/rehome-meet-XXXXXX";
+  std::string path_;
+  UniqueFd listener_;
+};
+
+TEST_F(MeetingTest, WhoMeetsWaitsUntilItIsSentOnOrLeftAlone) {
+  const pid_t child = Pass();
+  {
+    const UniqueFd peer = Meet("saved");
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, WNOHANG), 0);
+    EXPECT_EQ(send(peer.borrow().raw(), "x", 1, 0), 1);
+    static_cast<void>(Meet("announced"));  // closed: goes on too
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
+TEST_F(MeetingTest, WhereNobodyListensNobodyWaits) {
+  listener_.Reset();
+  const pid_t child = Pass();
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
 }  // namespace

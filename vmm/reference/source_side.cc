@@ -139,6 +139,7 @@ void SourceSide::Announce() {
   if (LayoutDigest() != described_digest_) return;
   rehome_block_stamp(block_, REHOME_PHASE_STATE_SAVED);
   rehome_block_set_source_ready(block_, buffers_->size);
+  hooks_.Reach(HookPoint::kAnnounced);
 }
 
 absl::Status SourceSide::SaveVcpu(uint32_t index) {

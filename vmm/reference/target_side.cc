@@ -182,6 +182,7 @@ bool TargetSide::Refuse(const absl::Status& why) {
 bool TargetSide::Lead(int wait_result) {
   if (wait_result == -ECANCELED) return Off("");
   if (wait_result != 0) return Off(absl::StrCat("no state to take over: ", wait_result));
+  settings_.hooks.Reach(HookPoint::kReady);
   if (!Claim()) return false;
   if (proposal_.moves() && !(MoveContext() && Commit())) return false;
   if (!Restore()) return false;
@@ -207,6 +208,7 @@ bool TargetSide::Claim() {
 
 bool TargetSide::MoveContext() {
   if (rehome_target_may_move(agent_) != 0) return Off("");
+  settings_.hooks.Reach(HookPoint::kMoving);
   const absl::Status status = machine_.vm().MoveEncContextFrom(proposal_.source_vm.borrow());
   if (status.ok()) {
     rehome_block_stamp(&block_, REHOME_PHASE_MOVED);

@@ -16,22 +16,29 @@ namespace rehome {
 // Places in a migration, in the order in which one VMM passes them.
 enum class HookPoint : uint8_t {
   kNone,
+  // Both.
+  kStart,  // nothing done yet: an owner has no guest, a target has not said HELLO
   // Source.
   kDescribe,    // DESCRIBE received
   kArm,         // ARM_SOURCE or ARM_TARGET received
   kPause,       // START received, vCPUs about to be stopped
   kSaved,       // state written, not yet announced
+  kAnnounced,   // state announced: the target may claim
   kResume,      // about to run the guest again
   kHandedOver,  // knows that the target runs
   kRelease,     // RELEASE received
   // Target.
   kPrepare,    // PREPARE received
+  kPrepared,   // VM built, not yet answered
+  kReady,      // knows that the state is complete, verdict not yet CLAIMED
   kClaimed,    // verdict CLAIMED
-  kMoved,      // MOVE returned (not reached without MOVE)
+  kMoving,     // about to MOVE (not reached without MOVE, as the next)
+  kMoved,      // MOVE returned
   kRestored,   // every vCPU restored
   kCommitted,  // verdict COMMITTED
   kRunning,    // verdict RUNNING, before the first KVM_RUN
   kFirstRun,   // the first KVM_RUN came back, not yet reported
+  kOwner,      // and is reported: an owner from now on
 };
 
 // "describe", "handed-over", ...; nullopt if there is no such place.
@@ -58,17 +65,21 @@ std::vector<std::string> MisbehaviourNames();
 struct TestHooks {
   HookPoint die_at = HookPoint::kNone;
   HookPoint hang_at = HookPoint::kNone;
+  HookPoint stop_at = HookPoint::kNone;
+  std::vector<HookPoint> meet_at;
+  std::string meet_socket;
   Misbehaviour misbehave = Misbehaviour::kNone;
 
-  // Called at each place. Dies as from SIGKILL, or stops the calling thread for ever.
-  void Reach(HookPoint point) const {
-    if (point == die_at) Die();
-    if (point == hang_at) Hang();
-  }
+  // Called at each place, on whatever thread passes it. Dies as from SIGKILL, stops the calling
+  // thread for ever, stops the process as from SIGSTOP, or meets whoever listens at `meet_socket`
+  // (UNIX, stream): sends the name of the place and a newline, and goes on when the other end sends
+  // something or closes, or when nobody listens.
+  void Reach(HookPoint point) const;
 
  private:
   [[noreturn]] static void Die();
   [[noreturn]] static void Hang();
+  void Meet(HookPoint point) const;
 };
 
 }  // namespace rehome

@@ -48,6 +48,7 @@ absl::Status Vmm::Start() {
   auto events = VmmEvents::Create();
   if (!events.ok()) return events.status();
   events_ = *std::move(events);
+  options_.hooks.Reach(HookPoint::kStart);
   return options_.target ? StartTarget() : StartOwner();
 }
 
@@ -142,6 +143,7 @@ void Vmm::OnGuestRunsHere() {
   proposal_.reset();
   Log("%s %s has taken VM %s over, hop %u", version_.name, version_.version,
       machine_->config().vm_id, machine_->devices().hops());
+  options_.hooks.Reach(HookPoint::kOwner);
 }
 
 // SIGTERM. A migration that is being decided is decided first (rehome_agent_stop), so that the
@@ -245,6 +247,7 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
   if (!status.ok()) return status;
   DescribeBindings(*machine_, target);
   Misbehave(options_.hooks.misbehave, target, misbehaviour_prop_);
+  options_.hooks.Reach(HookPoint::kPrepared);
   return absl::OkStatus();
 }
 
