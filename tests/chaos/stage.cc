@@ -205,8 +205,9 @@ void Stage::LetVmmsGo() {
 }
 
 absl::Status Stage::Resolve() {
-  host_->KillDaemon();
-  return host_->StartDaemon();
+  v1::ResolveMigrationRequest request;
+  request.set_name(migration_);
+  return NewClient().ResolveMigration(request).status();
 }
 
 absl::StatusOr<v1::Migration> Stage::AwaitEnd(milliseconds timeout) {
