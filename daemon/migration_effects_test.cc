@@ -242,7 +242,10 @@ TEST_F(HandoverTest, AStartThatNobodyTookIsAborted) {
 
 TEST_F(HandoverTest, AbortWaitsForTheSourceToSayThatItRunsTheGuest) {
   Arm(FencePolicy::kAfterResume);
-  world_.source->Send({LinkEvent::Kind::kResumed, "m-1", ""});
+  world_.source->script.probe = [this](const std::string&) {
+    const bool resumed = rehome_block_verdict(&block_) == REHOME_VERDICT_ABORTED;
+    return VmmLink::Probe{.vm_alive = true, .guest_running = resumed};
+  };
   EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kSourceResumed);
   EXPECT_EQ(rehome_block_verdict(&block_), REHOME_VERDICT_ABORTED);
 }

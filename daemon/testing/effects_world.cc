@@ -152,7 +152,18 @@ EffectsWorld::EffectsWorld()
        .fence = &fence,
        .adopt_target = [this](LaunchedVmm&, std::chrono::milliseconds, Interrupt*)
            -> absl::StatusOr<std::shared_ptr<VmmLink>> { return std::shared_ptr<VmmLink>(target); },
-       .timeouts = ShortTimeouts()});
+       .timeouts = ShortTimeouts(),
+       .store = &store,
+       .fd_kinds = nullptr,
+       .await_link = [this](const ProcessIdentity& process, std::chrono::milliseconds,
+                            Interrupt*) -> absl::StatusOr<std::shared_ptr<VmmLink>> {
+         for (const std::shared_ptr<FakeVmmLink>& link : {source, target}) {
+           if (link->process() == process && !link->closed()) {
+             return std::shared_ptr<VmmLink>(link);
+           }
+         }
+         return MakeStatus(absl::StatusCode::kDeadlineExceeded, "AGENT_TIMEOUT", "not connected");
+       }});
   effects = factory->Create("m-1");
 }
 
