@@ -139,8 +139,13 @@ uint64_t GuestWatch::steps() const {
   return steps_;
 }
 
-bool GuestWatch::AwaitProgress(std::chrono::milliseconds timeout) const {
-  const uint64_t before = steps();
+bool GuestWatch::AwaitProgress(std::chrono::milliseconds timeout) {
+  uint64_t before = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    LookAtSteps();
+    before = steps_;
+  }
   const Clock::time_point deadline = Clock::now() + timeout;
   while (steps() == before) {
     if (Clock::now() >= deadline) return false;

@@ -36,8 +36,8 @@ class GuestWatch {
 
   // Steps of all vCPUs, as last seen.
   uint64_t steps() const;
-  // Whether the guest goes on within `timeout`.
-  bool AwaitProgress(std::chrono::milliseconds timeout) const;
+  // Whether the guest goes on from where it is now, within `timeout`.
+  bool AwaitProgress(std::chrono::milliseconds timeout);
   // The longest time between two looks at the same number of steps since Start() or the last
   // ResetStandstill(); one that still lasts counts.
   std::chrono::milliseconds longest_standstill() const;
