@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // rehomed. This file is the wiring: everything is built bottom-up, each part given what it needs,
-// and taken down in the opposite order. What a migration does is in driver.cc and machine.cc.
+// and taken down in the opposite order. The order of the sections in Serve() is that of a start.
+// What a migration does is in driver.cc and machine.cc.
 #include <signal.h>
 #include <sys/resource.h>
-#include <systemd/sd-daemon.h>
 
 #include <cstdio>
 #include <string>
@@ -14,6 +14,7 @@
 #include "daemon/agent_server.h"
 #include "daemon/clock.h"
 #include "daemon/config.h"
+#include "daemon/escrow_store.h"
 #include "daemon/fence.h"
 #include "daemon/host_probe.h"
 #include "daemon/journal.h"
@@ -24,6 +25,7 @@
 #include "daemon/service/host_service.h"
 #include "daemon/service/migration_service.h"
 #include "daemon/service/vm_service.h"
+#include "daemon/service_manager.h"
 #include "daemon/vm_directory.h"
 #include "kvmglue/status_reason.h"
 #include "proto/version.h"
@@ -87,14 +89,33 @@ HostFacts FactsFrom(const DaemonConfig& config, const HostCapabilities& capabili
   return facts;
 }
 
-absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
+void Tell(const ServiceManager& manager, std::string_view state) {
+  const absl::Status told = manager.Notify(state);
+  if (!told.ok()) spdlog::warn("{}: {}", state, std::string(told.message()));
+}
+
+// A line in the log for everything that was not as it was left. None of it is a reason to touch any
+// process: what is not known is left alone.
+absl::StatusOr<std::unique_ptr<Journal>> OpenJournal(const DaemonConfig& config,
+                                                     JournalRepair* repair) {
+  absl::StatusOr<std::unique_ptr<Journal>> journal =
+      OpenSqliteJournal(config.state_directory, {}, repair);
+  if (journal.ok() && !repair->none()) spdlog::error("journal: {}", repair->Summary());
+  return journal;
+}
+
+absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceManager* manager) {
+  // ---- what was ----
   absl::StatusOr<std::string> boot_id = ReadBootId();
   if (!boot_id.ok()) return boot_id.status();
   // First, because it holds the lock of the state directory: a second daemon ends here.
-  absl::StatusOr<std::unique_ptr<Journal>> journal = OpenSqliteJournal(config.state_directory);
+  JournalRepair repair;
+  absl::StatusOr<std::unique_ptr<Journal>> journal = OpenJournal(config, &repair);
   if (!journal.ok()) return journal.status();
-  const Backend backend = OpenBackend(config.kernel, LinkAbi{config.link_ioctl});
+  const std::unique_ptr<EscrowStore> escrow_store = NewEscrowStore(manager);
 
+  // ---- what acts ----
+  const Backend backend = OpenBackend(config.kernel, LinkAbi{config.link_ioctl});
   absl::StatusOr<std::unique_ptr<Launcher>> launcher =
       NewProcessLauncher({.profiles = config.profiles,
                           .state_directory = config.state_directory,
@@ -108,7 +129,6 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
                            .log = [](std::string_view line) { spdlog::warn("agent: {}", line); }},
                           &vms, backend.fd_kinds.get());
   if (!agents.ok()) return agents.status();
-
   const std::unique_ptr<EffectsFactory> effects = NewMigrationEffectsFactory(
       {.host = &backend.capabilities,
        .vms = &vms,
@@ -119,6 +139,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
              return (*agents)->AdoptTarget(target, timeout, interrupt);
            },
        .timeouts = TimeoutsFrom(config)});
+
+  // ---- what decides: reads the journal, and takes the VM ids of unfinished migrations ----
   absl::StatusOr<std::unique_ptr<Registry>> registry = Registry::Create(
       {.concurrent = config.concurrent_migrations,
        .boot_id = *boot_id,
@@ -127,9 +149,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
            [&launcher](const std::string& name) { return (*launcher)->Profile(name).status(); }},
       journal->get(), &vms, effects.get());
   if (!registry.ok()) return registry.status();
-  // Not before the registry has taken the VM ids of unfinished migrations.
-  if (absl::Status status = (*agents)->StartAccepting(); !status.ok()) return status;
 
+  // ---- who may speak: clients, told NOT_SERVING, then agents ----
   PeerTable peers;
   WatchGate watches;
   MigrationService migration_service(registry->get(), &peers, &watches);
@@ -139,15 +160,16 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
       ApiServer::Start({.socket_path = config.api_socket, .allowed = config.api_peers},
                        {&migration_service, &vm_service, &host_service}, &peers, &watches);
   if (!api.ok()) return api.status();
+  if (absl::Status status = (*agents)->StartAccepting(); !status.ok()) return status;
 
   (*api)->SetServing(true);
-  sd_notify(0, "READY=1");
+  Tell(*manager, "READY=1");
   spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
                config.api_socket, config.agent_socket);
   int signal_number = 0;
   sigwait(&ending, &signal_number);
   spdlog::info("ending on signal {}; guests run on in their VMMs", signal_number);
-  sd_notify(0, "STOPPING=1");
+  Tell(*manager, "STOPPING=1");
   (*api)->SetServing(false);
   (*registry)->Stop();
   (*api)->Stop();
@@ -155,6 +177,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
 }
 
 int Main(int argc, char** argv) {
+  // Before anything opens a descriptor or reads the environment.
+  const std::unique_ptr<ServiceManager> manager = ServiceManager::FromEnvironment();
   CLI::App app("rehomed: moves running VMs into new VMM processes on this host");
   std::string config_path = "/etc/rehome/rehomed.toml";
   bool check_only = false;
@@ -174,7 +198,7 @@ int Main(int argc, char** argv) {
   if (status.ok()) {
     RaiseDescriptorLimit();
     StartLogging(config->log_level);
-    status = Serve(*config, ending);
+    status = Serve(*config, ending, manager.get());
   }
   if (status.ok()) return 0;
   fprintf(stderr, "rehomed: %s: %s\n", ReasonOf(status).c_str(),
