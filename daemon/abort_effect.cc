@@ -28,14 +28,14 @@ Observation Look(EffectContext& context, const Migration& record, bool overdue) 
   const bool target_dead = HasExited(escrow.target_pidfd.borrow());
   return {
       .verdict = escrow.block->verdict(),
-      .state_saved = escrow.block->SourceReady(),
+      .state_saved = escrow.StateBlock().SourceReady(),
       .fence = escrow.block->fence(),
       .moves = HasMove(record.strategy),
       .policy = record.fence_policy,
       .source = source,
       .target_dead = target_dead,
       .overdue = overdue,
-      .can_rescue = escrow.HoldsGuest(HasMove(record.strategy)),
+      .can_rescue = escrow.HoldsGuest(HasMove(record.strategy)) && escrow.KnowsVerdict(record),
       .source_was_out = WasOutBefore(record),
   };
 }
@@ -141,7 +141,7 @@ Outcome AbortEffect(EffectContext& context, Migration record) {
     const Action action = Settle(seen);
     Act(context, action, record);
     // That the guest was paused belongs on record, whoever has it in the end.
-    record.phases = escrow.block->Phases(escrow.handover_start_ns);
+    record.phases = escrow.Phases(escrow.handover_start_ns);
     if (action == Action::kRunning) return {Event::kVerdictRunning, {}, std::move(record)};
     if (action == Action::kResumed) return {Event::kSourceResumed, {}, std::move(record)};
     if (action == Action::kStranded) {

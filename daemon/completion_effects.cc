@@ -3,10 +3,10 @@
 
 #include <sys/utsname.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/escrow_keeping.h"
 #include "daemon/process_identity.h"
 #include "daemon/strategy.h"
 #include "kvmglue/status_reason.h"
@@ -15,16 +15,6 @@ namespace rehome {
 namespace {
 
 using std::chrono::milliseconds;
-
-// 16 TiB, above the largest hosts.
-constexpr uint64_t kMaxExitGib = 16384;
-
-milliseconds ExitTimeout(const EffectContext& context) {
-  // Clamped: a sparse file can claim any size.
-  const uint64_t gib = std::min<uint64_t>(context.escrow.MemoryBytes() >> 30, kMaxExitGib);
-  const EffectTimeouts& timeouts = context.dependencies.timeouts;
-  return timeouts.exit + timeouts.exit_per_gib * static_cast<int64_t>(gib);
-}
 
 std::string KernelRelease() {
   utsname name{};
@@ -113,7 +103,7 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
       record.id, {LinkEvent::Kind::kFirstRun, LinkEvent::Kind::kFirstRunFailed},
       context.dependencies.timeouts.first_run, nullptr);
   // Not before: the target stamps RUNNING just after the verdict that woke us.
-  if (escrow.block != nullptr) record.phases = escrow.block->Phases(escrow.handover_start_ns);
+  if (escrow.block != nullptr) record.phases = escrow.Phases(escrow.handover_start_ns);
   if (event.ok() && event->kind == LinkEvent::Kind::kFirstRun) {
     return {Event::kFirstRunSeen, {}, std::move(record)};
   }
@@ -146,7 +136,7 @@ Outcome FenceSourceEffect(EffectContext& context, Migration record) {
                         "the target VMM died while the source was being fenced");
   }
   // Last, so that until here a rescue would have had everything it needs.
-  context.escrow.CloseMemory();
+  DropEscrow(context, record);
   if (!status.ok()) {
     return FailedOutcome(Event::kFenceIncomplete, Annotate(status, "fencing the source"),
                          std::move(record));
@@ -171,7 +161,7 @@ Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
     }
   }
   if (escrow.target_link != nullptr) escrow.target_link->Close();
-  escrow.CloseMemory();
+  DropEscrow(context, record);
   if (status.ok()) return {Event::kTargetDiscarded, {}, std::move(record)};
   return {Event::kFenceIncomplete,
           {"TARGET_NOT_DISCARDED", std::string(status.message())},

@@ -3,16 +3,30 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
+namespace {
+
+// 16 TiB, above the largest hosts.
+constexpr uint64_t kMaxExitGib = 16384;
+
+}  // namespace
 
 Outcome FailedOutcome(Event event, const absl::Status& status, Migration update) {
   const std::string reason = ReasonOf(status);
   if (reason == "INTERRUPTED") event = Event::kInterrupted;
   return {event, Failure{reason, std::string(status.message())}, std::move(update)};
+}
+
+std::chrono::milliseconds ExitTimeout(const EffectContext& context) {
+  // Clamped: a sparse file can claim any size.
+  const uint64_t gib = std::min<uint64_t>(context.escrow.MemoryBytes() >> 30, kMaxExitGib);
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  return timeouts.exit + timeouts.exit_per_gib * static_cast<int64_t>(gib);
 }
 
 bool HasExited(BorrowedFd pidfd) { return AwaitExit(pidfd, std::chrono::milliseconds(0)); }

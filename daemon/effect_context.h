@@ -84,6 +84,9 @@ struct EffectContext {
 // An outcome that carries an error: INTERRUPTED becomes kInterrupted, anything else `event`.
 Outcome FailedOutcome(Event event, const absl::Status& status, Migration update);
 
+// SIGKILL to exit of a process that maps the guest's memory.
+std::chrono::milliseconds ExitTimeout(const EffectContext& context);
+
 // Whether the process behind the pidfd has exited (it may be a zombie still). An invalid descriptor
 // stands for a process that was proven gone, or was never started.
 bool HasExited(BorrowedFd pidfd);

@@ -144,6 +144,24 @@ inline constexpr std::string_view kProfileDisabled = "PROFILE_DISABLED";
 // The VMM could not be started; the message has the step and errno in words.
 inline constexpr std::string_view kLaunchFailed = "LAUNCH_FAILED";
 
+// --- effects: how a handover or a rescue went ---
+
+// The source VMM is dead and the guest was not handed over.
+inline constexpr std::string_view kGuestLost = "GUEST_LOST";
+// The verdict did not settle within both deadlines.
+inline constexpr std::string_view kHandoverStuck = "HANDOVER_STUCK";
+// A VMM scribbled over the verdict word.
+inline constexpr std::string_view kVerdictCorrupt = "VERDICT_CORRUPT";
+// The target said that it cannot take the guest over.
+inline constexpr std::string_view kTakeOverFailed = "TAKE_OVER_FAILED";
+inline constexpr std::string_view kTargetDied = "TARGET_DIED";
+// The target would not die.
+inline constexpr std::string_view kTargetNotDiscarded = "TARGET_NOT_DISCARDED";
+// No target could be built in the place of a dead one; the escrow is kept.
+inline constexpr std::string_view kRescueFailed = "RESCUE_FAILED";
+// A process that is dead, to show to a target, could not be made.
+inline constexpr std::string_view kNoStandIn = "NO_STAND_IN";
+
 // --- vmm_link, agent_server: what an agent did ---
 
 // The VMM closed its connection or exited.

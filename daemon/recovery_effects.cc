@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/abort_effect.h"
 #include "daemon/escrow_description.h"
+#include "daemon/escrow_keeping.h"
 #include "daemon/gone_link.h"
 #include "daemon/process_identity.h"
 #include "daemon/reasons.h"
@@ -43,13 +44,7 @@ void TakeFromStore(EffectContext& context, const Migration& record) {
   // A damaged one is as good as none: the agents are asked instead.
   absl::StatusOr<RestoredEscrow> restored =
       RestoreEscrow(std::move(fds), *context.dependencies.fd_kinds);
-  if (!restored.ok()) return;
-  absl::StatusOr<std::unique_ptr<HandoverBlock>> block =
-      HandoverBlock::Adopt(std::move(restored->block), record.id);
-  if (!block.ok()) return;
-  escrow.block = *std::move(block);
-  escrow.source = std::move(restored->source);
-  escrow.target = std::move(restored->target);
+  if (restored.ok()) FillEscrow(*std::move(restored), record, escrow).IgnoreError();
 }
 
 // A living process's connection, or a link that says that there is none.
@@ -181,9 +176,9 @@ Outcome RecoverEffect(EffectContext& context, Migration record) {
   found.source = LookAtSource(context, record, context.dependencies.timeouts.agent);
   found.target_runs_guest = TargetRunsGuest(context, record);
   found.target_dead = HasExited(escrow.target_pidfd.borrow());
-  if (escrow.block != nullptr) {
+  if (escrow.KnowsVerdict(record)) {
     found.verdict = escrow.block->verdict();
-    record.phases = escrow.block->Phases(record.armed_ns);
+    record.phases = escrow.Phases(record.armed_ns);
   }
   const Event event = EventOf(found);
   return {event, CauseOf(event, record), std::move(record)};

@@ -101,6 +101,7 @@ struct EffectsWorld {
 
   WaitingChild source_child, target_child;
   UniqueFd memory;
+  UniqueFd vm;  // stands for the VM of the source, and of its first target
   UniqueFd block_fd;
   HostCapabilities host;
   VmDirectory vms;
