@@ -190,6 +190,19 @@ absl::Status Unreadable(const std::string& path, int error) {
                     absl::StrCat(path, ": ", strerror(error)));
 }
 
+void ReadText(std::string_view text, std::string_view file, ConfigErrors& errors,
+              DaemonConfig& config) try {
+  const toml::parse_result parsed = toml::parse(text, file);
+  if (parsed) {
+    ReadRoot(parsed.table(), errors, config);
+  } else {
+    errors.Add(parsed.error().source().begin, "", parsed.error().description());
+  }
+} catch (const TomlAssertionFailed&) {
+  errors.Add({.line = 1, .column = 1}, "",
+             "is not TOML, and the parser cannot say where: look for a key without a name");
+}
+
 }  // namespace
 
 absl::StatusOr<DaemonConfig> ParseConfig(std::string_view text, std::string_view file) {
@@ -202,12 +215,7 @@ absl::StatusOr<DaemonConfig> ParseConfig(std::string_view text, std::string_view
                absl::StrCat("is ", text.size(), " bytes long, at most ", kMaxConfigBytes));
     return errors.ToStatus();
   }
-  const toml::parse_result parsed = toml::parse(text, file);
-  if (!parsed) {
-    errors.Add(parsed.error().source().begin, "", parsed.error().description());
-    return errors.ToStatus();
-  }
-  ReadRoot(parsed.table(), errors, config);
+  ReadText(text, file, errors, config);
   if (absl::Status status = errors.ToStatus(); !status.ok()) return status;
   return config;
 }

@@ -75,6 +75,12 @@ TEST(ParseConfig, ReadsEveryKey) {
   EXPECT_FALSE(config->profiles.at("old-1.0").enabled);
 }
 
+TEST(ParseConfig, WhatTheParserAssertsIsAnErrorOfTheFile) {
+  for (const char* text : {"[=]", "[.]", "[[=]]", "\n[\x1e", "[daemon]\n[\x01", "\u00e9 = 1"}) {
+    EXPECT_EQ(ReasonOf(ParseConfig(text, "c.toml").status()), "CONFIG_INVALID") << text;
+  }
+}
+
 TEST(ParseConfig, AnEmptyFileMeansTheDefaults) {
   absl::StatusOr<DaemonConfig> config = ParseConfig("", "c.toml");
   ASSERT_TRUE(config.ok()) << config.status();

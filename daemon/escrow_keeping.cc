@@ -61,6 +61,7 @@ absl::Status FillEscrow(RestoredEscrow restored, const Migration& record, Escrow
   escrow.source = std::move(restored.source);
   escrow.target = std::move(restored.target);
   escrow.block = *std::move(block);
+  escrow.block_is_rescues = saved != nullptr;
   escrow.saved = std::move(saved);
   escrow.context = std::move(vms);
   escrow.target_settled = false;

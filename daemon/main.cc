@@ -94,14 +94,28 @@ void Tell(const ServiceManager& manager, std::string_view state) {
   if (!told.ok()) spdlog::warn("{}: {}", state, std::string(told.message()));
 }
 
-// A line in the log for everything that was not as it was left. None of it is a reason to touch any
-// process: what is not known is left alone.
-absl::StatusOr<std::unique_ptr<Journal>> OpenJournal(const DaemonConfig& config,
-                                                     JournalRepair* repair) {
-  absl::StatusOr<std::unique_ptr<Journal>> journal =
-      OpenSqliteJournal(config.state_directory, {}, repair);
-  if (journal.ok() && !repair->none()) spdlog::error("journal: {}", repair->Summary());
-  return journal;
+// Closes what the service manager kept for migrations that are over. If a record may be missing,
+// all is kept: it may be what is left of a guest.
+void TidyEscrow(EscrowStore& store, const Registry& registry, const JournalRepair& repair) {
+  if (repair.may_miss_records()) {
+    spdlog::error("the service manager's {} descriptors are all kept, because records are missing",
+                  store.stored_fds());
+    return;
+  }
+  const size_t dropped = store.DropUnclaimed(registry.Unfinished());
+  if (dropped != 0) spdlog::info("{} descriptors of no unfinished migration closed", dropped);
+}
+
+// How often a recovery is looked at between two looks for a signal.
+constexpr timespec kRecoveryLook = {.tv_sec = 0, .tv_nsec = 5'000'000};
+
+// 0 once all is recovered, or the signal that came first.
+int AwaitRecovered(const Registry& registry, const sigset_t& ending) {
+  while (!registry.IsRecovered()) {
+    const int signal_number = sigtimedwait(&ending, nullptr, &kRecoveryLook);
+    if (signal_number > 0) return signal_number;
+  }
+  return 0;
 }
 
 absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceManager* manager) {
@@ -109,8 +123,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   absl::StatusOr<std::string> boot_id = ReadBootId();
   if (!boot_id.ok()) return boot_id.status();
   // First, because it holds the lock of the state directory: a second daemon ends here.
-  JournalRepair repair;
-  absl::StatusOr<std::unique_ptr<Journal>> journal = OpenJournal(config, &repair);
+  absl::StatusOr<std::unique_ptr<Journal>> journal = OpenSqliteJournal(config.state_directory);
   if (!journal.ok()) return journal.status();
   const std::unique_ptr<EscrowStore> escrow_store = NewEscrowStore(manager);
 
@@ -138,7 +151,14 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
            [&agents](LaunchedVmm& target, std::chrono::milliseconds timeout, Interrupt* interrupt) {
              return (*agents)->AdoptTarget(target, timeout, interrupt);
            },
-       .timeouts = TimeoutsFrom(config)});
+       .timeouts = TimeoutsFrom(config),
+       .store = escrow_store.get(),
+       .fd_kinds = backend.fd_kinds.get(),
+       .await_link =
+           [&agents](const ProcessIdentity& process, std::chrono::milliseconds timeout,
+                     Interrupt* interrupt) {
+             return (*agents)->AwaitLink(process, timeout, interrupt);
+           }});
 
   // ---- what decides: reads the journal, and takes the VM ids of unfinished migrations ----
   absl::StatusOr<std::unique_ptr<Registry>> registry = Registry::Create(
@@ -149,6 +169,9 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
            [&launcher](const std::string& name) { return (*launcher)->Profile(name).status(); }},
       journal->get(), &vms, effects.get());
   if (!registry.ok()) return registry.status();
+  const JournalRepair repair = (*journal)->repair();
+  if (!repair.none()) spdlog::error("journal: {}", repair.Summary());
+  TidyEscrow(*escrow_store, **registry, repair);
 
   // ---- who may speak: clients, told NOT_SERVING, then agents ----
   PeerTable peers;
@@ -162,12 +185,16 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   if (!api.ok()) return api.status();
   if (absl::Status status = (*agents)->StartAccepting(); !status.ok()) return status;
 
-  (*api)->SetServing(true);
-  Tell(*manager, "READY=1");
-  spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
-               config.api_socket, config.agent_socket);
-  int signal_number = 0;
-  sigwait(&ending, &signal_number);
+  // ---- what was left unfinished ----
+  if (absl::Status status = (*registry)->StartRecovery(); !status.ok()) return status;
+  int signal_number = AwaitRecovered(**registry, ending);
+  if (signal_number == 0) {
+    (*api)->SetServing(true);
+    Tell(*manager, "READY=1");
+    spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
+                 config.api_socket, config.agent_socket);
+    sigwait(&ending, &signal_number);
+  }
   spdlog::info("ending on signal {}; guests run on in their VMMs", signal_number);
   Tell(*manager, "STOPPING=1");
   (*api)->SetServing(false);

@@ -56,6 +56,13 @@ TEST(IdentifyProcess, KnowsAZombieButNotWhatWasReaped) {
   EXPECT_FALSE(IsSameProcess(child.process));
 }
 
+TEST(OpenDeadProcess, IsAPidfdOfAProcessThatIsGone) {
+  absl::StatusOr<UniqueFd> pidfd = OpenDeadProcess();
+  ASSERT_TRUE(pidfd.ok()) << pidfd.status();
+  EXPECT_TRUE(AwaitReadable(pidfd->borrow()));
+  EXPECT_EQ(ReasonOf(SendSignal(pidfd->borrow(), 0)), "PROCESS_GONE");
+}
+
 TEST(IdentifyProcess, RefusesWhatIsNoPidfd) {
   const UniqueFd memfd = MakeMemfd();
   EXPECT_EQ(ReasonOf(IdentifyProcess(memfd.borrow()).status()), "BAD_FD");

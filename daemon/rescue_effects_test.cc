@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "daemon/escrow.h"
+#include "daemon/escrow_keeping.h"
 #include "daemon/machine.h"
+#include "daemon/process_identity.h"
 #include "daemon/reasons.h"
 #include "daemon/testing/effects_world.h"
 #include "kvmglue/status_reason.h"
@@ -69,13 +71,14 @@ class RescueTest : public testing::Test {
   absl::StatusOr<LaunchedVmm> LaunchNext() {
     targets_.push_back(std::make_unique<NewTarget>());
     NewTarget& next = *targets_.back();
-    const ProcessIdentity id{.pid = next.child.pid(), .start_ticks = 100 + targets_.size()};
+    const ProcessIdentity id = *IdentifyProcess(next.child.Pidfd().borrow());
     next.link = std::make_shared<FakeVmmLink>(id, world_.target->hello());
     next.link->set_pidfd(next.child.Pidfd());
     next.link->script.prepare = [this, &next](const VmmLink::PrepareRequest& request) {
       offered_.push_back(Identify(request.source->vm.borrow())->id);
       world_.block_fd = *Duplicate(request.block);
-      return prepared_.ok() ? absl::StatusOr<VmDescription>(Vm(next.vm)) : prepared_;
+      if (!prepared_.ok()) return absl::StatusOr<VmDescription>(prepared_);
+      return absl::StatusOr<VmDescription>(Vm(next.vm));
     };
     next.link->script.arm_target = [](const std::string&) { return absl::OkStatus(); };
     world_.target = next.link;
@@ -112,8 +115,8 @@ class RescueTest : public testing::Test {
   EffectsWorld world_;
   UniqueFd first_target_vm_{memfd_create("vm", MFD_CLOEXEC)};
   std::vector<std::unique_ptr<NewTarget>> targets_;
-  std::vector<InodeId> offered_;  // VMs that came with PREPARE
-  absl::StatusOr<VmDescription> prepared_ = VmDescription{};  // an error: what PREPARE answers
+  std::vector<InodeId> offered_;              // VMs that came with PREPARE
+  absl::Status prepared_ = absl::OkStatus();  // an error: what PREPARE answers
   Migration record_;
   rehome_block old_{}, new_{};
 };
@@ -165,8 +168,8 @@ TEST_F(RescueTest, AHangingTargetLosesTheVerdictAndIsProvenDeadBeforeAnotherStar
   world_.source_child.Kill();
   bool old_was_out = false;
   world_.launcher.launch = [&] {
-    old_was_out = !world_.target_child.alive() &&
-                  rehome_block_verdict(&old_) == REHOME_VERDICT_ABORTED;
+    old_was_out =
+        !world_.target_child.alive() && rehome_block_verdict(&old_) == REHOME_VERDICT_ABORTED;
     return LaunchNext();
   };
   EXPECT_EQ(world_.Perform(Effect::kBuildRescue, record_).event, Event::kTargetPrepared);
@@ -328,6 +331,75 @@ TEST_F(RescueTest, TheNewBlockIsKeptBeforeTheNewTargetIsArmed) {
   EXPECT_TRUE(Stored("block")) << "it has the saved state";
 }
 
+// ---- the daemon ends in the middle ----
+
+class RescueRestartTest : public RescueTest {
+ protected:
+  // A rescue's target has been armed; then another daemon comes, without anything in a store.
+  void Restart() {
+    Strand(REHOME_VERDICT_COMMITTED);
+    world_.target_child.Kill();
+    record_.source = *IdentifyProcess(world_.source_child.Pidfd().borrow());
+    record_ = world_.Perform(Effect::kBuildRescue, record_).update;
+    MapNew();
+    for (const NamedFd& item : world_.store.stored) {
+      if (item.name == "block") old_fd_ = *Duplicate(item.fd.borrow());
+    }
+    world_.store.stored.clear();
+    world_.source = std::make_shared<FakeVmmLink>(record_.source);
+    world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+    world_.source->script.hand_in = [this](const std::string&) { return HandIn(old_fd_); };
+    world_.target->script.hand_in = [this](const std::string&) { return HandIn(world_.block_fd); };
+    world_.target->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+    record_.restarts = 1;
+    record_.interrupted_step = Step::kRescueHandingOver;
+    world_.effects = world_.factory->Create("m-1");
+  }
+  absl::StatusOr<HandedIn> HandIn(const UniqueFd& block) {
+    return HandedIn{.block = *Duplicate(block.borrow()), .vm = Vm(world_.vm)};
+  }
+  UniqueFd old_fd_;
+};
+
+TEST_F(RescueRestartTest, ARescuesTargetThatRanMeanwhileIsBelievedByItsOwnBlock) {
+  Restart();
+  EffectsWorld::WalkTo(new_, REHOME_VERDICT_RUNNING);
+  EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kVerdictRunning);
+}
+
+TEST_F(RescueRestartTest, ARescuesTargetThatDidNotRunIsLeftToBeSettled) {
+  Restart();
+  EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kStuck);
+}
+
+TEST_F(RescueRestartTest, WithoutTheDeadTargetsBlockTheSavedStateIsNotRunAgain) {
+  Restart();
+  targets_.at(0)->child.Kill();
+  world_.target->Close();
+  EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kUnreachable);
+}
+
+TEST_F(RescueTest, WhatAPredecessorKeptOfARescueIsPutInItsPlace) {
+  Strand(REHOME_VERDICT_COMMITTED, /*moves=*/true);
+  world_.target_child.Kill();
+  record_ = world_.Perform(Effect::kBuildRescue, record_).update;
+  RestoredEscrow kept{.source = Vm(world_.vm), .target = Vm(first_target_vm_)};
+  for (const NamedFd& item : world_.store.stored) {
+    if (item.name == "block") kept.block = *Duplicate(item.fd.borrow());
+    if (item.name == "rescue-block") kept.rescue_block = *Duplicate(item.fd.borrow());
+    if (item.name == "rescue-vm-0") kept.rescue_vms.push_back(*Duplicate(item.fd.borrow()));
+  }
+  Escrow escrow;
+  ASSERT_TRUE(FillEscrow(std::move(kept), record_, escrow).ok());
+  EXPECT_TRUE(escrow.KnowsVerdict(record_));
+  EXPECT_EQ(escrow.block->verdict(), REHOME_VERDICT_OPEN);
+  EXPECT_TRUE(escrow.StateBlock().SourceReady());
+  EXPECT_EQ(Of(escrow.target->vm), Of(targets_.at(0)->vm));
+  ASSERT_EQ(escrow.context.size(), 2u);
+  EXPECT_EQ(Of(escrow.context[0].vm), Of(first_target_vm_));
+  EXPECT_FALSE(escrow.context[1].vm.valid()) << "the source's is tried last";
+}
+
 TEST(EscrowTest, WithoutTheBlockOfARescuesTargetNobodyKnowsWhetherItRan) {
   Escrow escrow;
   Migration record;
@@ -342,12 +414,7 @@ TEST(EscrowTest, WithoutTheBlockOfARescuesTargetNobodyKnowsWhetherItRan) {
   EXPECT_TRUE(escrow.KnowsVerdict(record)) << "the step RESCUING: none has been armed since";
   record.target = {.pid = 11, .start_ticks = 1};
   EXPECT_FALSE(escrow.KnowsVerdict(record));
-  escrow.saved = std::move(escrow.block);
-  EXPECT_FALSE(escrow.KnowsVerdict(record));
-  escrow.block = *HandoverBlock::Create({.migration_id = "m-1",
-                                         .state_capacity = 4096,
-                                         .claim_timeout = std::chrono::seconds(1),
-                                         .resolve_timeout = std::chrono::seconds(1)});
+  escrow.block_is_rescues = true;
   EXPECT_TRUE(escrow.KnowsVerdict(record));
 }
 
