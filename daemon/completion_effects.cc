@@ -3,10 +3,10 @@
 
 #include <sys/utsname.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/escrow_keeping.h"
 #include "daemon/strategy.h"
 #include "kvmglue/status_reason.h"
 
@@ -14,16 +14,6 @@ namespace rehome {
 namespace {
 
 using std::chrono::milliseconds;
-
-// 16 TiB, above the largest hosts.
-constexpr uint64_t kMaxExitGib = 16384;
-
-milliseconds ExitTimeout(const EffectContext& context) {
-  // Clamped: a sparse file can claim any size.
-  const uint64_t gib = std::min<uint64_t>(context.escrow.MemoryBytes() >> 30, kMaxExitGib);
-  const EffectTimeouts& timeouts = context.dependencies.timeouts;
-  return timeouts.exit + timeouts.exit_per_gib * static_cast<int64_t>(gib);
-}
 
 std::string KernelRelease() {
   utsname name{};
@@ -44,6 +34,12 @@ absl::Status EndSource(EffectContext& context, Migration& record) {
   Escrow& escrow = context.escrow;
   Fence& fence = *context.dependencies.fence;
   const milliseconds release = context.dependencies.timeouts.release;
+  if (!escrow.source_pidfd.valid()) {
+    // Proven gone when this daemon took over (FindProcess of recovery_effects.cc).
+    record.fence.process_exited = true;
+    record.fence.exited_ns = rehome_monotonic_ns();
+    return absl::OkStatus();
+  }
   bool leaving = record.fence.kill_sent_ns != 0;
   if (!leaving && escrow.source_link->Release(record.id, release).ok()) {
     leaving = AwaitExit(escrow.source_pidfd.borrow(), release);
@@ -62,7 +58,7 @@ absl::Status EndSource(EffectContext& context, Migration& record) {
 }
 
 absl::Status CheckHolders(EffectContext& context, Migration& record) {
-  const std::vector<InodeId> inodes = context.escrow.MemoryInodes();
+  const std::vector<InodeId>& inodes = record.memory_inodes;
   absl::StatusOr<std::vector<InodeHolder>> holders =
       context.dependencies.fence->FindHolders(inodes, {record.target});
   if (!holders.ok()) return holders.status();
@@ -75,16 +71,29 @@ absl::Status CheckHolders(EffectContext& context, Migration& record) {
                                  "guest's memory by ", first.how));
 }
 
+// A target answers so only once its first KVM_RUN has come back.
+bool SaysItRuns(EffectContext& context, const Migration& record) {
+  absl::StatusOr<VmmLink::Probe> probe =
+      context.escrow.target_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
+  return probe.ok() && probe->vm_alive && probe->guest_running;
+}
+
 }  // namespace
 
 Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
-  context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  if (!escrow.target_link->closed()) {
+    context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  }
+  // The event may have gone to a daemon that has ended.
+  if (record.restarts > 0 && SaysItRuns(context, record)) {
+    return {Event::kFirstRunSeen, {}, std::move(record)};
+  }
   absl::StatusOr<LinkEvent> event = escrow.target_link->AwaitEvent(
       record.id, {LinkEvent::Kind::kFirstRun, LinkEvent::Kind::kFirstRunFailed},
       context.dependencies.timeouts.first_run, nullptr);
   // Not before: the target stamps RUNNING just after the verdict that woke us.
-  record.phases = escrow.block->Phases(escrow.handover_start_ns);
+  if (escrow.block != nullptr) record.phases = escrow.Phases(escrow.handover_start_ns);
   if (event.ok() && event->kind == LinkEvent::Kind::kFirstRun) {
     return {Event::kFirstRunSeen, {}, std::move(record)};
   }
@@ -93,6 +102,7 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
             {"FIRST_RUN_FAILED", absl::StrCat("the target could not run the guest: ", event->text)},
             std::move(record)};
   }
+  if (SaysItRuns(context, record)) return {Event::kFirstRunSeen, {}, std::move(record)};
   // The connection is closed or silent; only its process tells whether the guest is lost.
   if (AwaitExit(escrow.target_pidfd.borrow(), context.dependencies.timeouts.release)) {
     return {Event::kTargetLost,
@@ -116,7 +126,7 @@ Outcome FenceSourceEffect(EffectContext& context, Migration record) {
                         "the target VMM died while the source was being fenced");
   }
   // Last, so that until here a rescue would have had everything it needs.
-  context.escrow.CloseMemory();
+  DropEscrow(context, record);
   if (!status.ok()) {
     return FailedOutcome(Event::kFenceIncomplete, Annotate(status, "fencing the source"),
                          std::move(record));
@@ -141,7 +151,7 @@ Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
     }
   }
   if (escrow.target_link != nullptr) escrow.target_link->Close();
-  escrow.CloseMemory();
+  DropEscrow(context, record);
   if (status.ok()) return {Event::kTargetDiscarded, {}, std::move(record)};
   return {Event::kFenceIncomplete,
           {"TARGET_NOT_DISCARDED", std::string(status.message())},

@@ -59,6 +59,10 @@ bool CanStillTurnBack(Step step) {
     case Step::kAborting:
     case Step::kDiscardingTarget:
     case Step::kDone:
+    case Step::kRecovering:
+    case Step::kRescuing:
+    case Step::kRescueHandingOver:
+    case Step::kUnresolved:
       return false;
   }
   return false;
@@ -97,9 +101,9 @@ Migration WithFacts(const Migration& record, Migration update) {
 
 }  // namespace
 
-Migration Drive(Migration record, const DriverContext& context) {
-  Event event = Event::kAdmitted;
-  Failure cause;
+Migration Drive(Migration record, Event first, const Failure& why, const DriverContext& context) {
+  Event event = first;
+  Failure cause = why;
   for (size_t transitions = 0; transitions < kMaxTransitions; ++transitions) {
     Advanced next = Decide(record, event, cause, StopOf(*context.interrupt));
     next = Announce(record, std::move(next), context.journal);
@@ -112,7 +116,8 @@ Migration Drive(Migration record, const DriverContext& context) {
     event = outcome.event;
     cause = std::move(outcome.cause);
   }
-  // The table has no cycle, so this is not reached; a loop without a bound would be worse.
+  // Every drive ends within the bound (machine_test), so this is not reached; a loop without a
+  // bound would be worse.
   record = Abandon(record, {std::string(reason::kTooManyTransitions), "a bug of rehomed"});
   record.end_time_unix_ns = UnixNanos();
   const absl::Status status = context.journal->Append(record);

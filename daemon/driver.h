@@ -22,7 +22,9 @@ struct DriverContext {
   std::function<void(const Migration&)> publish;
 };
 
-// Drives `record` (admitted and journalled, step kQueued) to a terminal state, which it returns.
+// Drives `record`, which is journalled, to a terminal state, which it returns. `first` is what
+// happened to it last: kAdmitted (step kQueued), kDaemonRestarted or kResolveRequested, with
+// `cause` where that is a setback.
 //
 // An interrupt before the blackout rolls the migration back; the cause of the interrupt is the
 // reason on record, whatever the effect said of it. In the blackout the verdict decides, after it
@@ -34,7 +36,7 @@ struct DriverContext {
 //
 // An effect that answers with an event its step does not know, or claims a fence without proof, is
 // a bug: it counts as FailureEvent() of the step, with the machine's error as the cause.
-Migration Drive(Migration record, const DriverContext& context);
+Migration Drive(Migration record, Event first, const Failure& cause, const DriverContext& context);
 
 }  // namespace rehome
 

@@ -32,8 +32,9 @@ class DriverTest : public testing::Test {
   }
 
   Migration Run() {
-    return Drive(record_, {&journal_, effects_.get(), interrupt_.get(),
-                           [this](const Migration& record) { published_.push_back(record); }});
+    return Drive(record_, Event::kAdmitted, {},
+                 {&journal_, effects_.get(), interrupt_.get(),
+                  [this](const Migration& record) { published_.push_back(record); }});
   }
   std::vector<Effect> performed() const { return fake_.PerformedBy(record_.id); }
   // Makes `effect` answer `event` with the reason "SOME_CAUSE".

@@ -3,11 +3,18 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
+namespace {
+
+// 16 TiB, above the largest hosts.
+constexpr uint64_t kMaxExitGib = 16384;
+
+}  // namespace
 
 Outcome FailedOutcome(Event event, const absl::Status& status, Migration update) {
   const std::string reason = ReasonOf(status);
@@ -15,12 +22,39 @@ Outcome FailedOutcome(Event event, const absl::Status& status, Migration update)
   return {event, Failure{reason, std::string(status.message())}, std::move(update)};
 }
 
+std::chrono::milliseconds ExitTimeout(const EffectContext& context) {
+  // Clamped: a sparse file can claim any size.
+  const uint64_t gib = std::min<uint64_t>(context.escrow.MemoryBytes() >> 30, kMaxExitGib);
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  return timeouts.exit + timeouts.exit_per_gib * static_cast<int64_t>(gib);
+}
+
 bool HasExited(BorrowedFd pidfd) { return AwaitExit(pidfd, std::chrono::milliseconds(0)); }
 
 bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) {
+  if (!pidfd.valid()) return true;
   pollfd poll_fd{.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
   return poll(&poll_fd, 1, static_cast<int>(timeout.count())) == 1 &&
          (poll_fd.revents & POLLIN) != 0;
+}
+
+absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd) {
+  if (!pidfd.valid()) return absl::OkStatus();
+  return context.dependencies.fence->Kill(pidfd.borrow());
+}
+
+uint64_t Nanoseconds(std::chrono::milliseconds duration) {
+  return static_cast<uint64_t>(std::chrono::nanoseconds(duration).count());
+}
+
+std::chrono::milliseconds ClaimTimeout(const EffectContext& context, const Migration& record) {
+  return record.request.handover_timeout.count() > 0 ? record.request.handover_timeout
+                                                     : context.dependencies.timeouts.claim;
+}
+
+uint64_t OverdueNs(const EffectContext& context, const Migration& record) {
+  return context.escrow.handover_start_ns + Nanoseconds(ClaimTimeout(context, record)) +
+         Nanoseconds(context.dependencies.timeouts.resolve) + kStuckMarginNs;
 }
 
 }  // namespace rehome

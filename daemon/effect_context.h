@@ -12,6 +12,8 @@
 #include "absl/status/statusor.h"
 #include "daemon/effects.h"
 #include "daemon/escrow.h"
+#include "daemon/escrow_store.h"
+#include "daemon/fd_kinds.h"
 #include "daemon/fence.h"
 #include "daemon/interrupt.h"
 #include "daemon/launcher.h"
@@ -43,7 +45,16 @@ struct EffectTimeouts {
   std::chrono::milliseconds exit_per_gib{1000};
   // Until an aborted verdict is followed by the source's RESUMED.
   std::chrono::milliseconds resume{2000};
+  // For the agents of living processes to connect to a daemon that has just started: they try every
+  // 200 ms (docs/agent-protocol.md), on a host that may be busy starting much else.
+  std::chrono::milliseconds rejoin{2000};
 };
+
+// How long a watcher sleeps on the verdict before it looks at cancels and dead processes, which
+// have no futex to wake it. Changes of the verdict wake it at once.
+inline constexpr uint64_t kVerdictSliceNs = 10'000'000;
+// Beyond both deadlines of the block, for the VMMs' own threads to be scheduled and act first.
+inline constexpr uint64_t kStuckMarginNs = 500'000'000;
 
 struct EffectDependencies {
   const HostCapabilities* host;
@@ -55,6 +66,13 @@ struct EffectDependencies {
                                                          Interrupt*)>
       adopt_target;
   EffectTimeouts timeouts;
+  EscrowStore* store;
+  const FdKinds* fd_kinds;
+  // AgentServer::AwaitLink: the living connection of exactly that process. Used by a daemon that
+  // took over from another, and for a source that had to connect again.
+  std::function<absl::StatusOr<std::shared_ptr<VmmLink>>(const ProcessIdentity&,
+                                                         std::chrono::milliseconds, Interrupt*)>
+      await_link;
 };
 
 struct EffectContext {
@@ -66,10 +84,22 @@ struct EffectContext {
 // An outcome that carries an error: INTERRUPTED becomes kInterrupted, anything else `event`.
 Outcome FailedOutcome(Event event, const absl::Status& status, Migration update);
 
-// Whether the process behind the pidfd has exited (it may be a zombie still).
+// SIGKILL to exit of a process that maps the guest's memory.
+std::chrono::milliseconds ExitTimeout(const EffectContext& context);
+
+// Whether the process behind the pidfd has exited (it may be a zombie still). An invalid descriptor
+// stands for a process that was proven gone, or was never started.
 bool HasExited(BorrowedFd pidfd);
 // The same, waiting up to `timeout` for it.
 bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout);
+// SIGKILL; OK if it is gone already.
+absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd);
+
+uint64_t Nanoseconds(std::chrono::milliseconds duration);
+// Of the blackout, as the block has it.
+std::chrono::milliseconds ClaimTimeout(const EffectContext& context, const Migration& record);
+// CLOCK_MONOTONIC ns at which both deadlines have passed and the VMMs have had time to act on it.
+uint64_t OverdueNs(const EffectContext& context, const Migration& record);
 
 }  // namespace rehome
 

@@ -18,10 +18,32 @@ uint64_t Escrow::MemoryBytes() const {
   return source.has_value() ? source->layout.TotalBytes() : 0;
 }
 
+bool Escrow::HoldsGuest(bool moves) const {
+  if (block == nullptr || !source.has_value() || source->memory.empty()) return false;
+  return !moves || source->vm.valid() || (target.has_value() && target->vm.valid());
+}
+
+bool Escrow::KnowsVerdict(const Migration& record) const {
+  if (block == nullptr) return false;
+  const Rescue& rescue = record.rescue;
+  return rescue.attempts == 0 || record.target == rescue.dead_target || saved != nullptr;
+}
+
+PhaseTimes Escrow::Phases(uint64_t not_before_ns) const {
+  if (block == nullptr) return {};
+  PhaseTimes times = block->Phases(not_before_ns);
+  if (saved == nullptr) return times;
+  const PhaseTimes of_source = saved->Phases(not_before_ns);
+  for (size_t i = 0; i <= REHOME_PHASE_STATE_SAVED; ++i) times[i] = of_source[i];
+  return times;
+}
+
 void Escrow::CloseMemory() {
   source.reset();
   target.reset();
   block.reset();
+  saved.reset();
+  context.clear();
 }
 
 }  // namespace rehome

@@ -14,26 +14,49 @@
 
 #include "daemon/handover.h"
 #include "daemon/launcher.h"
+#include "daemon/migration.h"
 #include "daemon/vmm_link.h"
 
 namespace rehome {
+
+// A VM that may hold the guest's context.
+struct ContextVm {
+  UniqueFd vm;  // of a dead target; invalid: the source's, which is in Escrow::source
+};
 
 // Used by one driver thread.
 struct Escrow {
   std::shared_ptr<VmmLink> source_link;
   std::shared_ptr<VmmLink> target_link;
   // Ours, not the links': a link may be gone while its process must still be killed and proven
-  // dead.
+  // dead. Invalid: never started, or proven gone by a daemon that took over.
   UniqueFd source_pidfd;
   UniqueFd target_pidfd;
   std::optional<VmDescription> source;
   std::optional<VmDescription> target;
   std::unique_ptr<HandoverBlock> block;
+  // In a rescue `block` is the new target's, and this one has the state that the source saved.
+  std::unique_ptr<HandoverBlock> saved;
+  // With MOVE, once a rescue has begun: VMs that may hold the guest's context, the likeliest first.
+  std::vector<ContextVm> context;
+  // The latest target is proven dead, and `context` takes account of how far it came.
+  bool target_settled = false;
   uint64_t handover_start_ns = 0;  // CLOCK_MONOTONIC, when START was sent
 
   // Inodes of the guest's memory, each once.
   std::vector<InodeId> MemoryInodes() const;
   uint64_t MemoryBytes() const;
+  // Whether all is here that another target needs to go on from the saved state: memory, and with
+  // MOVE a VM that has the context or had it.
+  bool HoldsGuest(bool moves) const;
+  // Whether `block` is the one of the target on record. Without that of a rescue's target nobody
+  // can tell whether it ran the guest, and so whether the saved state is history.
+  bool KnowsVerdict(const Migration& record) const;
+  // The block that has the saved state. REQUIRES: block.
+  const HandoverBlock& StateBlock() const { return saved != nullptr ? *saved : *block; }
+  // As HandoverBlock::Phases(); what the source stamped comes from its own block. All zero without
+  // a block.
+  PhaseTimes Phases(uint64_t not_before_ns) const;
   // Closes every fd of guest memory and VMs, and the block. Links and pidfds stay.
   void CloseMemory();
 };

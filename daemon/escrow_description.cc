@@ -83,6 +83,11 @@ class Items {
     fds_.erase(found);
     return fd;
   }
+  // Invalid if there is none.
+  UniqueFd TakeIfThere(const std::string& name) {
+    if (!fds_.contains(name)) return UniqueFd();
+    return std::move(fds_.extract(name).mapped());
+  }
   absl::Status CheckEmpty() const {
     if (fds_.empty()) return absl::OkStatus();
     return Damaged(absl::StrCat("item ", fds_.begin()->first, " belongs to nothing"));
@@ -237,8 +242,21 @@ absl::StatusOr<RestoredEscrow> RestoreEscrow(std::vector<NamedFd> fds, const FdK
   if (source->vm_id != target->vm_id) return Damaged("source and target are of different VMs");
   absl::StatusOr<UniqueFd> block = items.Take(kEscrowBlock);
   if (!block.ok()) return block.status();
+  RestoredEscrow restored{.source = *std::move(source),
+                          .target = *std::move(target),
+                          .block = *std::move(block),
+                          .rescue_block = items.TakeIfThere(kEscrowRescueBlock),
+                          .rescue_vms = {}};
+  for (size_t i = 0; i < kMaxStoredRescueVms; ++i) {
+    UniqueFd vm = items.TakeIfThere(absl::StrCat(kEscrowRescueVmPrefix, i));
+    if (!vm.valid()) continue;
+    if (absl::Status status = kinds.CheckVm(vm.borrow()); !status.ok()) {
+      return Damaged(std::string(status.message()));
+    }
+    restored.rescue_vms.push_back(std::move(vm));
+  }
   if (absl::Status status = items.CheckEmpty(); !status.ok()) return status;
-  return RestoredEscrow{*std::move(source), *std::move(target), *std::move(block)};
+  return restored;
 }
 
 }  // namespace rehome

@@ -34,6 +34,10 @@ struct RestoredEscrow {
   VmDescription source;
   VmDescription target;  // its memory: duplicates of the source's files, in its own order
   UniqueFd block;        // not looked at; whoever maps it checks it
+  // Of the latest rescue; not looked at either. Invalid: there was none.
+  UniqueFd rescue_block;
+  // Of the targets that rescues built, the latest last.
+  std::vector<UniqueFd> rescue_vms;
 };
 // What EscrowItems() named, put together again. Takes `fds`. DATA_LOSS / ESCROW_DAMAGED if an item
 // is missing, there twice, unknown, of the wrong kind or not what the description says; then all

@@ -22,9 +22,12 @@
 
 namespace rehome {
 
+// VMs of targets that a rescue built, of which any of the latest may hold the guest's context: as
+// many as attempts of two drives. A further one takes the place of the last.
+inline constexpr size_t kMaxStoredRescueVms = 6;
 // A described VM has REHOME_MAX_DESCRIBED_FDS (VM, memory, config, named); with it go the target's
-// VM, the handover block and the description.
-inline constexpr size_t kMaxFdsPerEscrow = 66;
+// VM, the handover block and the description, and of a rescue its block and VMs.
+inline constexpr size_t kMaxFdsPerEscrow = 73;
 // As many as can be under way (kMaxConcurrent of daemon/registry.h), and as many again that ended
 // INDETERMINATE and whose escrow may be what is left of a guest.
 inline constexpr size_t kMaxStoredEscrows = 128;
@@ -40,6 +43,8 @@ inline constexpr char kEscrowMemoryPrefix[] = "memory-";
 inline constexpr char kEscrowConfig[] = "config";
 inline constexpr char kEscrowNamedPrefix[] = "named-";
 inline constexpr char kEscrowDescription[] = "description";
+inline constexpr char kEscrowRescueBlock[] = "rescue-block";
+inline constexpr char kEscrowRescueVmPrefix[] = "rescue-vm-";
 
 struct EscrowItem {
   std::string name;  // without the migration's id

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/handover.h"
 
+#include <atomic>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -61,6 +62,16 @@ absl::StatusOr<std::unique_ptr<HandoverBlock>> HandoverBlock::Create(const Param
   return created;
 }
 
+absl::StatusOr<std::unique_ptr<HandoverBlock>> HandoverBlock::Adopt(
+    UniqueFd fd, const std::string& migration_id) {
+  std::unique_ptr<HandoverBlock> adopted(new HandoverBlock(std::move(fd)));
+  const int mapped = rehome_block_map(adopted->fd_.borrow().raw(), &adopted->block_);
+  if (mapped == 0 && migration_id == adopted->block_.migration_id) return adopted;
+  const std::string what = mapped < 0 ? strerror(-mapped) : adopted->block_.migration_id;
+  return MakeStatus(absl::StatusCode::kDataLoss, "ESCROW_DAMAGED",
+                    absl::StrCat("no handover block of ", migration_id, ": ", what));
+}
+
 HandoverBlock::~HandoverBlock() {
   if (block_.shared != nullptr) rehome_block_unmap(&block_);
 }
@@ -75,9 +86,25 @@ bool HandoverBlock::AbortIfOpen() {
 
 bool HandoverBlock::MayKill(rehome_side side) { return rehome_block_condemn(&block_, side) == 0; }
 
+bool HandoverBlock::AbortFrom(uint32_t from) {
+  return rehome_block_move_verdict(&block_, from, REHOME_VERDICT_ABORTED) == 0;
+}
+
 bool HandoverBlock::SourceReady() const {
-  // A deadline in the past: looks, and does not wait.
-  return rehome_block_wait_source_ready(&block_, /*deadline_ns=*/1, /*spin_ns=*/0) == 0;
+  return std::atomic_ref<uint32_t>(block_.shared->source_ready_word)
+             .load(std::memory_order_acquire) == REHOME_SOURCE_READY;
+}
+
+absl::Status HandoverBlock::AnnounceStateOf(const HandoverBlock& saved) {
+  const uint64_t size = saved.SourceReady() ? rehome_block_state_size(&saved.block_) : 0;
+  if (size == 0 || size > block_.state_capacity) {
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, "NO_SAVED_STATE",
+                      absl::StrCat("the block holds ", size, " bytes of state"));
+  }
+  std::memcpy(block_.state, saved.block_.state, size);
+  if (rehome_block_set_source_ready(&block_, size) == 0) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kAborted, "HANDOVER_ABORTED",
+                    "the rescue's target left before it got the state");
 }
 
 void HandoverBlock::SetFenceProven() { rehome_block_set_fence_proven(&block_); }

@@ -31,6 +31,10 @@ class HandoverBlock {
   };
   // RESOURCE_EXHAUSTED / NO_HANDOVER_BLOCK if the memfd cannot be had.
   static absl::StatusOr<std::unique_ptr<HandoverBlock>> Create(const Params& params);
+  // One that another daemon created, from its fd. DATA_LOSS / ESCROW_DAMAGED if it is none, or not
+  // that of `migration_id`.
+  static absl::StatusOr<std::unique_ptr<HandoverBlock>> Adopt(UniqueFd fd,
+                                                              const std::string& migration_id);
   ~HandoverBlock();
 
   HandoverBlock(const HandoverBlock&) = delete;
@@ -45,8 +49,17 @@ class HandoverBlock {
   void WaitVerdictIn(uint32_t verdicts, uint64_t deadline_ns) const;
   // OPEN -> ABORTED. False if the verdict was no longer OPEN.
   bool AbortIfOpen();
-  // Whether the source has said that its state is complete.
+  // `from` -> ABORTED, where the table has that edge. False: the verdict was not `from`.
+  bool AbortFrom(uint32_t from);
+  // Whether the source has said that its state is complete; also of a block that is ABORTED.
   bool SourceReady() const;
+  // The daemon in the source's place (docs/recovery.md, "Rescue"): copies the state of `saved`,
+  // which it does not look into, and announces it. FAILED_PRECONDITION / NO_SAVED_STATE if there is
+  // none or it does not fit; ABORTED / HANDOVER_ABORTED if this block's verdict became ABORTED
+  // first.
+  absl::Status AnnounceStateOf(const HandoverBlock& saved);
+  // The fence word as it stands; may be no value of the enum.
+  uint32_t fence() const { return rehome_block_fence_state(&block_); }
   void SetFenceProven();
   // The right to kill that side while the verdict is CLAIMED or COMMITTED; false: the other side
   // has been condemned, or has run. The verdict must be read again before the kill.

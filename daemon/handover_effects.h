@@ -14,13 +14,6 @@ namespace rehome {
 // both deadlines.
 Outcome HandOverEffect(EffectContext& context, Migration record);
 
-// Settles a handover that did not end with RUNNING. Never decides by guessing: an open verdict is
-// aborted by compare-and-swap, a claimant that outlived the deadlines is killed and proven gone,
-// and then the source (which alone can probe its VM) aborts and resumes. kSourceResumed,
-// kVerdictRunning (the target was faster), kSourceLost (proven dead, nobody runs the guest), or
-// kUnreachable.
-Outcome AbortEffect(EffectContext& context, Migration record);
-
 }  // namespace rehome
 
 #endif  // REHOME_DAEMON_HANDOVER_EFFECTS_H_

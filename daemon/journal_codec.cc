@@ -17,7 +17,7 @@ namespace pb = ::rehome::journal::v1;
 // The numbers are shared, so an enum is carried over by value once it is known to be listed.
 static_assert(int{pb::STATE_INDETERMINATE} == static_cast<int>(MigrationState::kIndeterminate));
 static_assert(int{pb::State_MAX} == kMigrationStateCount);
-static_assert(int{pb::STEP_DONE} == static_cast<int>(Step::kDone));
+static_assert(int{pb::STEP_UNRESOLVED} == static_cast<int>(Step::kUnresolved));
 static_assert(int{pb::Step_MAX} == kStepCount);
 static_assert(int{pb::OWNER_NOBODY} == static_cast<int>(GuestOwner::kNobody));
 static_assert(int{pb::STRATEGY_MAP} == static_cast<int>(Strategy::kMap));
@@ -133,6 +133,27 @@ FenceProof Take(const pb::FenceProof& from) {
   return to;
 }
 
+void Put(const Rescue& from, pb::Rescue* to) {
+  to->set_attempts(from.attempts);
+  Put(from.dead_target, to->mutable_dead_target());
+  Put(from.cause, to->mutable_cause());
+  to->set_context_from_target(from.context_from_target);
+}
+
+Rescue Take(const pb::Rescue& from) {
+  return {from.attempts(), Take(from.dead_target()), Take(from.cause()),
+          from.context_from_target()};
+}
+
+void PutInodes(const Migration& from, pb::Record* to) {
+  for (const InodeId& inode : from.memory_inodes) {
+    if (to->memory_inodes_size() == static_cast<int>(kMaxRecordedListItems)) break;
+    pb::Inode* item = to->add_memory_inodes();
+    item->set_device(inode.device);
+    item->set_inode(inode.inode);
+  }
+}
+
 void PutPreflight(const Migration& from, pb::Record* to) {
   for (const PreflightCheck& check : from.preflight) {
     if (to->preflight_size() == static_cast<int>(kMaxRecordedListItems)) break;
@@ -162,6 +183,7 @@ std::string UnknownValue(const pb::Record& record) {
       return "preflight.result";
     }
   }
+  if (!pb::Step_IsValid(record.interrupted_step())) return "interrupted_step";
   if (record.phase_ns_size() != static_cast<int>(PhaseTimes{}.size())) return "phase_ns";
   return "";
 }
@@ -208,6 +230,15 @@ Migration TakeRecord(const pb::Record& from) {
   to.create_time_unix_ns = from.create_time_unix_ns();
   to.end_time_unix_ns = from.end_time_unix_ns();
   to.boot_id = from.boot_id();
+  for (const pb::Inode& item : from.memory_inodes()) {
+    to.memory_inodes.push_back({item.device(), item.inode()});
+  }
+  to.armed_ns = from.armed_ns();
+  if (from.interrupted_step() != 0) {
+    to.interrupted_step = static_cast<Step>(from.interrupted_step());
+  }
+  to.restarts = from.restarts();
+  to.rescue = Take(from.rescue());
   return to;
 }
 
@@ -241,6 +272,13 @@ std::string EncodeRecord(const Migration& migration) {
   record.set_create_time_unix_ns(migration.create_time_unix_ns);
   record.set_end_time_unix_ns(migration.end_time_unix_ns);
   record.set_boot_id(Name(migration.boot_id));
+  PutInodes(migration, &record);
+  record.set_armed_ns(migration.armed_ns);
+  if (migration.interrupted_step.has_value()) {
+    record.set_interrupted_step(static_cast<pb::Step>(*migration.interrupted_step));
+  }
+  record.set_restarts(migration.restarts);
+  Put(migration.rescue, record.mutable_rescue());
   return record.SerializeAsString();
 }
 

@@ -67,7 +67,8 @@ constexpr Edge kTable[] = {
     {kAborting, kSourceResumed, kDiscardingTarget, kSource},
     {kAborting, kVerdictRunning, kFirstRun, kTarget},  // the target was faster: no failure at all
     {kAborting, kSourceLost, kDiscardingTarget, kNobody},
-    {kAborting, kUnreachable, kDone, kUndecided, MigrationState::kIndeterminate},
+    {kAborting, kStranded, kRescuing, kUndecided},
+    {kAborting, kUnreachable, kUnresolved, kUndecided},
 
     // After RUNNING what the source has is history: it is fenced whatever became of the target.
     {kFirstRun, kFirstRunSeen, kFencing, kTarget},
@@ -79,6 +80,44 @@ constexpr Edge kTable[] = {
 
     {kDiscardingTarget, kTargetDiscarded, kDone, kUnchanged},
     {kDiscardingTarget, kFenceIncomplete, kDone, kUnchanged},
+
+    // A daemon ended and another one goes on. Up to START the guest was not asked to stop; from
+    // START
+    // to RUNNING only those who were there know; after it the owner is on record, and the same step
+    // is
+    // done again.
+    {kQueued, kDaemonRestarted, kDone, kSource},
+    {kPreflight, kDaemonRestarted, kRecovering, kSource},
+    {kLaunching, kDaemonRestarted, kRecovering, kSource},
+    {kPreparingTarget, kDaemonRestarted, kRecovering, kSource},
+    {kArming, kDaemonRestarted, kRecovering, kSource},
+    {kHandingOver, kDaemonRestarted, kRecovering, kUndecided},
+    {kAborting, kDaemonRestarted, kRecovering, kUndecided},
+    {kRescuing, kDaemonRestarted, kRecovering, kUndecided},
+    {kRescueHandingOver, kDaemonRestarted, kRecovering, kUndecided},
+    {kRecovering, kDaemonRestarted, kRecovering, kUnchanged},
+    {kUnresolved, kDaemonRestarted, kRecovering, kUndecided},
+    {kFirstRun, kDaemonRestarted, kFirstRun, kTarget},
+    {kFencing, kDaemonRestarted, kFencing, kUnchanged},
+    {kDiscardingTarget, kDaemonRestarted, kDiscardingTarget, kUnchanged},
+
+    // Settles only what is beyond doubt; the rest is kAborting's.
+    {kRecovering, kSourceResumed, kDiscardingTarget, kSource},
+    {kRecovering, kSourceLost, kDiscardingTarget, kNobody},
+    {kRecovering, kVerdictRunning, kFirstRun, kTarget},
+    {kRecovering, kStuck, kAborting, kUndecided},
+    {kRecovering, kUnreachable, kUnresolved, kUndecided},
+    {kUnresolved, kResolveRequested, kRecovering, kUndecided},
+
+    // The guest is in escrow: its state is saved, and nobody has run it since.
+    {kRescuing, kTargetPrepared, kRescueHandingOver, kUndecided},
+    {kRescuing, kVerdictRunning, kFirstRun, kTarget},
+    {kRescuing, kSourceLost, kDiscardingTarget, kNobody},
+    {kRescuing, kUnreachable, kUnresolved, kUndecided},
+    {kRescueHandingOver, kVerdictRunning, kFirstRun, kTarget},
+    {kRescueHandingOver, kStuck, kRescuing, kUndecided},
+    {kRescueHandingOver, kSourceLost, kDiscardingTarget, kNobody},
+    {kRescueHandingOver, kUnreachable, kUnresolved, kUndecided},
 };
 
 constexpr bool EachPairOnce() {
@@ -114,7 +153,12 @@ MigrationState StateOf(const Edge& edge) {
       return MigrationState::kCompleting;
     case kAborting:
     case kDiscardingTarget:
+    case kRecovering:
+    case kRescuing:
+    case kRescueHandingOver:
       return MigrationState::kRollingBack;
+    case kUnresolved:
+      return MigrationState::kIndeterminate;
     case kDone:
       return edge.terminal;
   }
@@ -125,6 +169,7 @@ Effect EffectOf(Step step) {
   switch (step) {
     case kQueued:
     case kDone:
+    case kUnresolved:
       return Effect::kNone;
     case kPreflight:
       return Effect::kRunPreflight;
@@ -144,18 +189,26 @@ Effect EffectOf(Step step) {
       return Effect::kAbort;
     case kDiscardingTarget:
       return Effect::kDiscardTarget;
+    case kRecovering:
+      return Effect::kRecover;
+    case kRescuing:
+      return Effect::kBuildRescue;
+    case kRescueHandingOver:
+      return Effect::kHandOverToRescue;
   }
   return Effect::kNone;
 }
 
 // What the table is asked for: an event that would lead on towards the blackout becomes
 // kInterrupted if somebody wants the migration to stop.
-Event Effective(Event event, bool stop_requested) {
+Event Effective(Step step, Event event, bool stop_requested) {
   switch (event) {
+    case kTargetPrepared:
+      // A rescue is on its way back to a running guest already.
+      return stop_requested && step != kRescuing ? kInterrupted : event;
     case kAdmitted:
     case kPreflightPassed:
     case kTargetConnected:
-    case kTargetPrepared:
     case kArmed:
       return stop_requested ? kInterrupted : event;
     case kRefused:
@@ -171,14 +224,20 @@ Event Effective(Event event, bool stop_requested) {
     case kSourceLost:
     case kTargetDiscarded:
     case kUnreachable:
+    case kDaemonRestarted:
+    case kResolveRequested:
+    case kStranded:
       return event;
   }
   return event;
 }
 
 // Whether the event says that something went wrong, and so has a cause to put on record.
-bool IsSetback(Event event) {
+bool IsSetback(Step next, Event event) {
   switch (event) {
+    case kDaemonRestarted:
+      // A step that is simply done again ends as it would have ended.
+      return next == kRecovering || next == kDone;
     case kRefused:
     case kInterrupted:
     case kVerdictAborted:
@@ -187,7 +246,9 @@ bool IsSetback(Event event) {
     case kFenceIncomplete:
     case kSourceLost:
     case kUnreachable:
+    case kStranded:
       return true;
+    case kResolveRequested:
     case kAdmitted:
     case kPreflightPassed:
     case kTargetConnected:
@@ -230,9 +291,19 @@ Failure Before(Failure cause, const Failure& earlier) {
   return cause;
 }
 
+void NoteRestart(const Migration& record, Migration* next) {
+  next->restarts = record.restarts + 1;
+  if (record.step != kRecovering) next->interrupted_step = record.step;
+}
+
+void NoteRescue(const Migration& record, const Failure& why, Migration* next) {
+  next->rescue.attempts = record.rescue.attempts + 1;
+  next->rescue.dead_target = record.target;
+  next->rescue.cause = why;
+}
+
 // The terminal state for an edge that says `by_table`.
 absl::StatusOr<MigrationState> Ending(const Migration& record, MigrationState by_table) {
-  if (by_table == MigrationState::kIndeterminate) return by_table;
   if (by_table == MigrationState::kFailed) {
     return record.owner == kSource ? record.outcome_after_rollback : MigrationState::kFailed;
   }
@@ -250,7 +321,7 @@ absl::StatusOr<MigrationState> Ending(const Migration& record, MigrationState by
 absl::StatusOr<Transition> Next(Step step, Event event, bool stop_requested) {
   // A stop does not make an event legal that is not.
   const Edge* edge = FindEdge(step, event);
-  if (edge != nullptr) edge = FindEdge(step, Effective(event, stop_requested));
+  if (edge != nullptr) edge = FindEdge(step, Effective(step, event, stop_requested));
   if (edge == nullptr) {
     return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kIllegalTransition,
                       absl::StrCat("step ", StepName(step), " has no edge for ", EventName(event)));
@@ -260,18 +331,25 @@ absl::StatusOr<Transition> Next(Step step, Event event, bool stop_requested) {
 
 absl::StatusOr<Advanced> Advance(const Migration& record, Event event, const Failure& cause,
                                  const Failure& stop) {
+  if (record.step == kRescueHandingOver && event == kStuck &&
+      record.rescue.attempts >= kMaxRescueAttempts) {
+    event = kUnreachable;
+  }
   absl::StatusOr<Transition> transition = Next(record.step, event, !stop.none());
   if (!transition.ok()) return transition.status();
 
   Migration next = record;
   if (stop.reason == reason::kCancelled) next.cancel_requested = true;
-  const Event effective = Effective(event, !stop.none());
-  if (IsSetback(effective)) PutOnRecord(CauseOf(record, effective, cause, stop), &next);
-  if (record.step == kAborting && effective == kVerdictRunning) {
-    // What made us abort did not stop the target: no failure of this migration.
+  const Event effective = Effective(record.step, event, !stop.none());
+  const Failure why = CauseOf(record, effective, cause, stop);
+  if (IsSetback(transition->next_step, effective)) PutOnRecord(why, &next);
+  if (effective == kVerdictRunning && record.step != kHandingOver) {
+    // What went wrong before did not stop the target: no failure of this migration.
     next.failure = {};
     next.outcome_after_rollback = MigrationState::kFailed;
   }
+  if (effective == kDaemonRestarted) NoteRestart(record, &next);
+  if (transition->next_step == kRescuing) NoteRescue(record, why, &next);
   next.step = transition->next_step;
   next.owner = transition->next_owner.value_or(record.owner);
   next.state = transition->next_state;
@@ -296,6 +374,10 @@ Event FailureEvent(Step step) {
       return kStuck;
     case kAborting:
     case kFirstRun:
+    case kRecovering:
+    case kRescuing:
+    case kRescueHandingOver:
+    case kUnresolved:
     case kDone:
       return kUnreachable;
     case kFencing:
@@ -310,23 +392,22 @@ Migration Abandon(const Migration& record, const Failure& cause) {
   const bool lost = record.owner == kNobody && record.state == MigrationState::kRollingBack;
   if (record.owner == kSource || lost) {
     ended.state = MigrationState::kFailed;
+    ended.step = kDone;
     PutOnRecord(cause, &ended);
   } else {
     ended.state = MigrationState::kIndeterminate;
+    ended.step = kUnresolved;
     ended.failure = Before(cause, record.failure);
   }
-  ended.step = kDone;
   ended.revision++;
   return ended;
 }
 
-Migration CloseAfterRestart(const Migration& record, const std::string& boot_id) {
-  const std::string step = absl::StrCat("rehomed ended in step ", StepName(record.step));
-  if (record.boot_id == boot_id) {
-    return Abandon(record, {std::string(reason::kDaemonRestarted), step});
-  }
+Migration CloseAfterReboot(const Migration& record) {
   Migration ended = record;
-  ended.failure = Before({std::string(reason::kHostRebooted), step}, record.failure);
+  const Failure rebooted{std::string(reason::kHostRebooted),
+                         absl::StrCat("the host went down in step ", StepName(record.step))};
+  ended.failure = Before(rebooted, record.failure);
   ended.state = MigrationState::kFailed;
   ended.owner = kNobody;
   ended.step = kDone;

@@ -33,9 +33,18 @@ enum class Effect : uint8_t {
   kAwaitFirstRun = 7,   // -> kFirstRunSeen | kTargetLost | kUnreachable
   kFenceSource = 8,     // RELEASE, SIGKILL, proof, holders -> kFenceProven | kFenceIncomplete
   kAbort = 9,           // verdict to ABORTED, await RESUMED -> kSourceResumed | kVerdictRunning |
-                        // kSourceLost | kUnreachable. A source that never paused has "resumed".
+                        // kSourceLost | kStranded | kUnreachable. A source that never paused has
+                        // "resumed".
   kDiscardTarget = 10,  // end the source's hold; kill, reap, drop escrow, if there is any of them
                         // -> kTargetDiscarded | kFenceIncomplete
+  kRecover = 11,        // collect escrow, processes, agents, verdict; start nothing ->
+                        // kSourceResumed | kSourceLost | kVerdictRunning | kStuck (for kAbort to
+                        // settle) | kUnreachable
+  kBuildRescue = 12,    // take the verdict from a hanging target, prove its death; start a new
+                        // target, PREPARE -> kTargetPrepared | kVerdictRunning (the old one ran
+                        // after all) | kSourceLost (nothing to go on from) | kUnreachable
+  kHandOverToRescue = 13,  // arm it, give it the state, watch -> kVerdictRunning | kStuck |
+                           // kSourceLost
 };
 
 enum class Event : uint8_t {
@@ -57,14 +66,20 @@ enum class Event : uint8_t {
   kSourceLost = 16,  // the source process is gone before the guest was handed over
   kTargetDiscarded = 17,
   kUnreachable = 18,  // no answer from those who know, and they are not proven dead
+  // Not answers of effects: the registry's.
+  kDaemonRestarted = 19,   // another daemon drove this until it ended
+  kResolveRequested = 20,  // somebody asks about an INDETERMINATE one again
+  // Again an answer.
+  kStranded = 21,  // the source is out, the target did not run the guest, and the escrow has it all
 };
-inline constexpr size_t kEventCount = 18;
-inline constexpr size_t kEffectCount = 10;
+inline constexpr size_t kEventCount = 21;
+inline constexpr size_t kEffectCount = 13;
 const char* EventName(Event event);
 const char* EffectName(Effect effect);
 
-// The longest way through the table; it has no cycle, so no migration takes more transitions.
-inline constexpr size_t kMaxTransitions = kStepCount;
+// The longest way of one drive: no step comes twice but the two of a rescue, once per attempt,
+// which Advance() counts. A restart or a resolve begins a new drive.
+inline constexpr size_t kMaxTransitions = kStepCount + 2 * kMaxRescueAttempts;
 
 struct Transition {
   Step next_step;
@@ -91,13 +106,15 @@ struct Advanced {
 //   SUCCEEDED      if no failure is on record, the owner is the target, and the fence proof in the
 //                  record is complete; without proof: INTERNAL / SUCCESS_WITHOUT_PROOF;
 //   CANCELLED      if the guest is on the source because of a cancel and nothing else;
-//   INDETERMINATE  if nobody could tell;
-//   FAILED         else; `owner` says where the guest is.
+//   INDETERMINATE  if nobody could tell (step kUnresolved: the one terminal state that can be
+//   left); FAILED         else; `owner` says where the guest is.
+// A transition into kRescuing notes in `rescue` whom it replaces and why, and counts the attempt; a
+// rescue that fails after kMaxRescueAttempts counts as kUnreachable. kDaemonRestarted notes where.
 absl::StatusOr<Advanced> Advance(const Migration& record, Event event, const Failure& cause,
                                  const Failure& stop);
 
 // The event that stands for "this effect broke its contract"; legal in `step`, and never claims
-// more than is known. REQUIRES: step is not kDone.
+// more than is known. REQUIRES: step is neither kDone nor kUnresolved.
 Event FailureEvent(Step step);
 
 // Ends a migration that nobody drives any more. FAILED, with the first cause, if the record proves
@@ -106,10 +123,9 @@ Event FailureEvent(Step step);
 // REQUIRES: not terminal.
 Migration Abandon(const Migration& record, const Failure& cause);
 
-// What becomes of a record that was in flight when the daemon ended, read on the boot `boot_id`. Of
-// another boot: FAILED / HOST_REBOOTED, owner nobody. Of this one: Abandon() with DAEMON_RESTARTED.
-// REQUIRES: not terminal.
-Migration CloseAfterRestart(const Migration& record, const std::string& boot_id);
+// What becomes of a record that was not finished when its host went down: FAILED / HOST_REBOOTED,
+// owner nobody, because no guest survives its host. REQUIRES: not kDone.
+Migration CloseAfterReboot(const Migration& record);
 
 }  // namespace rehome
 

@@ -45,6 +45,12 @@ const char* EventName(Event event) {
       return "TARGET_DISCARDED";
     case kUnreachable:
       return "UNREACHABLE";
+    case kDaemonRestarted:
+      return "DAEMON_RESTARTED";
+    case kResolveRequested:
+      return "RESOLVE_REQUESTED";
+    case kStranded:
+      return "STRANDED";
   }
   return "?";
 }
@@ -71,6 +77,12 @@ const char* EffectName(Effect effect) {
       return "ABORT";
     case Effect::kDiscardTarget:
       return "DISCARD_TARGET";
+    case Effect::kRecover:
+      return "RECOVER";
+    case Effect::kBuildRescue:
+      return "BUILD_RESCUE";
+    case Effect::kHandOverToRescue:
+      return "HAND_OVER_TO_RESCUE";
   }
   return "?";
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What Advance(), Abandon() and CloseAfterRestart() put on record.
+// What Advance(), Abandon() and CloseAfterReboot() put on record.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -13,6 +13,8 @@
 
 namespace rehome {
 namespace {
+
+const Failure kRestarted{std::string(reason::kDaemonRestarted), "rehomed ended"};
 
 TEST(AdvanceTest, TheHappyPathSucceedsWithTheTargetAsOwner) {
   Migration record = After(Then(kToFirstRun, {Event::kFirstRunSeen}));
@@ -148,47 +150,79 @@ TEST(AdvanceTest, ACauseThatComesWithGoodNewsIsIgnored) {
   EXPECT_TRUE(record.failure.none());
 }
 
-TEST(RestartTest, WhatHadNotHandedOverFailsWithTheGuestOnTheSource) {
+TEST(RestartTest, WhatHadNotHandedOverEndsFailedWithTheGuestOnTheSource) {
   for (size_t length = 0; length <= kToArming.size(); ++length) {
     const Migration record = After({kToArming.begin(), kToArming.begin() + length});
-    const Migration closed = CloseAfterRestart(record, "this-boot");
-    EXPECT_EQ(closed.state, MigrationState::kFailed) << StepName(record.step);
-    EXPECT_EQ(closed.owner, GuestOwner::kSource);
-    EXPECT_EQ(closed.failure.reason, reason::kDaemonRestarted);
-    EXPECT_EQ(closed.revision, record.revision + 1);
-  }
-}
-
-TEST(RestartTest, WhatWasHandingOverIsIndeterminateAndClaimsNoNewOwner) {
-  const std::vector<std::vector<Event>> under_way = {
-      kToHandingOver, Then(kToHandingOver, {Event::kStuck}), kToFirstRun,
-      Then(kToFirstRun, {Event::kFirstRunSeen}), Then(kToFirstRun, {Event::kTargetLost})};
-  for (const std::vector<Event>& events : under_way) {
-    const Migration record = After(events);
-    const Migration closed = CloseAfterRestart(record, "this-boot");
-    EXPECT_EQ(closed.state, MigrationState::kIndeterminate) << StepName(record.step);
-    EXPECT_EQ(closed.owner, record.owner);
-    EXPECT_EQ(closed.failure.reason, reason::kDaemonRestarted);
-    if (!record.failure.none()) {
-      EXPECT_NE(closed.failure.message.find(record.failure.reason), std::string::npos);
+    Migration next = Advance(record, Event::kDaemonRestarted, kRestarted, {})->record;
+    if (next.step != Step::kDone) {
+      EXPECT_EQ(next.step, Step::kRecovering) << StepName(record.step);
+      EXPECT_EQ(next.owner, GuestOwner::kSource);
+      next = Advance(next, Event::kSourceResumed, {}, {})->record;
+      next = Advance(next, Event::kTargetDiscarded, {}, {})->record;
     }
+    EXPECT_EQ(next.state, MigrationState::kFailed) << StepName(record.step);
+    EXPECT_EQ(next.owner, GuestOwner::kSource);
+    EXPECT_EQ(next.failure, kRestarted);
+    EXPECT_EQ(next.interrupted_step, record.step);
+    EXPECT_EQ(next.restarts, 1u);
   }
 }
 
-TEST(RestartTest, ARollbackThatHadFoundItsOwnerKeepsItsFirstCause) {
-  for (Event settled : {Event::kSourceResumed, Event::kSourceLost}) {
-    const Migration record = After(Then(kToHandingOver, {Event::kVerdictAborted, settled}));
-    const Migration closed = CloseAfterRestart(record, "this-boot");
-    EXPECT_EQ(closed.state, MigrationState::kFailed);
-    EXPECT_EQ(closed.owner, record.owner);
-    EXPECT_EQ(closed.failure, kCause);
+TEST(RestartTest, WhatWasHandingOverHasNoOwnerUntilSomebodyIsAsked) {
+  for (const auto& events : {kToHandingOver, Then(kToHandingOver, {Event::kStuck}),
+                             Then(kToHandingOver, {Event::kStuck, Event::kStranded})}) {
+    const Migration record = After(events);
+    const auto next = Advance(record, Event::kDaemonRestarted, kRestarted, {});
+    EXPECT_EQ(next->record.owner, GuestOwner::kUndecided) << StepName(record.step);
+    EXPECT_EQ(next->effect, Effect::kRecover);
+  }
+}
+
+TEST(RestartTest, WhatThePredecessorHadFoundOutGoesOnAsIfNothingHadHappened) {
+  Migration record = After(Then(kToFirstRun, {Event::kFirstRunSeen}));
+  record = Advance(record, Event::kDaemonRestarted, kRestarted, {})->record;
+  EXPECT_EQ(record.step, Step::kFencing);
+  Prove(&record);
+  record = Advance(record, Event::kFenceProven, {}, {})->record;
+  EXPECT_EQ(record.state, MigrationState::kSucceeded);
+  EXPECT_EQ(record.restarts, 1u);
+}
+
+TEST(RestartTest, AStepThatIsRecoveredTwiceKeepsWhereItBegan) {
+  Migration record = After(kToHandingOver);
+  record = Advance(record, Event::kDaemonRestarted, kRestarted, {})->record;
+  record = Advance(record, Event::kDaemonRestarted, kRestarted, {})->record;
+  EXPECT_EQ(record.step, Step::kRecovering);
+  EXPECT_EQ(record.interrupted_step, Step::kHandingOver);
+  EXPECT_EQ(record.restarts, 2u);
+}
+
+TEST(RestartTest, AnUnresolvedMigrationCanStillSucceed) {
+  Migration record = After(Then(kToHandingOver, {Event::kStuck, Event::kUnreachable}));
+  EXPECT_EQ(record.state, MigrationState::kIndeterminate);
+  record = Advance(record, Event::kResolveRequested, {}, {})->record;
+  EXPECT_FALSE(IsTerminal(record.state));
+  record = Advance(record, Event::kVerdictRunning, {}, {})->record;
+  record = Advance(record, Event::kFirstRunSeen, {}, {})->record;
+  Prove(&record);
+  record = Advance(record, Event::kFenceProven, {}, {})->record;
+  EXPECT_EQ(record.state, MigrationState::kSucceeded);
+}
+
+TEST(AbandonTest, AMigrationThatNobodyDrivesClaimsNoMoreThanItsRecordProves) {
+  for (const Migration& record : ReachableRecords()) {
+    if (IsTerminal(record.state)) continue;
+    const Migration ended = Abandon(record, kCause);
+    EXPECT_TRUE(IsTerminal(ended.state));
+    EXPECT_NE(ended.state, MigrationState::kSucceeded);
+    EXPECT_EQ(ended.owner, record.owner);
   }
 }
 
 TEST(RestartTest, AfterARebootNobodyHasTheGuest) {
   for (const Migration& record : ReachableRecords()) {
-    if (IsTerminal(record.state)) continue;
-    const Migration closed = CloseAfterRestart(record, "another-boot");
+    if (record.step == Step::kDone) continue;
+    const Migration closed = CloseAfterReboot(record);
     EXPECT_EQ(closed.state, MigrationState::kFailed);
     EXPECT_EQ(closed.owner, GuestOwner::kNobody);
     EXPECT_EQ(closed.failure.reason, reason::kHostRebooted);

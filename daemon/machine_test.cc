@@ -37,6 +37,14 @@ void ForEachEdge(const std::function<void(Step, Event, bool stop, const Transiti
   EXPECT_GT(edges, 2 * kStepCount);
 }
 
+// Whether a drive ends there.
+bool HasEnded(Step step) { return step == Step::kDone || step == Step::kUnresolved; }
+
+// Not an answer of an effect: begins a drive.
+bool BeginsADrive(Event event) {
+  return event == Event::kDaemonRestarted || event == Event::kResolveRequested;
+}
+
 TEST(MachineTest, APairThatTheTableDoesNotHaveIsRefusedByNameOfBoth) {
   size_t illegal = 0;
   for (Step step : AllSteps()) {
@@ -54,6 +62,28 @@ TEST(MachineTest, APairThatTheTableDoesNotHaveIsRefusedByNameOfBoth) {
   EXPECT_GT(illegal, 0u);
 }
 
+TEST(MachineTest, AnUnresolvedOneIsLeftOnlyWhenADaemonAsksAgain) {
+  for (Event event : AllEvents()) {
+    const bool asks = event == Event::kResolveRequested || event == Event::kDaemonRestarted;
+    const auto transition = Next(Step::kUnresolved, event, false);
+    EXPECT_EQ(transition.ok(), asks) << EventName(event);
+    if (!transition.ok()) continue;
+    EXPECT_EQ(transition->effect, Effect::kRecover);
+  }
+}
+
+TEST(MachineTest, AnotherDaemonCanGoOnFromEveryStepAndStartsNothingFirst) {
+  for (Step step : AllSteps()) {
+    const auto transition = Next(step, Event::kDaemonRestarted, false);
+    ASSERT_EQ(transition.ok(), step != Step::kDone) << StepName(step);
+    if (!transition.ok()) continue;
+    // After RUNNING, or with the owner found, the same is done again; else it looks before it acts.
+    const bool same = transition->next_step == step;
+    EXPECT_TRUE(same || transition->next_step == Step::kRecovering || step == Step::kQueued);
+    EXPECT_FALSE(same && step == Step::kRescuing);
+  }
+}
+
 TEST(MachineTest, NothingHappensAfterDone) {
   for (Event event : AllEvents()) {
     for (bool stop : {false, true}) EXPECT_FALSE(Next(Step::kDone, event, stop).ok());
@@ -62,9 +92,11 @@ TEST(MachineTest, NothingHappensAfterDone) {
 
 TEST(MachineTest, ATerminalStateHasNoEffectAndEveryOtherHasOne) {
   ForEachEdge([](Step, Event, bool, const Transition& transition) {
-    const bool done = transition.next_step == Step::kDone;
-    EXPECT_EQ(IsTerminal(transition.next_state), done);
-    EXPECT_EQ(transition.effect == Effect::kNone, done);
+    const bool ended = HasEnded(transition.next_step);
+    EXPECT_EQ(IsTerminal(transition.next_state), ended);
+    EXPECT_EQ(transition.effect == Effect::kNone, ended);
+    EXPECT_EQ(transition.next_step == Step::kUnresolved,
+              transition.next_state == MigrationState::kIndeterminate);
   });
 }
 
@@ -72,7 +104,7 @@ TEST(MachineTest, AStopNeverLeadsNearerToTheBlackout) {
   ForEachEdge([](Step step, Event event, bool stop, const Transition& transition) {
     if (!stop) return;
     const bool before_blackout = step <= Step::kArming;
-    if (before_blackout) {
+    if (before_blackout && event != Event::kDaemonRestarted) {
       EXPECT_TRUE(transition.next_step == Step::kDone ||
                   transition.next_step == Step::kDiscardingTarget);
     } else {
@@ -113,34 +145,58 @@ TEST(MachineTest, FromEveryStepATerminalOneIsReachable) {
   EXPECT_EQ(reaches.size(), kStepCount);
 }
 
-// Longest way from `step` to kDone in transitions; the recursion ends only without a cycle.
-size_t LongestWay(Step step, size_t depth) {
-  if (depth > kStepCount) return depth;
+// Longest way of one drive from `record` to its end in transitions.
+size_t LongestWay(const Migration& record, size_t depth) {
+  if (depth > kMaxTransitions) return depth;
   size_t longest = 0;
   for (Event event : AllEvents()) {
-    const auto transition = Next(step, event, false);
-    if (transition.ok()) {
-      longest = std::max(longest, 1 + LongestWay(transition->next_step, depth + 1));
-    }
+    if (BeginsADrive(event)) continue;
+    const auto advanced = Advance(record, event, kCause, kNoFailure);
+    if (advanced.ok()) longest = std::max(longest, 1 + LongestWay(advanced->record, depth + 1));
   }
   return longest;
 }
 
-TEST(MachineTest, TheTableHasNoCycleSoEveryMigrationEndsWithinTheBound) {
-  const size_t longest = LongestWay(Step::kQueued, 0);
-  EXPECT_EQ(longest, 9u);
-  EXPECT_LE(longest, kMaxTransitions);
+TEST(MachineTest, EveryDriveEndsWithinTheBound) {
+  EXPECT_LE(LongestWay(FreshRecord(), 0), kMaxTransitions);
+  for (const Migration& record : ReachableRecords()) {
+    for (Event event : {Event::kDaemonRestarted, Event::kResolveRequested}) {
+      const auto begun = Advance(record, event, kCause, kNoFailure);
+      if (!begun.ok()) continue;
+      EXPECT_LE(1 + LongestWay(begun->record, 0), kMaxTransitions);
+    }
+  }
+}
+
+TEST(MachineTest, ARescueIsTriedABoundedNumberOfTimesAndNamesWhomItReplaces) {
+  Migration record = After(Then(kToHandingOver, {Event::kStuck}));
+  record.target = {50, 51, 52};
+  for (uint32_t attempt = 1; attempt <= kMaxRescueAttempts; ++attempt) {
+    const Event why = attempt == 1 ? Event::kStranded : Event::kStuck;
+    record = Advance(record, why, kCause, kNoFailure)->record;
+    ASSERT_EQ(record.step, Step::kRescuing);
+    EXPECT_EQ(record.rescue.attempts, attempt);
+    EXPECT_EQ(record.rescue.dead_target, record.target);
+    EXPECT_EQ(record.rescue.cause, kCause);
+    record.target.pid++;
+    record = Advance(record, Event::kTargetPrepared, {}, kCancelStop)->record;
+    ASSERT_EQ(record.step, Step::kRescueHandingOver) << "no cancel stops a rescue";
+  }
+  EXPECT_EQ(Advance(record, Event::kStuck, kCause, kNoFailure)->record.step, Step::kUnresolved);
+  record = Advance(record, Event::kVerdictRunning, {}, kNoFailure)->record;
+  EXPECT_EQ(record.owner, GuestOwner::kTarget);
+  EXPECT_TRUE(record.failure.none()) << "a rescued guest is no failure; the rescue is on record";
 }
 
 TEST(MachineTest, FromEveryStepItsFailureEventIsLegalAndLeadsToNoSuccess) {
   for (const Migration& record : ReachableRecords()) {
     Migration at = record;
-    while (at.step != Step::kDone) {
+    while (!HasEnded(at.step)) {
       const auto advanced = Advance(at, FailureEvent(at.step), kCause, kNoFailure);
       ASSERT_TRUE(advanced.ok()) << advanced.status();
       at = advanced->record;
     }
-    if (record.step != Step::kDone) {
+    if (!HasEnded(record.step)) {
       EXPECT_NE(at.state, MigrationState::kSucceeded);
     }
   }
@@ -161,7 +217,7 @@ TEST(MachineTest, NoReachableRecordSaysSucceededWithoutAProofAnOwnerAndACleanSla
 TEST(MachineTest, EveryReachableRecordIsConsistent) {
   for (const Migration& record : ReachableRecords()) {
     SCOPED_TRACE(StepName(record.step));
-    EXPECT_EQ(IsTerminal(record.state), record.step == Step::kDone);
+    EXPECT_EQ(IsTerminal(record.state), HasEnded(record.step));
     if (record.state == MigrationState::kCancelled) {
       EXPECT_EQ(record.owner, GuestOwner::kSource);
       EXPECT_EQ(record.failure.reason, reason::kCancelled);

@@ -96,6 +96,14 @@ const char* StepName(Step step) {
       return "DISCARDING_TARGET";
     case Step::kDone:
       return "DONE";
+    case Step::kRecovering:
+      return "RECOVERING";
+    case Step::kRescuing:
+      return "RESCUING";
+    case Step::kRescueHandingOver:
+      return "RESCUE_HANDING_OVER";
+    case Step::kUnresolved:
+      return "UNRESOLVED";
   }
   return "?";
 }

@@ -146,8 +146,13 @@ enum class Step : uint8_t {
   kAborting = 9,           // ROLLING_BACK: verdict to ABORTED, source resumes
   kDiscardingTarget = 10,  // ROLLING_BACK: target killed and reaped
   kDone = 11,              // terminal
+  // docs/recovery.md
+  kRecovering = 12,         // ROLLING_BACK: a restarted daemon finds out how things stand
+  kRescuing = 13,           // ROLLING_BACK: neither side can run the guest; a new target is built
+  kRescueHandingOver = 14,  // ROLLING_BACK: the new target is given the saved state
+  kUnresolved = 15,         // INDETERMINATE: nothing is done until somebody asks again
 };
-inline constexpr size_t kStepCount = 11;
+inline constexpr size_t kStepCount = 15;
 const char* StepName(Step step);
 
 struct Migration {
@@ -175,7 +180,8 @@ struct Migration {
   // CLOCK_MONOTONIC when both sides were armed, just before START; 0 before. PhaseTimes before it
   // are lies.
   uint64_t armed_ns = 0;
-  // The step in which a daemon ended and another took over; empty if that never happened.
+  // The step in which a daemon ended and another took over, of the last time that this happened in
+  // another step than kRecovering; empty if it never did.
   std::optional<Step> interrupted_step;
   uint32_t restarts = 0;  // daemons that ended while it was unfinished
   Rescue rescue;

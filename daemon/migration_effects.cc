@@ -3,9 +3,12 @@
 
 #include <utility>
 
+#include "daemon/abort_effect.h"
 #include "daemon/brownout_effects.h"
 #include "daemon/completion_effects.h"
 #include "daemon/handover_effects.h"
+#include "daemon/recovery_effects.h"
+#include "daemon/rescue_effects.h"
 
 namespace rehome {
 namespace {
@@ -17,6 +20,12 @@ class RealMigrationEffects : public MigrationEffects {
 
   Outcome Perform(Effect effect, const Migration& record, Interrupt& interrupt) override {
     EffectContext context{dependencies_, escrow_, interrupt};
+    // Of a migration that another daemon drove before there is nothing here yet.
+    if (record.restarts > 0 && !rebuilt_) {
+      const absl::Status status = Rebuild(context, record);
+      if (!status.ok()) return FailedOutcome(FailureEvent(record.step), status, record);
+      rebuilt_ = true;
+    }
     switch (effect) {
       case Effect::kNone:
         break;
@@ -38,6 +47,12 @@ class RealMigrationEffects : public MigrationEffects {
         return AbortEffect(context, record);
       case Effect::kDiscardTarget:
         return DiscardTargetEffect(context, record);
+      case Effect::kRecover:
+        return RecoverEffect(context, record);
+      case Effect::kBuildRescue:
+        return BuildRescueEffect(context, record);
+      case Effect::kHandOverToRescue:
+        return HandOverToRescueEffect(context, record);
     }
     // kNone is the driver's to recognise; performing it changes nothing.
     return {Event::kTargetDiscarded, {}, record};
@@ -46,6 +61,7 @@ class RealMigrationEffects : public MigrationEffects {
  private:
   const EffectDependencies& dependencies_;
   Escrow escrow_;
+  bool rebuilt_ = false;
 };
 
 class RealEffectsFactory : public EffectsFactory {

@@ -241,7 +241,10 @@ TEST_F(HandoverTest, AStartThatNobodyTookIsAborted) {
 
 TEST_F(HandoverTest, AbortWaitsForTheSourceToSayThatItRunsTheGuest) {
   Arm(FencePolicy::kAfterResume);
-  world_.source->Send({LinkEvent::Kind::kResumed, "m-1", ""});
+  world_.source->script.probe = [this](const std::string&) {
+    const bool resumed = rehome_block_verdict(&block_) == REHOME_VERDICT_ABORTED;
+    return VmmLink::Probe{.vm_alive = true, .guest_running = resumed};
+  };
   EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kSourceResumed);
   EXPECT_EQ(rehome_block_verdict(&block_), REHOME_VERDICT_ABORTED);
 }
@@ -372,8 +375,8 @@ TEST_F(HandoverTest, NoMemoryFdOutlivesTheFence) {
   Arm(FencePolicy::kAfterResume);
   const size_t before = OpenFds();
   (void)world_.Perform(Effect::kFenceSource, record_);
-  // Source memory, target memory, block.
-  EXPECT_EQ(OpenFds(), before - 3);
+  // VM and memory of source and target, and the block; in the store VMs, memory, block, description.
+  EXPECT_EQ(OpenFds(), before - 10);
 }
 
 }  // namespace

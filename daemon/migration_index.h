@@ -17,16 +17,26 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "daemon/effects.h"
 #include "daemon/interrupt.h"
 #include "daemon/migration.h"
 
 namespace rehome {
 
-// An unfinished migration. Waiters share it, so that it outlives its place in the index.
+// An unfinished migration, or an INDETERMINATE one, which can still be resolved. Waiters share it,
+// so that it outlives its place in the index.
 struct ActiveMigration {
   Migration record;  // the latest that was published
   std::unique_ptr<Interrupt> interrupt;
   std::condition_variable changed;  // `record` has a new revision
+  // What the next drive begins with (driver.h).
+  Event first = Event::kAdmitted;
+  Failure cause;
+  Migration start;
+  // An earlier daemon's, and nobody has found out yet how it stands.
+  bool recovering = false;
+  // Of an INDETERMINATE one: its escrow may be all that is left of the guest.
+  std::unique_ptr<MigrationEffects> effects;
 };
 
 struct MigrationEntry {
@@ -35,7 +45,7 @@ struct MigrationEntry {
   std::string vm_id;
   std::string request_id;
   MigrationState state = MigrationState::kPending;
-  std::shared_ptr<ActiveMigration> active;  // null once finished
+  std::shared_ptr<ActiveMigration> active;  // null once it has ended for good
   // A finished one whose terminal record is not in the journal. Few: without a journal nothing new
   // is admitted.
   std::unique_ptr<const Migration> unjournalled;

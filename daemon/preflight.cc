@@ -164,6 +164,7 @@ absl::Status Describe(const PreflightInputs& inputs, Interrupt& interrupt, Escro
   record.vcpu_count = escrow.source->vcpu_count;
   record.memory_bytes = escrow.MemoryBytes();
   record.layout_digest = escrow.source->layout_digest;
+  record.memory_inodes = escrow.MemoryInodes();
   return absl::OkStatus();
 }
 

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/process_identity.h"
 
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -71,6 +78,24 @@ absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd) {
 bool IsSameProcess(const ProcessIdentity& process) {
   absl::StatusOr<TaskStat> stat = ReadTaskStat(ProcPath(process.pid) + "/stat");
   return stat.ok() && stat->start_ticks == process.start_ticks;
+}
+
+absl::StatusOr<UniqueFd> OpenDeadProcess() {
+  int raw = -1;
+  clone_args arguments = {};
+  arguments.flags = CLONE_PIDFD;
+  arguments.pidfd = reinterpret_cast<uintptr_t>(&raw);
+  arguments.exit_signal = SIGCHLD;
+  const long pid = syscall(SYS_clone3, &arguments, sizeof(arguments));
+  if (pid == 0) _exit(0);
+  if (pid < 0) {
+    return MakeStatus(absl::StatusCode::kUnavailable, reason::kNoStandIn,
+                      absl::StrCat("clone3: ", strerror(errno)));
+  }
+  UniqueFd pidfd(raw);
+  siginfo_t info = {};
+  while (waitid(P_PIDFD, static_cast<id_t>(raw), &info, WEXITED) != 0 && errno == EINTR) continue;
+  return pidfd;
 }
 
 }  // namespace rehome

@@ -27,6 +27,10 @@ absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd);
 // there is none.
 bool IsSameProcess(const ProcessIdentity& process);
 
+// A pidfd of a process that is dead, for a peer that is to be told so: that of another one cannot
+// be had any more. UNAVAILABLE / NO_STAND_IN, RESOURCE_EXHAUSTED / FD_LIMIT.
+absl::StatusOr<UniqueFd> OpenDeadProcess();
+
 // "/proc/PID".
 std::string ProcPath(int32_t pid);
 

@@ -30,10 +30,19 @@ inline constexpr std::string_view kIllegalTransition = "ILLEGAL_TRANSITION";
 inline constexpr std::string_view kSuccessWithoutProof = "SUCCESS_WITHOUT_PROOF";
 // More transitions than the table has steps: a bug of ours.
 inline constexpr std::string_view kTooManyTransitions = "TOO_MANY_TRANSITIONS";
-// The daemon ended while the migration was under way, and this version does not take it up again.
+// The daemon ended before the guest was asked to stop; the next one rolled the migration back.
 inline constexpr std::string_view kDaemonRestarted = "DAEMON_RESTARTED";
 // The host booted while the migration was under way; the guest went down with the host.
 inline constexpr std::string_view kHostRebooted = "HOST_REBOOTED";
+
+// --- registry: an earlier daemon's migrations ---
+
+// How they stand is being found out; nothing new is admitted meanwhile.
+inline constexpr std::string_view kRecovering = "RECOVERING";
+// The VM has an INDETERMINATE migration, which must be resolved first.
+inline constexpr std::string_view kMigrationUnresolved = "MIGRATION_UNRESOLVED";
+// Resolve() of a migration that is not INDETERMINATE.
+inline constexpr std::string_view kNotIndeterminate = "NOT_INDETERMINATE";
 
 // --- interrupt ---
 
@@ -134,6 +143,24 @@ inline constexpr std::string_view kProfileNotFound = "PROFILE_NOT_FOUND";
 inline constexpr std::string_view kProfileDisabled = "PROFILE_DISABLED";
 // The VMM could not be started; the message has the step and errno in words.
 inline constexpr std::string_view kLaunchFailed = "LAUNCH_FAILED";
+
+// --- effects: how a handover or a rescue went ---
+
+// The source VMM is dead and the guest was not handed over.
+inline constexpr std::string_view kGuestLost = "GUEST_LOST";
+// The verdict did not settle within both deadlines.
+inline constexpr std::string_view kHandoverStuck = "HANDOVER_STUCK";
+// A VMM scribbled over the verdict word.
+inline constexpr std::string_view kVerdictCorrupt = "VERDICT_CORRUPT";
+// The target said that it cannot take the guest over.
+inline constexpr std::string_view kTakeOverFailed = "TAKE_OVER_FAILED";
+inline constexpr std::string_view kTargetDied = "TARGET_DIED";
+// The target would not die.
+inline constexpr std::string_view kTargetNotDiscarded = "TARGET_NOT_DISCARDED";
+// No target could be built in the place of a dead one; the escrow is kept.
+inline constexpr std::string_view kRescueFailed = "RESCUE_FAILED";
+// A process that is dead, to show to a target, could not be made.
+inline constexpr std::string_view kNoStandIn = "NO_STAND_IN";
 
 // --- vmm_link, agent_server: what an agent did ---
 

@@ -85,31 +85,54 @@ Registry::Registry(Options options, Journal* journal, VmDirectory* vms, EffectsF
 Registry::~Registry() { Stop(); }
 
 absl::Status Registry::LoadJournal() {
-  std::vector<Migration> open;
+  std::vector<Migration> of_other_boots;
   absl::Status status = journal_->Load([&](const Migration& record) {
-    if (IsTerminal(record.state)) {
+    if (record.step == Step::kDone) {
       index_.Add(record, nullptr);
       return;
     }
-    // Keeps its place in the order until it is closed below; the journal cannot be called here.
     auto active = std::make_shared<ActiveMigration>();
     active->record = record;
-    index_.Add(record, std::move(active));
-    open.push_back(record);
+    index_.Add(record, active);
+    // Keeps its place in the order until it is closed below; the journal cannot be called here.
+    if (record.boot_id != options_.boot_id) {
+      of_other_boots.push_back(record);
+    } else {
+      TakeOver(active);
+    }
   });
   if (!status.ok()) return status;
-  for (const Migration& record : open) CloseOpenRecord(record);
+  for (const Migration& record : of_other_boots) CloseOfOtherBoot(record);
   return absl::OkStatus();
 }
 
-void Registry::CloseOpenRecord(const Migration& record) {
-  Migration closed = CloseAfterRestart(record, options_.boot_id);
+void Registry::CloseOfOtherBoot(const Migration& record) {
+  Migration closed = CloseAfterReboot(record);
   closed.end_time_unix_ns = UnixNanos();
   const absl::Status status = journal_->Append(closed);
   if (!status.ok()) {
     closed.journal_failure = {ReasonOf(status), std::string(status.message())};
   }
   index_.Finish(index_.Find(closed.id), closed, status.ok());
+}
+
+void Registry::TakeOver(const Active& active) {
+  const Migration& record = active->record;
+  active->first = Event::kDaemonRestarted;
+  active->cause = {std::string(reason::kDaemonRestarted),
+                   absl::StrCat("rehomed ended in step ", StepName(record.step))};
+  active->start = record;
+  active->recovering = true;
+  active_by_vm_[record.request.vm_id] = active;
+  ++recovering_;
+  VmEntry vm;
+  vm.vm_id = record.request.vm_id;
+  vm.vm_type = record.vm_type;
+  vm.vcpu_count = record.vcpu_count;
+  vm.memory_bytes = record.memory_bytes;
+  vm.vmm = record.source_vmm;
+  vm.process = record.source;
+  vms_->Reserve(vm, record.id);
 }
 
 absl::StatusOr<Migration> Registry::Create(const MigrationRequest& request) {
@@ -180,8 +203,18 @@ absl::StatusOr<VmEntry> Registry::CheckAdmission(const MigrationRequest& request
     return MakeStatus(absl::StatusCode::kUnavailable, reason::kShuttingDown,
                       "rehomed is being stopped");
   }
+  if (recovering_ > 0) {
+    return MakeStatus(absl::StatusCode::kUnavailable, reason::kRecovering,
+                      absl::StrCat("rehomed has just started and is finding out how ", recovering_,
+                                   " migration(s) stand"));
+  }
   const auto active = active_by_vm_.find(request.vm_id);
   if (active != active_by_vm_.end()) {
+    if (IsTerminal(active->second->record.state)) {
+      return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kMigrationUnresolved,
+                        absl::StrCat("migration ", active->second->record.id, " of VM ",
+                                     request.vm_id, " is INDETERMINATE: resolve it first"));
+    }
     return MakeStatus(
         absl::StatusCode::kAborted, reason::kMigrationInProgress,
         absl::StrCat("VM ", request.vm_id, " is being migrated by ", active->second->record.id));
@@ -200,6 +233,7 @@ absl::StatusOr<Migration> Registry::Admit(const MigrationRequest& request, const
   auto active = std::make_shared<ActiveMigration>();
   active->record = NewRecord(request, vm);
   active->interrupt = *std::move(interrupt);
+  active->start = active->record;
   const Migration record = active->record;
 
   // All that can fail comes before the record, and the record before anybody can see it.
@@ -216,6 +250,7 @@ absl::StatusOr<Migration> Registry::Admit(const MigrationRequest& request, const
   active_by_vm_[request.vm_id] = active;
   vms_->SetActiveMigration(request.vm_id, record.id);
   deadlines_.Schedule(record.id, admitted + deadline);
+  ++unended_;
   queue_.push_back(std::move(active));
   work_.notify_one();
   return record;
@@ -280,8 +315,9 @@ absl::StatusOr<Migration> Registry::WaitForChange(const std::string& id, uint64_
     const MigrationEntry* entry = index_.Find(id);
     if (entry == nullptr) return NoSuchMigration(id);
     if (const Active active = entry->active; active != nullptr) {
-      active->changed.wait_for(lock, timeout,
-                               [&] { return active->record.revision > seen_revision; });
+      active->changed.wait_for(lock, timeout, [&] {
+        return active->record.revision > seen_revision || IsTerminal(active->record.state);
+      });
       return active->record;
     }
   }
@@ -295,7 +331,7 @@ absl::StatusOr<Migration> Registry::Cancel(const std::string& id) {
     const MigrationEntry* entry = index_.Find(id);
     if (entry == nullptr) return NoSuchMigration(id);
     active = entry->active;
-    if (active == nullptr) {
+    if (active == nullptr || IsTerminal(entry->state)) {
       return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kAlreadyFinished,
                         absl::StrCat("migration ", id, " is ", MigrationStateName(entry->state)));
     }
@@ -308,6 +344,37 @@ absl::StatusOr<Migration> Registry::Cancel(const std::string& id) {
   }
   RunHere(active);
   return Get(id);
+}
+
+absl::StatusOr<Migration> Registry::Resolve(const std::string& id) {
+  std::lock_guard<std::mutex> admission(admission_mutex_);
+  absl::Status status = EnsureWorker();
+  if (!status.ok()) return status;
+  std::lock_guard<std::mutex> lock(mutex_);
+  const MigrationEntry* entry = index_.Find(id);
+  if (entry == nullptr) return NoSuchMigration(id);
+  if (entry->active == nullptr || entry->state != MigrationState::kIndeterminate) {
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kNotIndeterminate,
+                      absl::StrCat("migration ", id, " is ", MigrationStateName(entry->state)));
+  }
+  if (stopping_) {
+    return MakeStatus(absl::StatusCode::kUnavailable, reason::kShuttingDown,
+                      "rehomed is being stopped");
+  }
+  const Active active = entry->active;
+  active->first = Event::kResolveRequested;
+  active->cause = {};
+  active->start = active->record;
+  // What the drive will begin with, shown at once: whoever watches from here on sees it go on.
+  absl::StatusOr<Advanced> next = Advance(active->record, active->first, {}, {});
+  if (!next.ok()) return next.status();
+  active->record = std::move(next->record);
+  index_.Find(id)->state = active->record.state;
+  ++unended_;
+  queue_.push_back(active);
+  work_.notify_one();
+  active->changed.notify_all();
+  return active->record;
 }
 
 }  // namespace rehome

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -55,16 +56,29 @@ class Registry {
     // NOT_FOUND / PROFILE_NOT_FOUND or what the launcher says. Null: any profile.
     std::function<absl::Status(const std::string& profile)> check_profile;
   };
-  // Reads the journal. What was in flight when the daemon ended is closed with CloseAfterRestart()
-  // (machine.h). Starts no thread. Errors: those of Journal::Load(), BOOT_ID_UNREADABLE,
-  // INVALID_ARGUMENT / BAD_CONFIGURATION.
+  // Reads the journal. What was unfinished or INDETERMINATE when the earlier daemon ended is taken
+  // over: its VM is reserved in `vms`, and StartRecovery() goes on with it; what is of another boot
+  // ends here (CloseAfterReboot(), machine.h). Starts no thread. Errors: those of Journal::Load(),
+  // BOOT_ID_UNREADABLE, INVALID_ARGUMENT / BAD_CONFIGURATION.
   static absl::StatusOr<std::unique_ptr<Registry>> Create(Options options, Journal* journal,
                                                           VmDirectory* vms,
                                                           EffectsFactory* effects);
   ~Registry();
 
+  // Drives what was taken over, once agents can connect. Call once. Until IsRecovered() nothing new
+  // is admitted. RESOURCE_EXHAUSTED / THREAD_LIMIT.
+  absl::Status StartRecovery();
+  // Every migration that was taken over has left step RECOVERING: how each stands is known, or
+  // known to be unknown.
+  bool IsRecovered() const;
+  // Blocks until then, or until Stop() is called, which is when it returns false.
+  bool AwaitRecovered() const;
+  // Migrations of this boot that were not finished for good, now; for the escrow that came back.
+  std::set<std::string> Unfinished() const;
+
   // Stops admitting (SHUTTING_DOWN), raises every interrupt and waits until all migrations have
-  // ended. Reading and watching go on working. Idempotent; the destructor does it too.
+  // ended or are INDETERMINATE; of those the escrow is dropped with the registry, but stays in the
+  // store. Reading and watching go on working. Idempotent; the destructor does it too.
   void Stop();
 
   // Admits, or returns the earlier migration of the same request_id (as long as that is kept; who
@@ -73,9 +87,10 @@ class Registry {
   // request.validate_only and an id that is used nowhere else, and must leave no trace (DESCRIBE
   // without hold). Errors: NOT_FOUND / VM_NOT_FOUND, NOT_FOUND / PROFILE_NOT_FOUND,
   // INVALID_ARGUMENT / REQUEST_ID_REUSED (other parameters), BAD_REQUEST_ID, BAD_DEADLINE, ABORTED
-  // / MIGRATION_IN_PROGRESS (message names the other), RESOURCE_EXHAUSTED / QUEUE_FULL, FD_LIMIT or
-  // THREAD_LIMIT, UNAVAILABLE / SHUTTING_DOWN, JOURNAL_* from the journal. After an error nothing
-  // of the request is left.
+  // / MIGRATION_IN_PROGRESS (message names the other), FAILED_PRECONDITION / MIGRATION_UNRESOLVED
+  // (an INDETERMINATE one of that VM, named), UNAVAILABLE / RECOVERING, RESOURCE_EXHAUSTED /
+  // QUEUE_FULL, FD_LIMIT or THREAD_LIMIT, UNAVAILABLE / SHUTTING_DOWN, JOURNAL_* from the journal.
+  // After an error nothing of the request is left.
   absl::StatusOr<Migration> Create(const MigrationRequest& request);
 
   // A terminal state is shown only once the migration's effects, and so everything that it held,
@@ -94,13 +109,18 @@ class Registry {
   // if it was failing already (the record says which). One that has no thread yet ends here and
   // now. FAILED_PRECONDITION / PAST_COMMIT or ALREADY_FINISHED.
   absl::StatusOr<Migration> Cancel(const std::string& id);
+  // Finds out again how an INDETERMINATE one stands, and goes on from there; its record, which is
+  // INDETERMINATE no more. NOT_FOUND / MIGRATION_NOT_FOUND, FAILED_PRECONDITION /
+  // NOT_INDETERMINATE, UNAVAILABLE / SHUTTING_DOWN, RESOURCE_EXHAUSTED / THREAD_LIMIT.
+  absl::StatusOr<Migration> Resolve(const std::string& id);
 
  private:
   using Active = std::shared_ptr<ActiveMigration>;
 
   Registry(Options options, Journal* journal, VmDirectory* vms, EffectsFactory* effects);
   absl::Status LoadJournal();
-  void CloseOpenRecord(const Migration& record);
+  void CloseOfOtherBoot(const Migration& record);
+  void TakeOver(const Active& active);
 
   // Steps of Create().
   absl::StatusOr<Migration> Validate(const MigrationRequest& request);
@@ -118,6 +138,7 @@ class Registry {
   // These REQUIRE mutex_. RaiseInterrupt() leaves alone what is past stopping. TakeFromQueue() is
   // true if it was waiting there: the caller now has to RunHere().
   void Finish(const Active& active, const Migration& last);
+  void NoteRecovered(const Active& active);
   void RaiseInterrupt(const Active& active, StopCause cause);
   bool TakeFromQueue(const Active& active);
 
@@ -133,7 +154,10 @@ class Registry {
   mutable std::mutex mutex_;
   MigrationIndex index_;
   std::map<std::string, Active> active_by_vm_;
-  std::condition_variable all_ended_;  // active_by_vm_ is empty
+  size_t unended_ = 0;                 // of them: queued or driven, not INDETERMINATE
+  std::condition_variable all_ended_;  // unended_ is 0
+  size_t recovering_ = 0;
+  mutable std::condition_variable recovered_;  // recovering_ is 0, or stopping_
   std::deque<Active> queue_;
   std::condition_variable work_;  // the queue has one, or stopping_
   std::vector<std::thread> workers_;

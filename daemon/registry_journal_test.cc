@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <iterator>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -61,7 +62,7 @@ Migration InFlight(uint64_t number, Step step, MigrationState state, GuestOwner 
   return record;
 }
 
-TEST_F(RegistryTest, WhatWasInFlightWhenTheDaemonEndedIsClosedHonestly) {
+TEST_F(RegistryTest, WhatAnEarlierDaemonLeftIsTakenOverAndDrivenToItsEnd) {
   const Migration records[] = {
       InFlight(1, Step::kQueued, MigrationState::kPending, GuestOwner::kSource),
       InFlight(2, Step::kArming, MigrationState::kPreparing, GuestOwner::kSource),
@@ -70,7 +71,15 @@ TEST_F(RegistryTest, WhatWasInFlightWhenTheDaemonEndedIsClosedHonestly) {
       InFlight(5, Step::kFencing, MigrationState::kCompleting, GuestOwner::kTarget, "old-boot"),
   };
   for (const Migration& record : records) ASSERT_TRUE(journal_.Append(record).ok());
+  // What is found: the guest of m-2 is where it was, that of m-3 runs on the target.
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    const bool handed_over = record.id == "m-3";
+    return Outcome{handed_over ? Event::kVerdictRunning : Event::kSourceResumed, {}, record};
+  });
   Start();
+  EXPECT_EQ(effects_.created(), 0u) << "nothing is done before agents can connect";
+  ASSERT_TRUE(registry_->StartRecovery().ok());
+  EXPECT_TRUE(registry_->AwaitRecovered());
   const struct {
     MigrationState state;
     GuestOwner owner;
@@ -78,23 +87,124 @@ TEST_F(RegistryTest, WhatWasInFlightWhenTheDaemonEndedIsClosedHonestly) {
   } expected[] = {
       {MigrationState::kFailed, GuestOwner::kSource, reason::kDaemonRestarted},
       {MigrationState::kFailed, GuestOwner::kSource, reason::kDaemonRestarted},
-      {MigrationState::kIndeterminate, GuestOwner::kUndecided, reason::kDaemonRestarted},
-      {MigrationState::kIndeterminate, GuestOwner::kTarget, reason::kDaemonRestarted},
+      {MigrationState::kSucceeded, GuestOwner::kTarget, ""},
+      {MigrationState::kSucceeded, GuestOwner::kTarget, ""},
       {MigrationState::kFailed, GuestOwner::kNobody, reason::kHostRebooted},
   };
   for (size_t i = 0; i < std::size(expected); ++i) {
     SCOPED_TRACE(records[i].id);
-    const auto closed = registry_->Get(records[i].id);
-    ASSERT_TRUE(closed.ok()) << closed.status();
-    EXPECT_EQ(closed->state, expected[i].state);
-    EXPECT_EQ(closed->owner, expected[i].owner);
-    EXPECT_EQ(closed->failure.reason, expected[i].reason);
-    EXPECT_GT(closed->end_time_unix_ns, 0);
-    EXPECT_EQ(journal_.Appended(records[i].id).back(), *closed);
+    const Migration closed = AwaitEnd(records[i].id);
+    EXPECT_EQ(closed.state, expected[i].state);
+    EXPECT_EQ(closed.owner, expected[i].owner);
+    EXPECT_EQ(closed.failure.reason, expected[i].reason);
+    EXPECT_GT(closed.end_time_unix_ns, 0);
+    EXPECT_EQ(journal_.Appended(records[i].id).back(), closed);
   }
   EXPECT_EQ(ListAll().front().id, "m-5") << "in the order in which they were admitted";
-  EXPECT_EQ(effects_.created(), 0u);
+  EXPECT_EQ(effects_.alive(), 0u);
   EXPECT_EQ(AwaitEnd(MustCreate(Request(AddVm("vm-3")))).state, MigrationState::kSucceeded);
+}
+
+TEST_F(RegistryTest, NothingIsAdmittedUntilItIsKnownHowThingsStand) {
+  ASSERT_TRUE(journal_
+                  .Append(InFlight(1, Step::kHandingOver, MigrationState::kHandingOver,
+                                   GuestOwner::kUndecided))
+                  .ok());
+  effects_.HoldAt(Effect::kRecover, /*interruptible=*/false);
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kSourceResumed, {}, record};
+  });
+  Start();
+  AddVm("other");
+  EXPECT_EQ(CreateError(Request("other")), reason::kRecovering);
+  ASSERT_TRUE(registry_->StartRecovery().ok());
+  effects_.AwaitHeld(Effect::kRecover);
+  EXPECT_FALSE(registry_->IsRecovered());
+  EXPECT_EQ(CreateError(Request("other")), reason::kRecovering);
+  EXPECT_EQ(registry_->Unfinished(), std::set<std::string>{"m-1"});
+  effects_.Release(Effect::kRecover);
+  EXPECT_TRUE(registry_->AwaitRecovered());
+  EXPECT_EQ(AwaitEnd(MustCreate(Request("other"))).state, MigrationState::kSucceeded);
+}
+
+TEST_F(RegistryTest, TheVmOfAMigrationThatWasTakenOverIsReservedForItsTwoSides) {
+  Migration record =
+      InFlight(1, Step::kFencing, MigrationState::kCompleting, GuestOwner::kTarget);
+  record.source = {10, 1, 0};
+  ASSERT_TRUE(journal_.Append(record).ok());
+  Start();
+  VmEntry vm;
+  vm.vm_id = "vm-1";
+  vm.process = {99, 1, 0};
+  const auto link = std::make_shared<FakeVmmLink>(vm.process);
+  EXPECT_EQ(ReasonOf(vms_.Register(vm, "", link)), reason::kVmIdTaken);
+  EXPECT_TRUE(vms_.Register(vm, "m-1", link).ok()) << "the target";
+  vm.process = record.source;
+  EXPECT_TRUE(vms_.Register(vm, "", std::make_shared<FakeVmmLink>(vm.process)).ok());
+}
+
+TEST_F(RegistryTest, AnIndeterminateOneKeepsItsEscrowAndItsVmUntilItIsResolved) {
+  const auto unreachable = [](const Migration& record, Interrupt&) {
+    return FailureOutcome(Event::kUnreachable, "OWNER_UNKNOWN", record);
+  };
+  effects_.On(Effect::kHandOver, [](const Migration& record, Interrupt&) {
+    return FailureOutcome(Event::kStuck, "HANDOVER_STUCK", record);
+  });
+  effects_.On(Effect::kAbort, unreachable);
+  effects_.On(Effect::kRecover, unreachable);
+  const Migration unknown = AwaitEnd(MustCreate(Request(AddVm("db"))));
+  EXPECT_EQ(unknown.state, MigrationState::kIndeterminate);
+  EXPECT_EQ(effects_.alive(), 1u);
+  EXPECT_EQ(CreateError(Request("db")), reason::kMigrationUnresolved);
+  EXPECT_EQ(ReasonOf(registry_->Cancel(unknown.id).status()), reason::kAlreadyFinished);
+
+  // Still unknown.
+  const auto resolving = registry_->Resolve(unknown.id);
+  ASSERT_TRUE(resolving.ok()) << resolving.status();
+  EXPECT_FALSE(IsTerminal(resolving->state));
+  EXPECT_EQ(AwaitEnd(unknown.id).state, MigrationState::kIndeterminate);
+  EXPECT_EQ(effects_.created(), 1u) << "the same escrow";
+
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kVerdictRunning, {}, record};
+  });
+  ASSERT_TRUE(registry_->Resolve(unknown.id).ok());
+  const Migration done = AwaitEnd(unknown.id);
+  EXPECT_EQ(done.state, MigrationState::kSucceeded);
+  EXPECT_EQ(effects_.alive(), 0u);
+  EXPECT_EQ(ReasonOf(registry_->Resolve(unknown.id).status()), reason::kNotIndeterminate);
+  EXPECT_EQ(ReasonOf(registry_->Resolve("m-0").status()), reason::kMigrationNotFound);
+}
+
+TEST_F(RegistryTest, AnIndeterminateOneIsProbedAgainByTheNextDaemon) {
+  ASSERT_TRUE(journal_
+                  .Append(InFlight(1, Step::kUnresolved, MigrationState::kIndeterminate,
+                                   GuestOwner::kUndecided))
+                  .ok());
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kSourceResumed, {}, record};
+  });
+  Start();
+  ASSERT_TRUE(registry_->StartRecovery().ok());
+  EXPECT_TRUE(registry_->AwaitRecovered());
+  const Migration done = AwaitEnd("m-1");
+  EXPECT_EQ(done.state, MigrationState::kFailed);
+  EXPECT_EQ(done.owner, GuestOwner::kSource);
+}
+
+TEST_F(RegistryTest, AStopDoesNotWaitForWhatIsIndeterminate) {
+  ASSERT_TRUE(journal_
+                  .Append(InFlight(1, Step::kUnresolved, MigrationState::kIndeterminate,
+                                   GuestOwner::kUndecided))
+                  .ok());
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return FailureOutcome(Event::kUnreachable, "OWNER_UNKNOWN", record);
+  });
+  Start();
+  ASSERT_TRUE(registry_->StartRecovery().ok());
+  EXPECT_TRUE(registry_->AwaitRecovered());
+  EXPECT_EQ(AwaitEnd("m-1").state, MigrationState::kIndeterminate);
+  registry_->Stop();
 }
 
 TEST_F(RegistryTest, ADaemonStartsAlsoWhenItsJournalIsFull) {
@@ -103,9 +213,15 @@ TEST_F(RegistryTest, ADaemonStartsAlsoWhenItsJournalIsFull) {
                                    GuestOwner::kUndecided))
                   .ok());
   journal_.FailAppends([](const Migration&) { return MemoryJournal::Full(); });
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kSourceResumed, {}, record};
+  });
   Start();
-  EXPECT_EQ(registry_->Get("m-1")->state, MigrationState::kIndeterminate);
-  EXPECT_EQ(registry_->Get("m-1")->journal_failure.reason, reason::kJournalFull);
+  ASSERT_TRUE(registry_->StartRecovery().ok());
+  EXPECT_TRUE(registry_->AwaitRecovered());
+  const Migration done = AwaitEnd("m-1");
+  EXPECT_EQ(done.owner, GuestOwner::kSource);
+  EXPECT_EQ(done.journal_failure.reason, reason::kJournalFull);
 }
 
 TEST_F(RegistryTest, ADamagedJournalKeepsTheRegistryFromStarting) {

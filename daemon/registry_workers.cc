@@ -42,20 +42,72 @@ void Registry::Work() {
   }
 }
 
+absl::Status Registry::StartRecovery() {
+  std::lock_guard<std::mutex> admission(admission_mutex_);
+  std::vector<Active> taken_over;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [vm_id, active] : active_by_vm_) taken_over.push_back(active);
+  }
+  for (const Active& active : taken_over) {
+    absl::StatusOr<std::unique_ptr<Interrupt>> interrupt = Interrupt::Create();
+    if (!interrupt.ok()) return interrupt.status();
+    absl::Status status = EnsureWorker();
+    if (!status.ok()) return status;
+    std::lock_guard<std::mutex> lock(mutex_);
+    active->interrupt = *std::move(interrupt);
+    ++unended_;
+    queue_.push_back(active);
+    work_.notify_one();
+  }
+  return absl::OkStatus();
+}
+
+bool Registry::IsRecovered() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return recovering_ == 0;
+}
+
+bool Registry::AwaitRecovered() const {
+  std::unique_lock<std::mutex> lock(mutex_);
+  recovered_.wait(lock, [&] { return recovering_ == 0 || stopping_; });
+  return recovering_ == 0;
+}
+
+std::set<std::string> Registry::Unfinished() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::set<std::string> ids;
+  for (const auto& [vm_id, active] : active_by_vm_) ids.insert(active->record.id);
+  return ids;
+}
+
+void Registry::NoteRecovered(const Active& active) {
+  if (!active->recovering) return;
+  active->recovering = false;
+  if (--recovering_ == 0) recovered_.notify_all();
+}
+
 // From the queue to the terminal record, which it returns; no lock is held.
 Migration Registry::Run(const Active& active) {
   Migration record;
+  std::unique_ptr<MigrationEffects> effects;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    record = active->record;
+    record = active->start;
+    // A cancel may have come while it waited.
+    record.cancel_requested |= active->record.cancel_requested;
+    effects = std::move(active->effects);
   }
-  std::unique_ptr<MigrationEffects> effects = effects_->Create(record.id);
+  if (effects == nullptr) effects = effects_->Create(record.id);
   const auto publish = [&](const Migration& next) {
     if (!IsTerminal(next.state)) Publish(active, next);
   };
-  // The effects are gone when this returns, and the terminal state is shown only then: whoever sees
-  // it finds nothing of the migration left.
-  return Drive(std::move(record), {journal_, effects.get(), active->interrupt.get(), publish});
+  Migration last = Drive(std::move(record), active->first, active->cause,
+                         {journal_, effects.get(), active->interrupt.get(), publish});
+  // Otherwise the effects are gone when this returns, and the terminal state is shown only then:
+  // whoever sees it finds nothing of the migration left.
+  if (last.step == Step::kUnresolved) active->effects = std::move(effects);
+  return last;
 }
 
 void Registry::Publish(const Active& active, Migration record) {
@@ -64,6 +116,7 @@ void Registry::Publish(const Active& active, Migration record) {
   record.cancel_requested |= active->record.cancel_requested;
   active->record = std::move(record);
   index_.Find(active->record.id)->state = active->record.state;
+  if (active->record.step != Step::kRecovering) NoteRecovered(active);
   active->changed.notify_all();
 }
 
@@ -75,13 +128,19 @@ void Registry::RunHere(const Active& active) {
 
 void Registry::Finish(const Active& active, const Migration& last) {
   deadlines_.Drop(last.id);
-  vms_->SetActiveMigration(last.request.vm_id, "");
-  active_by_vm_.erase(last.request.vm_id);
-  if (active_by_vm_.empty()) all_ended_.notify_all();
   active->record = last;
-  // Only the first failure is on record, so that the terminal record is in the journal is certain
-  // only if all are.
-  index_.Finish(index_.Find(last.id), last, last.journal_failure.none());
+  if (last.step == Step::kUnresolved) {
+    // Keeps its VM: nothing is started for a guest of which nobody knows where it is.
+    index_.Find(last.id)->state = last.state;
+  } else {
+    vms_->SetActiveMigration(last.request.vm_id, "");
+    active_by_vm_.erase(last.request.vm_id);
+    // Only the first failure is on record, so that the terminal record is in the journal is certain
+    // only if all are.
+    index_.Finish(index_.Find(last.id), last, last.journal_failure.none());
+  }
+  NoteRecovered(active);
+  if (--unended_ == 0) all_ended_.notify_all();
   active->changed.notify_all();
 }
 
@@ -101,6 +160,7 @@ void Registry::Expire(const std::string& id) {
 void Registry::RaiseInterrupt(const Active& active, StopCause cause) {
   const MigrationState state = active->record.state;
   if (state == MigrationState::kCompleting || state == MigrationState::kRollingBack) return;
+  if (IsTerminal(state) || active->interrupt == nullptr) return;
   const bool first = active->interrupt->Raise(cause);
   if (first && cause == StopCause::kCancelled) active->record.cancel_requested = true;
 }
@@ -121,11 +181,12 @@ void Registry::Stop() {
     // Those in the queue are left to the workers: they end at once.
     for (const auto& [vm_id, active] : active_by_vm_) RaiseInterrupt(active, StopCause::kShutdown);
     work_.notify_all();
+    recovered_.notify_all();
   }
   std::vector<std::thread> workers;
   {
     std::unique_lock<std::mutex> lock(mutex_);
-    all_ended_.wait(lock, [&] { return active_by_vm_.empty(); });
+    all_ended_.wait(lock, [&] { return unended_ == 0; });
     workers = std::move(workers_);
   }
   for (std::thread& worker : workers) worker.join();

@@ -102,7 +102,8 @@ absl::Status SqliteJournal::Append(const Migration& record) {
 }
 
 absl::Status SqliteJournal::Write(const Migration& record, std::string_view bytes) {
-  const bool finished = IsTerminal(record.state);
+  // An INDETERMINATE one can still be resolved, and is not pruned.
+  const bool finished = record.step == Step::kDone;
   put_.BindText(1, record.id);
   put_.BindInteger(2, finished ? 1 : 0);
   put_.BindBlob(3, bytes);

@@ -100,7 +100,9 @@ absl::StatusOr<VmmProfile> ScriptedLauncher::Profile(const std::string& name) co
 }
 
 EffectsWorld::EffectsWorld()
-    : memory(memfd_create("memory", MFD_CLOEXEC)), interrupt(*Interrupt::Create()) {
+    : memory(memfd_create("memory", MFD_CLOEXEC)),
+      vm(memfd_create("vm", MFD_CLOEXEC)),
+      interrupt(*Interrupt::Create()) {
   if (ftruncate(memory.borrow().raw(), kMemoryBytes) != 0) abort();
   host.capabilities.push_back({.name = "vm_type_default", .available = true});
 
@@ -141,21 +143,33 @@ EffectsWorld::EffectsWorld()
        .fence = &fence,
        .adopt_target = [this](LaunchedVmm&, std::chrono::milliseconds, Interrupt*)
            -> absl::StatusOr<std::shared_ptr<VmmLink>> { return std::shared_ptr<VmmLink>(target); },
-       .timeouts = ShortTimeouts()});
+       .timeouts = ShortTimeouts(),
+       .store = &store,
+       .fd_kinds = nullptr,
+       .await_link = [this](const ProcessIdentity& process, std::chrono::milliseconds,
+                            Interrupt*) -> absl::StatusOr<std::shared_ptr<VmmLink>> {
+         for (const std::shared_ptr<FakeVmmLink>& link : {source, target}) {
+           if (link->process() == process && !link->closed()) {
+             return std::shared_ptr<VmmLink>(link);
+           }
+         }
+         return MakeStatus(absl::StatusCode::kDeadlineExceeded, "AGENT_TIMEOUT", "not connected");
+       }});
   effects = factory->Create("m-1");
 }
 
 VmDescription EffectsWorld::Describe() const {
-  VmDescription vm;
-  vm.vm_id = "vm-1";
-  vm.vcpu_count = 1;
-  vm.state_capacity = 4096;
-  vm.state_format = 1;
+  VmDescription described;
+  described.vm_id = "vm-1";
+  described.vcpu_count = 1;
+  described.state_capacity = 4096;
+  described.state_format = 1;
   const FileIdentity file = *Identify(memory.borrow());
-  vm.layout.slots.push_back({.size_bytes = kMemoryBytes, .inode = file.id});
-  vm.layout_digest = vm.layout.Digest();
-  vm.memory.push_back(*Duplicate(memory.borrow()));
-  return vm;
+  described.layout.slots.push_back({.size_bytes = kMemoryBytes, .inode = file.id});
+  described.layout_digest = described.layout.Digest();
+  described.vm = *Duplicate(vm.borrow());
+  described.memory.push_back(*Duplicate(memory.borrow()));
+  return described;
 }
 
 Migration EffectsWorld::NewRecord(FencePolicy policy) const {

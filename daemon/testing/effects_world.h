@@ -10,10 +10,12 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "daemon/effect_context.h"
+#include "daemon/escrow_store.h"
 #include "daemon/testing/fake_vmm_link.h"
 #include "daemon/vm_directory.h"
 
@@ -58,6 +60,28 @@ class ScriptedLauncher : public Launcher {
   std::function<absl::StatusOr<LaunchedVmm>()> launch;
 };
 
+// A service manager's store, as far as a migration sees it.
+class ScriptedStore : public EscrowStore {
+ public:
+  bool supported() const override { return true; }
+  absl::Status Put(const std::string&, const std::vector<EscrowItem>& items) override {
+    for (const EscrowItem& item : items) {
+      stored.push_back({item.name, *Duplicate(item.fd)});
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Remove(const std::string&) override {
+    stored.clear();
+    return absl::OkStatus();
+  }
+  std::vector<NamedFd> Take(const std::string&) override { return std::move(stored); }
+  std::vector<std::string> restored() const override { return {}; }
+  size_t DropUnclaimed(const std::set<std::string>&) override { return 0; }
+  size_t stored_fds() const override { return stored.size(); }
+
+  std::vector<NamedFd> stored;
+};
+
 struct EffectsWorld {
   EffectsWorld();
 
@@ -74,11 +98,13 @@ struct EffectsWorld {
 
   WaitingChild source_child, target_child;
   UniqueFd memory;
+  UniqueFd vm;  // stands for the VM of the source, and of its first target
   UniqueFd block_fd;
   HostCapabilities host;
   VmDirectory vms;
   ScriptedFence fence;
   ScriptedLauncher launcher;
+  ScriptedStore store;
   std::shared_ptr<FakeVmmLink> source, target;
   // Changes the target's answer to PREPARE.
   std::function<void(VmDescription&)> spoil_target;

@@ -34,6 +34,12 @@ Event HappyEvent(Effect effect) {
       return Event::kSourceResumed;
     case Effect::kDiscardTarget:
       return Event::kTargetDiscarded;
+    case Effect::kRecover:
+      return Event::kSourceResumed;
+    case Effect::kBuildRescue:
+      return Event::kTargetPrepared;
+    case Effect::kHandOverToRescue:
+      return Event::kVerdictRunning;
   }
   return Event::kUnreachable;
 }
@@ -55,6 +61,9 @@ bool AnswersInterrupt(Effect effect, Event* event) {
     case Effect::kFenceSource:
     case Effect::kAbort:
     case Effect::kDiscardTarget:
+    case Effect::kRecover:
+    case Effect::kBuildRescue:
+    case Effect::kHandOverToRescue:
       return false;
   }
   return false;

@@ -6,10 +6,11 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "daemon/machine.h"
 #include "daemon/reasons.h"
 
@@ -67,16 +68,30 @@ inline std::vector<Event> Then(std::vector<Event> events, const std::vector<Even
 inline const std::vector<Event> kToHandingOver = Then(kToArming, {Event::kArmed});
 inline const std::vector<Event> kToFirstRun = Then(kToHandingOver, {Event::kVerdictRunning});
 
+// All that transitions change and depend on, as text.
+inline std::string KeyOf(const Migration& record) {
+  const int interrupted =
+      record.interrupted_step.has_value() ? static_cast<int>(*record.interrupted_step) : 0;
+  return absl::StrCat(StepName(record.step), "|", MigrationStateName(record.state), "|",
+                      GuestOwnerName(record.owner), "|", record.failure.reason, "|",
+                      MigrationStateName(record.outcome_after_rollback), "|",
+                      record.cancel_requested, record.fence.complete(), "|", record.restarts, "|",
+                      interrupted, "|", record.rescue.attempts);
+}
+
 // Every record that any sequence of events can lead to, each reached once; `stops` are tried at
-// every transition, and each record of a fencing step with and without a proof.
-inline std::vector<Migration> ReachableRecords() {
+// every transition, and each record of a fencing step with and without a proof. With one restart
+// and one rescue beyond the bound: more only count up.
+inline std::vector<Migration> FindReachableRecords() {
   std::vector<Migration> todo = {FreshRecord()};
-  std::vector<Migration> seen;
+  std::vector<Migration> found;
+  std::set<std::string> seen;
   while (!todo.empty()) {
     const Migration record = todo.back();
     todo.pop_back();
-    if (std::find(seen.begin(), seen.end(), record) != seen.end()) continue;
-    seen.push_back(record);
+    if (record.restarts > 1 || record.rescue.attempts > kMaxRescueAttempts + 1) continue;
+    if (!seen.insert(KeyOf(record)).second) continue;
+    found.push_back(record);
     std::vector<Migration> variants = {record};
     if (record.step == Step::kFencing) {
       variants.push_back(record);
@@ -91,7 +106,12 @@ inline std::vector<Migration> ReachableRecords() {
       }
     }
   }
-  return seen;
+  return found;
+}
+
+inline const std::vector<Migration>& ReachableRecords() {
+  static const auto* records = new std::vector<Migration>(FindReachableRecords());
+  return *records;
 }
 
 }  // namespace rehome

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/recovery_effects.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/abort_effect.h"
+#include "daemon/escrow_description.h"
+#include "daemon/escrow_keeping.h"
+#include "daemon/gone_link.h"
+#include "daemon/process_identity.h"
+#include "daemon/reasons.h"
+#include "daemon/strategy.h"
+#include "kvmglue/fd_passing.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+// The process of that identity; invalid if there is none any more. Other errors say nothing about
+// the process.
+absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process) {
+  if (process.pid == 0) return UniqueFd();  // never started
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(process.pid);
+  if (absl::IsNotFound(pidfd.status())) return UniqueFd();
+  if (!pidfd.ok()) return pidfd.status();
+  absl::StatusOr<ProcessIdentity> found = IdentifyProcess(pidfd->borrow());
+  if (absl::IsNotFound(found.status())) return UniqueFd();
+  if (!found.ok()) return found.status();
+  const bool same = found->pid == process.pid && found->start_ticks == process.start_ticks &&
+                    found->pidfd_inode == process.pidfd_inode;
+  return same ? *std::move(pidfd) : UniqueFd();
+}
+
+void TakeFromStore(EffectContext& context, const Migration& record) {
+  Escrow& escrow = context.escrow;
+  std::vector<NamedFd> fds = context.dependencies.store->Take(record.id);
+  if (fds.empty()) return;
+  // A damaged one is as good as none: the agents are asked instead.
+  absl::StatusOr<RestoredEscrow> restored =
+      RestoreEscrow(std::move(fds), *context.dependencies.fd_kinds);
+  if (restored.ok()) FillEscrow(*std::move(restored), record, escrow).IgnoreError();
+}
+
+// A living process's connection, or a link that says that there is none.
+std::shared_ptr<VmmLink> FindLink(EffectContext& context, const ProcessIdentity& process,
+                                  BorrowedFd pidfd, steady_clock::time_point deadline) {
+  if (!HasExited(pidfd)) {
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now());
+    absl::StatusOr<std::shared_ptr<VmmLink>> link = context.dependencies.await_link(
+        process, std::max(left, milliseconds(0)), &context.interrupt);
+    if (link.ok()) return *std::move(link);
+  }
+  return NewGoneLink(process);
+}
+
+void FindLinks(EffectContext& context, const Migration& record) {
+  Escrow& escrow = context.escrow;
+  const auto deadline = steady_clock::now() + context.dependencies.timeouts.rejoin;
+  if (escrow.source_link == nullptr || escrow.source_link->closed()) {
+    escrow.source_link = FindLink(context, record.source, escrow.source_pidfd.borrow(), deadline);
+  }
+  if (escrow.target_link == nullptr || escrow.target_link->closed()) {
+    escrow.target_link = FindLink(context, record.target, escrow.target_pidfd.borrow(), deadline);
+  }
+}
+
+// What the agents still have. The source's block is asked for first: it keeps it longest.
+void TakeFromAgents(EffectContext& context, const Migration& record) {
+  Escrow& escrow = context.escrow;
+  const std::pair<VmmLink*, std::optional<VmDescription>*> sides[] = {
+      {escrow.source_link.get(), &escrow.source}, {escrow.target_link.get(), &escrow.target}};
+  for (const auto& [link, description] : sides) {
+    if (link->closed() || (escrow.block != nullptr && description->has_value())) continue;
+    absl::StatusOr<HandedIn> handed_in =
+        link->HandIn(record.id, context.dependencies.timeouts.agent);
+    if (!handed_in.ok()) continue;
+    if (!description->has_value()) *description = std::move(handed_in->vm);
+    if (escrow.block != nullptr) continue;
+    absl::StatusOr<std::unique_ptr<HandoverBlock>> block =
+        HandoverBlock::Adopt(std::move(handed_in->block), record.id);
+    if (block.ok()) escrow.block = *std::move(block);
+  }
+}
+
+// START is journalled before it is sent.
+bool WasBeforeStart(const Migration& record) {
+  if (!record.interrupted_step.has_value()) return false;
+  switch (*record.interrupted_step) {
+    case Step::kQueued:
+    case Step::kPreflight:
+    case Step::kLaunching:
+    case Step::kPreparingTarget:
+    case Step::kArming:
+      return true;
+    case Step::kHandingOver:
+    case Step::kFirstRun:
+    case Step::kFencing:
+    case Step::kAborting:
+    case Step::kDiscardingTarget:
+    case Step::kDone:
+    case Step::kRecovering:
+    case Step::kRescuing:
+    case Step::kRescueHandingOver:
+    case Step::kUnresolved:
+      return false;
+  }
+  return false;
+}
+
+bool TargetRunsGuest(EffectContext& context, const Migration& record) {
+  absl::StatusOr<VmmLink::Probe> probe =
+      context.escrow.target_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
+  return probe.ok() && probe->vm_alive && probe->guest_running;
+}
+
+Failure CauseOf(Event event, const Migration& record) {
+  if (event == Event::kSourceLost) {
+    return {"GUEST_LOST", "both VMMs are dead and nothing is left to go on from"};
+  }
+  if (event == Event::kUnreachable) {
+    return {"OWNER_UNKNOWN",
+            absl::StrCat("nobody has the handover block of ", record.id,
+                         ", and neither VMM says that it runs the guest; nothing was started")};
+  }
+  return {};
+}
+
+}  // namespace
+
+absl::Status Rebuild(EffectContext& context, const Migration& record) {
+  Escrow& escrow = context.escrow;
+  absl::StatusOr<UniqueFd> source = FindProcess(record.source);
+  if (!source.ok()) return source.status();
+  absl::StatusOr<UniqueFd> target = FindProcess(record.target);
+  if (!target.ok()) return target.status();
+  escrow.source_pidfd = *std::move(source);
+  escrow.target_pidfd = *std::move(target);
+  escrow.handover_start_ns = record.armed_ns;
+  TakeFromStore(context, record);
+  FindLinks(context, record);
+  TakeFromAgents(context, record);
+  // The step that says so to the directory may have been the earlier daemon's.
+  if (record.owner == GuestOwner::kTarget && !escrow.target_link->closed()) {
+    context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  }
+  return absl::OkStatus();
+}
+
+Event EventOf(const Findings& found) {
+  const bool source_dead = found.source == SourceSight::kDead;
+  if (found.before_start) return source_dead ? Event::kSourceLost : Event::kSourceResumed;
+  if (found.verdict.has_value()) {
+    if (*found.verdict == REHOME_VERDICT_RUNNING) return Event::kVerdictRunning;
+    const bool resumed =
+        *found.verdict == REHOME_VERDICT_ABORTED && found.source == SourceSight::kRunsGuest;
+    return resumed ? Event::kSourceResumed : Event::kStuck;
+  }
+  // A target drops its block once it has run the guest, a source once it runs it again.
+  if (found.target_runs_guest) return Event::kVerdictRunning;
+  if (found.source == SourceSight::kRunsGuest) return Event::kSourceResumed;
+  return source_dead && found.target_dead ? Event::kSourceLost : Event::kUnreachable;
+}
+
+Outcome RecoverEffect(EffectContext& context, Migration record) {
+  Escrow& escrow = context.escrow;
+  // Asked again, it looks again: what was silent may have come round.
+  FindLinks(context, record);
+  if (escrow.block == nullptr) TakeFromAgents(context, record);
+  Findings found = {.before_start = WasBeforeStart(record)};
+  found.source = LookAtSource(context, record, context.dependencies.timeouts.agent);
+  found.target_runs_guest = TargetRunsGuest(context, record);
+  found.target_dead = HasExited(escrow.target_pidfd.borrow());
+  if (escrow.KnowsVerdict(record)) {
+    found.verdict = escrow.block->verdict();
+    record.phases = escrow.Phases(record.armed_ns);
+  }
+  const Event event = EventOf(found);
+  return {event, CauseOf(event, record), std::move(record)};
+}
+
+}  // namespace rehome

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a daemon does that takes a migration over from one that ended (docs/recovery.md, "Restart"):
+// collect whatever is left of it, ask, and start nothing.
+#ifndef REHOME_DAEMON_RECOVERY_EFFECTS_H_
+#define REHOME_DAEMON_RECOVERY_EFFECTS_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "daemon/effect_context.h"
+#include "daemon/settlement.h"
+
+namespace rehome {
+
+// Fills the escrow of a migration whose driver ended with its daemon: pidfds by the identities on
+// record (invalid: proven gone), descriptors from the store or else from the agents, connections of
+// both sides. What cannot be had stays absent, with a link that says AGENT_GONE in its place; the
+// effects can do with that. RESOURCE_EXHAUSTED / FD_LIMIT: a process could not be looked at, so
+// nothing may be concluded.
+absl::Status Rebuild(EffectContext& context, const Migration& record);
+
+// Looks, asks, and answers with the one event that is beyond doubt, or kStuck: AbortEffect is to
+// settle it.
+Outcome RecoverEffect(EffectContext& context, Migration record);
+
+// All that RecoverEffect decides by.
+struct Findings {
+  bool before_start = false;  // no START was journalled, so none was sent
+  SourceSight source = SourceSight::kSilent;
+  bool target_dead = false;              // proven
+  bool target_runs_guest = false;        // it says that its first run has come back
+  std::optional<uint32_t> verdict = {};  // empty: nobody has the block any more
+};
+// Pure and total.
+Event EventOf(const Findings& found);
+
+}  // namespace rehome
+
+#endif  // REHOME_DAEMON_RECOVERY_EFFECTS_H_

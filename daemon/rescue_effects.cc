@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/rescue_effects.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/escrow_keeping.h"
+#include "daemon/process_identity.h"
+#include "daemon/reasons.h"
+#include "daemon/strategy.h"
+#include "daemon/target_build.h"
+#include "kvmglue/status_reason.h"
+
+namespace rehome {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Looks at a verdict that somebody else moves meanwhile. The table has no longer way to its end; a
+// word that still changes then is being scribbled on.
+constexpr int kMaxLooks = 8;
+
+struct Taken {
+  uint32_t before = 0;  // the last verdict that was not our doing
+  uint32_t now = 0;     // ABORTED or RUNNING, for good; else the word holds garbage
+};
+
+Taken TakeVerdict(HandoverBlock& block) {
+  Taken taken;
+  for (int look = 0; look < kMaxLooks; ++look) {
+    taken.before = taken.now = block.verdict();
+    if (taken.now == REHOME_VERDICT_RUNNING || taken.now == REHOME_VERDICT_ABORTED) break;
+    if (block.AbortFrom(taken.now)) {
+      taken.now = REHOME_VERDICT_ABORTED;
+      break;
+    }
+  }
+  return taken;
+}
+
+// REQUIRES: the verdict is ABORTED, or the target was never armed: then it may be killed unasked.
+absl::Status EndTarget(EffectContext& context) {
+  const UniqueFd& pidfd = context.escrow.target_pidfd;
+  if (HasExited(pidfd.borrow())) return absl::OkStatus();
+  if (absl::Status killed = KillProcess(context, pidfd); !killed.ok()) return killed;
+  return context.dependencies.fence->AwaitExit(pidfd.borrow(), ExitTimeout(context)).status();
+}
+
+// Where the context can be, now that the latest target is dead. `before`: how far it came.
+void NoteWhereContextIs(Escrow& escrow, uint32_t before) {
+  std::vector<ContextVm>& context = escrow.context;
+  if (context.empty()) context.push_back({});
+  if (!escrow.target.has_value() || !escrow.target->vm.valid()) return;
+  if (before == REHOME_VERDICT_OPEN) return;  // it never had the right to MOVE
+  if (before == REHOME_VERDICT_COMMITTED) context.clear();
+  // Moved, or perhaps moved: a VM that nothing was moved into has nothing to take, as the kernel
+  // will say.
+  context.insert(context.begin(), ContextVm{std::move(escrow.target->vm)});
+}
+
+// A target that could not MOVE from the VM at the front, and said so: another may be the right one.
+void NoteRefusal(Escrow& escrow) {
+  if (escrow.context.size() > 1) escrow.context.erase(escrow.context.begin());
+}
+
+enum class Closed { kRunning, kClosed, kFailed };
+
+// Ends the handover to the latest target so that nobody can go on from it: verdict first, so that
+// whoever is killed then has lost.
+Closed CloseHandover(EffectContext& context, const Migration& record, Failure* why_not) {
+  Escrow& escrow = context.escrow;
+  const Taken taken = TakeVerdict(*escrow.block);
+  if (taken.now == REHOME_VERDICT_RUNNING) return Closed::kRunning;
+  if (taken.now != REHOME_VERDICT_ABORTED) {
+    *why_not = {std::string(reason::kVerdictCorrupt), "the verdict word holds no legal value"};
+    return Closed::kFailed;
+  }
+  if (absl::Status ended = EndTarget(context); !ended.ok()) {
+    *why_not = {std::string(reason::kTargetNotDiscarded), std::string(ended.message())};
+    return Closed::kFailed;
+  }
+  if (HasMove(record.strategy) && !escrow.target_settled) {
+    NoteWhereContextIs(escrow, taken.before);
+  }
+  escrow.target_settled = true;
+  return Closed::kClosed;
+}
+
+// PREPARE tells of the VM that the context is in; for the rest of the daemon source.vm stays what
+// it is.
+class ContextInPlace {
+ public:
+  explicit ContextInPlace(Escrow& escrow) : escrow_(escrow) { Swap(); }
+  ~ContextInPlace() { Swap(); }
+  ContextInPlace(const ContextInPlace&) = delete;
+  ContextInPlace& operator=(const ContextInPlace&) = delete;
+
+ private:
+  void Swap() {
+    if (escrow_.context.empty() || is_sources_) return;
+    ContextVm& first = escrow_.context.front();
+    is_sources_ = !first.vm.valid();
+    if (!is_sources_) std::swap(escrow_.source->vm, first.vm);
+  }
+  Escrow& escrow_;
+  bool is_sources_ = false;
+};
+
+absl::Status BuildOne(EffectContext& context, Migration& record) {
+  Escrow& escrow = context.escrow;
+  if (absl::Status started = StartTarget(context, record, nullptr); !started.ok()) return started;
+  record.rescue.context_from_target =
+      !escrow.context.empty() && escrow.context.front().vm.valid();
+  absl::StatusOr<BuiltTarget> built = [&] {
+    const ContextInPlace in_place(escrow);
+    return BuildInTarget(context, record, nullptr);
+  }();
+  if (!built.ok()) return built.status();
+  if (escrow.saved == nullptr) escrow.saved = std::move(escrow.block);
+  escrow.block = std::move(built->block);
+  escrow.target = std::move(built->vm);
+  escrow.target_settled = false;
+  KeepRescue(context, record);
+  return absl::OkStatus();
+}
+
+Outcome Unreachable(const Failure& why, Migration record) {
+  return {Event::kUnreachable, why, std::move(record)};
+}
+
+// What became of the new target, as long as it is not RUNNING.
+std::optional<Failure> LookAtTarget(EffectContext& context, const Migration& record) {
+  Escrow& escrow = context.escrow;
+  if (escrow.block->verdict() == REHOME_VERDICT_ABORTED) {
+    const bool claimed = escrow.block->Phases(0)[REHOME_PHASE_CLAIMED] != 0;
+    if (claimed) NoteRefusal(escrow);
+    absl::StatusOr<LinkEvent> said = escrow.target_link->AwaitEvent(
+        record.id, {LinkEvent::Kind::kTakeOverFailed}, milliseconds(50), nullptr);
+    const bool told = said.ok() && said->kind == LinkEvent::Kind::kTakeOverFailed;
+    // Its VM has nothing to take.
+    escrow.target_settled = true;
+    return Failure{std::string(reason::kTakeOverFailed),
+                   absl::StrCat("the rescue's target refused", told ? ": " + said->text : "")};
+  }
+  if (HasExited(escrow.target_pidfd.borrow())) {
+    return Failure{std::string(reason::kTargetDied),
+                   "the rescue's target died before it ran the guest"};
+  }
+  return std::nullopt;
+}
+
+absl::Status ArmWithState(EffectContext& context, const Migration& record) {
+  Escrow& escrow = context.escrow;
+  // A process that was gone before we came has no pidfd; the target is to see a dead one.
+  absl::StatusOr<UniqueFd> stand_in = UniqueFd();
+  if (!escrow.source_pidfd.valid()) stand_in = OpenDeadProcess();
+  if (!stand_in.ok()) return stand_in.status();
+  // Before the target is armed: that is how its agent knows that nobody but us will announce.
+  if (HasExited(escrow.source_pidfd.borrow())) escrow.block->SetFenceProven();
+  const BorrowedFd source =
+      escrow.source_pidfd.valid() ? escrow.source_pidfd.borrow() : stand_in->borrow();
+  absl::Status armed = escrow.target_link->ArmTarget(record.id, source,
+                                                     context.dependencies.timeouts.agent, nullptr);
+  if (!armed.ok()) return Annotate(armed, "arming the rescue's target");
+  return escrow.block->AnnounceStateOf(escrow.StateBlock());
+}
+
+// Empty: the verdict is RUNNING. Else what kept it from that.
+std::optional<Failure> AwaitRunning(EffectContext& context, const Migration& record) {
+  HandoverBlock& block = *context.escrow.block;
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  const uint64_t limit = rehome_monotonic_ns() + Nanoseconds(ClaimTimeout(context, record)) +
+                         Nanoseconds(timeouts.resolve) + kStuckMarginNs;
+  for (uint64_t now = 0; now < limit; now = rehome_monotonic_ns()) {
+    if (block.verdict() == REHOME_VERDICT_RUNNING) return std::nullopt;
+    if (std::optional<Failure> ended = LookAtTarget(context, record)) return ended;
+    block.WaitVerdictIn(REHOME_VERDICTS_FINAL, std::min(now + kVerdictSliceNs, limit));
+  }
+  return Failure{std::string(reason::kHandoverStuck),
+                 "the rescue's target did not run the guest within both time-outs"};
+}
+
+}  // namespace
+
+Outcome BuildRescueEffect(EffectContext& context, Migration record) {
+  Escrow& escrow = context.escrow;
+  if (!escrow.HoldsGuest(HasMove(record.strategy)) || !escrow.StateBlock().SourceReady()) {
+    return {Event::kSourceLost,
+            {std::string(reason::kGuestLost), "the escrow has no saved state to go on from"},
+            std::move(record)};
+  }
+  Failure why_not;
+  switch (CloseHandover(context, record, &why_not)) {
+    case Closed::kRunning:
+      return {Event::kVerdictRunning, {}, std::move(record)};
+    case Closed::kFailed:
+      return Unreachable(why_not, std::move(record));
+    case Closed::kClosed:
+      break;
+  }
+  for (;;) {
+    const absl::Status built = BuildOne(context, record);
+    if (built.ok()) return {Event::kTargetPrepared, {}, std::move(record)};
+    // The one that failed was never armed, so it never was a target of this handover.
+    record.target = record.rescue.dead_target;
+    if (absl::Status ended = EndTarget(context); !ended.ok()) {
+      return Unreachable(
+          {std::string(reason::kTargetNotDiscarded), std::string(ended.message())},
+          std::move(record));
+    }
+    if (record.rescue.attempts >= kMaxRescueAttempts) {
+      return Unreachable({std::string(reason::kRescueFailed),
+                          absl::StrCat("no target could be built in attempt ",
+                                       record.rescue.attempts, ": ", built.message())},
+                         std::move(record));
+    }
+    ++record.rescue.attempts;
+  }
+}
+
+Outcome HandOverToRescueEffect(EffectContext& context, Migration record) {
+  const absl::Status armed = ArmWithState(context, record);
+  std::optional<Failure> failure =
+      armed.ok() ? AwaitRunning(context, record)
+                 : Failure{ReasonOf(armed), std::string(armed.message())};
+  if (failure.has_value()) {
+    Failure why_not;
+    const Closed closed = CloseHandover(context, record, &why_not);
+    if (closed == Closed::kClosed) return {Event::kStuck, *failure, std::move(record)};
+    if (closed == Closed::kFailed) return Unreachable(why_not, std::move(record));
+  }
+  record.phases = context.escrow.Phases(record.armed_ns);
+  return {Event::kVerdictRunning, {}, std::move(record)};
+}
+
+}  // namespace rehome

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/target_build.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/strategy.h"
+#include "kvmglue/status_reason.h"
+#include "vmm/agent/protocol.h"
+
+namespace rehome {
+namespace {
+
+absl::Status Mismatch(std::string_view reason, std::string_view message) {
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason, message);
+}
+
+absl::Status CheckHello(const VmmHello& target, const VmDescription& source, Strategy strategy) {
+  if (source.state_format < target.state_format_read_min ||
+      source.state_format > target.state_format_read_max) {
+    return Mismatch(
+        "STATE_FORMAT_UNSUPPORTED",
+        absl::StrCat("the source writes state format ", source.state_format, ", the target reads ",
+                     target.state_format_read_min, " to ", target.state_format_read_max));
+  }
+  const uint32_t missing = RequiredFeatures(strategy) & ~target.features;
+  if (missing != 0) {
+    return Mismatch("AGENT_LACKS_FEATURE",
+                    absl::StrCat("the target VMM's agent lacks feature bits ", absl::Hex(missing)));
+  }
+  return absl::OkStatus();
+}
+
+// The target's answer to PREPARE against the source's description.
+absl::Status CompareSides(const VmDescription& source, const VmDescription& target,
+                          Strategy strategy, BorrowedFd target_pidfd) {
+  if (target.vm_id != source.vm_id) {
+    return Mismatch("TARGET_MISMATCH", absl::StrCat("the target prepared VM ", target.vm_id));
+  }
+  if (target.vm_type != source.vm_type) {
+    return Mismatch("VM_TYPE_MISMATCH",
+                    absl::StrCat("the target created a ", std::string(VmTypeName(target.vm_type)),
+                                 " VM for a ", std::string(VmTypeName(source.vm_type)), " guest"));
+  }
+  if (target.vcpu_count != source.vcpu_count) {
+    return Mismatch("VCPU_COUNT_MISMATCH", absl::StrCat("the target has ", target.vcpu_count,
+                                                        " vCPUs, the source ", source.vcpu_count));
+  }
+  const GuestMemfdFlag flag =
+      HasLink(strategy) ? GuestMemfdFlag::kMustMatch : GuestMemfdFlag::kIgnored;
+  if (absl::Status status = CompareLayouts(source.layout, target.layout, flag); !status.ok()) {
+    return status;
+  }
+  // With LINK the kernel compares the bindings once more at MOVE; a mapping only we can see.
+  if (HasLink(strategy)) return absl::OkStatus();
+  return VerifyMappings(target_pidfd, target.layout);
+}
+
+absl::StatusOr<std::unique_ptr<HandoverBlock>> CreateBlock(const EffectContext& context,
+                                                           const Migration& record) {
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  return HandoverBlock::Create({
+      .migration_id = record.id,
+      .state_capacity = context.escrow.source->state_capacity,
+      .claim_timeout = record.request.handover_timeout.count() > 0 ? record.request.handover_timeout
+                                                                   : timeouts.claim,
+      .resolve_timeout = timeouts.resolve,
+      .strategy = record.strategy,
+      .fence_policy = record.fence_policy,
+  });
+}
+
+}  // namespace
+
+absl::Status StartTarget(EffectContext& context, Migration& record, Interrupt* interrupt) {
+  const EffectDependencies& dependencies = context.dependencies;
+  Escrow& escrow = context.escrow;
+  absl::StatusOr<LaunchedVmm> launched =
+      dependencies.launcher->Launch(record.request.target_profile, record.id);
+  if (!launched.ok()) return launched.status();
+  record.target = launched->process;
+  absl::StatusOr<UniqueFd> pidfd = Duplicate(launched->pidfd.borrow());
+  // Whatever happens next, somebody must be able to kill what was just started.
+  escrow.target_pidfd = pidfd.ok() ? *std::move(pidfd) : std::move(launched->pidfd);
+  escrow.target_link = nullptr;
+  if (!pidfd.ok()) return pidfd.status();
+
+  absl::StatusOr<std::shared_ptr<VmmLink>> link =
+      dependencies.adopt_target(*launched, dependencies.timeouts.launch, interrupt);
+  if (!link.ok()) return Annotate(link.status(), "waiting for the target VMM");
+  escrow.target_link = *std::move(link);
+  const VmmHello& hello = escrow.target_link->hello();
+  record.target_vmm = absl::StrCat(hello.vmm_name, " ", hello.vmm_version);
+  return CheckHello(hello, *escrow.source, record.strategy);
+}
+
+absl::StatusOr<BuiltTarget> BuildInTarget(EffectContext& context, const Migration& record,
+                                          Interrupt* interrupt) {
+  const Escrow& escrow = context.escrow;
+  absl::StatusOr<std::unique_ptr<HandoverBlock>> block = CreateBlock(context, record);
+  if (!block.ok()) return block.status();
+  absl::StatusOr<VmDescription> target =
+      escrow.target_link->Prepare({.migration_id = record.id,
+                                   .strategy = record.strategy,
+                                   .fence_policy = record.fence_policy,
+                                   .source = &*escrow.source,
+                                   .block = (*block)->fd()},
+                                  context.dependencies.timeouts.prepare, interrupt);
+  if (!target.ok()) return Annotate(target.status(), "the target's PREPARE");
+  absl::Status same =
+      CompareSides(*escrow.source, *target, record.strategy, escrow.target_pidfd.borrow());
+  if (!same.ok()) return same;
+  return BuiltTarget{*std::move(block), *std::move(target)};
+}
+
+}  // namespace rehome
