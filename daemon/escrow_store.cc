@@ -28,9 +28,8 @@ bool IsNumberBelow(std::string_view text, unsigned limit) {
 }
 
 bool IsItem(std::string_view name) {
-  for (std::string_view whole :
-       {kEscrowBlock, kEscrowSourceVm, kEscrowTargetVm, kEscrowConfig, kEscrowDescription,
-        kEscrowRescueBlock}) {
+  for (std::string_view whole : {kEscrowBlock, kEscrowSourceVm, kEscrowTargetVm, kEscrowConfig,
+                                 kEscrowDescription, kEscrowRescueBlock}) {
     if (name == whole) return true;
   }
   for (auto [prefix, limit] :

@@ -375,7 +375,8 @@ TEST_F(HandoverTest, NoMemoryFdOutlivesTheFence) {
   Arm(FencePolicy::kAfterResume);
   const size_t before = OpenFds();
   (void)world_.Perform(Effect::kFenceSource, record_);
-  // VM and memory of source and target, and the block; in the store VMs, memory, block, description.
+  // VM and memory of source and target, and the block; in the store VMs, memory, block,
+  // description.
   EXPECT_EQ(OpenFds(), before - 10);
 }
 

@@ -128,8 +128,7 @@ TEST_F(RegistryTest, NothingIsAdmittedUntilItIsKnownHowThingsStand) {
 }
 
 TEST_F(RegistryTest, TheVmOfAMigrationThatWasTakenOverIsReservedForItsTwoSides) {
-  Migration record =
-      InFlight(1, Step::kFencing, MigrationState::kCompleting, GuestOwner::kTarget);
+  Migration record = InFlight(1, Step::kFencing, MigrationState::kCompleting, GuestOwner::kTarget);
   record.source = {10, 1, 0};
   ASSERT_TRUE(journal_.Append(record).ok());
   Start();

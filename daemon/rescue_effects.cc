@@ -112,8 +112,7 @@ class ContextInPlace {
 absl::Status BuildOne(EffectContext& context, Migration& record) {
   Escrow& escrow = context.escrow;
   if (absl::Status started = StartTarget(context, record, nullptr); !started.ok()) return started;
-  record.rescue.context_from_target =
-      !escrow.context.empty() && escrow.context.front().vm.valid();
+  record.rescue.context_from_target = !escrow.context.empty() && escrow.context.front().vm.valid();
   absl::StatusOr<BuiltTarget> built = [&] {
     const ContextInPlace in_place(escrow);
     return BuildInTarget(context, record, nullptr);
@@ -207,9 +206,8 @@ Outcome BuildRescueEffect(EffectContext& context, Migration record) {
     // The one that failed was never armed, so it never was a target of this handover.
     record.target = record.rescue.dead_target;
     if (absl::Status ended = EndTarget(context); !ended.ok()) {
-      return Unreachable(
-          {std::string(reason::kTargetNotDiscarded), std::string(ended.message())},
-          std::move(record));
+      return Unreachable({std::string(reason::kTargetNotDiscarded), std::string(ended.message())},
+                         std::move(record));
     }
     if (record.rescue.attempts >= kMaxRescueAttempts) {
       return Unreachable({std::string(reason::kRescueFailed),
@@ -223,9 +221,9 @@ Outcome BuildRescueEffect(EffectContext& context, Migration record) {
 
 Outcome HandOverToRescueEffect(EffectContext& context, Migration record) {
   const absl::Status armed = ArmWithState(context, record);
-  std::optional<Failure> failure =
-      armed.ok() ? AwaitRunning(context, record)
-                 : Failure{ReasonOf(armed), std::string(armed.message())};
+  std::optional<Failure> failure = armed.ok()
+                                       ? AwaitRunning(context, record)
+                                       : Failure{ReasonOf(armed), std::string(armed.message())};
   if (failure.has_value()) {
     Failure why_not;
     const Closed closed = CloseHandover(context, record, &why_not);

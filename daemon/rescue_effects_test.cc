@@ -112,7 +112,7 @@ class RescueTest : public testing::Test {
   EffectsWorld world_;
   UniqueFd first_target_vm_{memfd_create("vm", MFD_CLOEXEC)};
   std::vector<std::unique_ptr<NewTarget>> targets_;
-  std::vector<InodeId> offered_;  // VMs that came with PREPARE
+  std::vector<InodeId> offered_;                              // VMs that came with PREPARE
   absl::StatusOr<VmDescription> prepared_ = VmDescription{};  // an error: what PREPARE answers
   Migration record_;
   rehome_block old_{}, new_{};
@@ -165,8 +165,8 @@ TEST_F(RescueTest, AHangingTargetLosesTheVerdictAndIsProvenDeadBeforeAnotherStar
   world_.source_child.Kill();
   bool old_was_out = false;
   world_.launcher.launch = [&] {
-    old_was_out = !world_.target_child.alive() &&
-                  rehome_block_verdict(&old_) == REHOME_VERDICT_ABORTED;
+    old_was_out =
+        !world_.target_child.alive() && rehome_block_verdict(&old_) == REHOME_VERDICT_ABORTED;
     return LaunchNext();
   };
   EXPECT_EQ(world_.Perform(Effect::kBuildRescue, record_).event, Event::kTargetPrepared);
