@@ -28,6 +28,12 @@ TEST(IdentifyProcess, NamesThisProcess) {
   EXPECT_TRUE(IsSameProcess(*process));
 }
 
+TEST(IdentifyProcess, NamesOurselvesAsOthersWould) {
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(getpid());
+  ASSERT_TRUE(pidfd.ok()) << pidfd.status();
+  EXPECT_EQ(IdentifySelf(), *IdentifyProcess(pidfd->borrow()));
+}
+
 TEST(IdentifyProcess, TwoProcessesDiffer) {
   const TestChild one = StartTestChild({"wait"});
   const TestChild two = StartTestChild({"wait"});
