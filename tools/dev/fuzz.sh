@@ -13,7 +13,7 @@ build_fuzzers() {
     show_log "$log"
     return 1
   fi
-  mapfile -t labels < <(sed -n 's/.*<rule class="cc_binary".* name="\([^"]*\)".*/\1/p' \
+  mapfile -t labels < <(sed -n 's/.*<rule class="cc_binary" [^>]*name="\([^"]*\)".*/\1/p' \
     "$FUZZ_DIR/targets.xml")
   quietly "building ${#labels[@]} fuzzers" "$log" \
     run_bazel build --config=fuzz "${labels[@]}" || status=$?
