@@ -80,8 +80,7 @@ inline std::string KeyOf(const Migration& record) {
                       GuestOwnerName(record.owner), "|", record.failure.reason, "|",
                       MigrationStateName(record.outcome_after_rollback), "|",
                       record.cancel_requested, record.fence.complete(record.memory_inodes), "|",
-                      record.restarts, "|",
-                      interrupted, "|", record.rescue.attempts);
+                      record.restarts, "|", interrupted, "|", record.rescue.attempts);
 }
 
 // Every record that any sequence of events can lead to, each reached once; `stops` are tried at

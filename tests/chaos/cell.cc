@@ -12,9 +12,8 @@ using v1::Migration;
 constexpr char kResume[] = "resume";
 
 bool IsAt(const Phase& phase, Side side, std::initializer_list<const char*> places) {
-  return phase.side == side && std::any_of(places.begin(), places.end(), [&](const char* place) {
-           return phase.place == place;
-         });
+  return phase.side == side && std::any_of(places.begin(), places.end(),
+                                           [&](const char* place) { return phase.place == place; });
 }
 
 // The source's state is not complete: the guest is the source, and nothing but the source.
@@ -47,9 +46,7 @@ bool PastTheSource(const Cell& cell) {
          IsAt(cell.phase, Side::kTarget, {"committed"});
 }
 
-bool HasTarget(const Phase& phase) {
-  return !IsAt(phase, Side::kSource, {"describe", kResume});
-}
+bool HasTarget(const Phase& phase) { return !IsAt(phase, Side::kSource, {"describe", kResume}); }
 
 // The cells in which a store decides: whoever had the guest's parts is dead, or may be.
 bool StoreMatters(const Phase& phase) {

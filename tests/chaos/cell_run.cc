@@ -101,8 +101,7 @@ absl::Status Judge::StrikeAndSettle() {
 }
 
 absl::StatusOr<Migration> Judge::AwaitOutcome() {
-  const bool hung =
-      cell_.blow == Blow::kStop && (cell_.victims.source || cell_.victims.target);
+  const bool hung = cell_.blow == Blow::kStop && (cell_.victims.source || cell_.victims.target);
   absl::StatusOr<Migration> record = stage_.AwaitEnd(hung ? kHungPatience : kPatience);
   if (!record.ok() && hung) {
     Fault("not settled while a VMM hangs: " + record.status().ToString());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One cell of the kill matrix, with real processes on a host of its own: a guest, a migration that is
-// held at a place, the blow, and the judgement of what became of them.
+// One cell of the kill matrix, with real processes on a host of its own: a guest, a migration that
+// is held at a place, the blow, and the judgement of what became of them.
 #ifndef REHOME_TESTS_CHAOS_CELL_RUN_H_
 #define REHOME_TESTS_CHAOS_CELL_RUN_H_
 
@@ -33,7 +33,8 @@ struct CellResult {
                        // INDETERMINATE for a while
   std::vector<std::string> faults;
   std::vector<std::string> leftovers;
-  // How long the guest stood still with the daemon dead; 0 where the daemon was not the only victim.
+  // How long the guest stood still with the daemon dead; 0 where the daemon was not the only
+  // victim.
   std::chrono::milliseconds orphaned_standstill{0};
   std::string logs;  // of every process, unless all is well
 };

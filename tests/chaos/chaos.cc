@@ -90,10 +90,11 @@ int Run(const ChaosOptions& options) {
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   const Summary summary = Summarize(ran);
   std::printf("%s", ToMarkdown(ran).c_str());
-  std::printf("%d cells: %d held, %d lost honestly, %d broken, %d leftovers, in %.0f s; without its "
-              "daemon a guest stood still for at most %lld ms\n",
-              summary.cells, summary.held, summary.lost_honestly, summary.broken, summary.leftovers,
-              took.count(), static_cast<long long>(summary.longest_orphaned_standstill_ms));
+  std::printf(
+      "%d cells: %d held, %d lost honestly, %d broken, %d leftovers, in %.0f s; without its "
+      "daemon a guest stood still for at most %lld ms\n",
+      summary.cells, summary.held, summary.lost_honestly, summary.broken, summary.leftovers,
+      took.count(), static_cast<long long>(summary.longest_orphaned_standstill_ms));
   if (options.json) std::printf("%s\n", Json(options, summary, took.count()).c_str());
   return summary.broken == 0 && summary.leftovers == 0 ? 0 : 1;
 }

@@ -77,9 +77,8 @@ Summary Summarize(const std::vector<RanCell>& cells) {
     summary.broken += ran.result.outcome == Outcome::kBroken ? 1 : 0;
     summary.lost_honestly += ran.result.outcome == Outcome::kLostHonestly ? 1 : 0;
     summary.leftovers += static_cast<int>(ran.result.leftovers.size());
-    summary.longest_orphaned_standstill_ms =
-        std::max<int64_t>(summary.longest_orphaned_standstill_ms,
-                          ran.result.orphaned_standstill.count());
+    summary.longest_orphaned_standstill_ms = std::max<int64_t>(
+        summary.longest_orphaned_standstill_ms, ran.result.orphaned_standstill.count());
   }
   return summary;
 }
@@ -107,9 +106,9 @@ std::string ToMarkdown(const std::vector<RanCell>& cells) {
   std::vector<std::string> titles;
   std::map<std::string, std::vector<const RanCell*>> tables;
   for (const RanCell& ran : cells) {
-    const std::string title = absl::StrCat(
-        ran.cell.variant.backend, ", ", ran.cell.variant.name, ", ",
-        ran.cell.blow == Blow::kKill ? "SIGKILL" : "SIGSTOP");
+    const std::string title =
+        absl::StrCat(ran.cell.variant.backend, ", ", ran.cell.variant.name, ", ",
+                     ran.cell.blow == Blow::kKill ? "SIGKILL" : "SIGSTOP");
     if (!tables.contains(title)) titles.push_back(title);
     tables[title].push_back(&ran);
   }

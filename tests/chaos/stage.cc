@@ -168,8 +168,8 @@ absl::Status Stage::Strike() {
   return status;
 }
 
-// SIGKILL is everybody's at once. SIGSTOP is one thread's, which then stops the others: the one that
-// is held could pass on meanwhile.
+// SIGKILL is everybody's at once. SIGSTOP is one thread's, which then stops the others: the one
+// that is held could pass on meanwhile.
 absl::Status Stage::AwaitStopped() const {
   std::vector<pid_t> stopped;
   if (cell_.victims.daemon) stopped.push_back(host_->daemon().pid());
@@ -186,9 +186,7 @@ absl::Status Stage::AwaitStopped() const {
   return absl::OkStatus();
 }
 
-void Stage::AwaitSettled() {
-  watch_->AwaitProgress(kClaimTimeout + kResolveTimeout + kLoadMargin);
-}
+void Stage::AwaitSettled() { watch_->AwaitProgress(kClaimTimeout + kResolveTimeout + kLoadMargin); }
 
 absl::Status Stage::BringDaemonBack() {
   if (cell_.blow == Blow::kKill) return host_->StartDaemon();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The other end of rehome-vmm's --meet-at: learns that a VMM has reached a place of a migration, and
-// holds it there. Holding a VMM also holds the daemon in the step that waits for it.
+// The other end of rehome-vmm's --meet-at: learns that a VMM has reached a place of a migration,
+// and holds it there. Holding a VMM also holds the daemon in the step that waits for it.
 #ifndef REHOME_TESTS_HARNESS_MEETING_PLACE_H_
 #define REHOME_TESTS_HARNESS_MEETING_PLACE_H_
 
