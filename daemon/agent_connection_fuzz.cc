@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "daemon/agent_connection.h"
+#include "daemon/process_links.h"
 #include "daemon/testing/wire_messages.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
@@ -75,7 +76,10 @@ class World {
         SocketVmmLink::Peer{.socket = std::move(pair->second),
                             .pidfd = OpenKind(static_cast<uint8_t>(FdKind::kOwnPidfd)),
                             .process = {.pid = 1, .start_ticks = 1, .pidfd_inode = 1}},
-        *std::move(adoption), &vms_, kinds_.get(), steady_clock::now() + kTimeout);
+        *std::move(adoption),
+        AgentConnection::Shared{
+            .vms = &vms_, .links = &links_, .kinds = kinds_.get(), .claim_timeout = kTimeout},
+        steady_clock::now() + kTimeout);
   }
 
   ~World() {
@@ -225,6 +229,7 @@ class World {
 
   const std::unique_ptr<FdKinds> kinds_;
   VmDirectory vms_;
+  ProcessLinks links_;
   UniqueFd agent_;
   UniqueFd block_ = OpenKind(static_cast<uint8_t>(FdKind::kMemory));
   std::shared_ptr<Adoption> adoption_;

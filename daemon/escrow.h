@@ -22,6 +22,9 @@ namespace rehome {
 // A VM that may hold the guest's context.
 struct ContextVm {
   UniqueFd vm;  // of a dead target; invalid: the source's, which is in Escrow::source
+  // Its guest_memfd files. A binding ends with the last descriptor of its file, and MOVE compares
+  // bindings (kernel-abi: kvm_gmem_release).
+  std::vector<UniqueFd> memory;
 };
 
 // Used by one driver thread.

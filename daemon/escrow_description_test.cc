@@ -129,7 +129,7 @@ TEST_F(EscrowDescriptionTest, OfARescueTheBlockAndTheVmsComeBackTheLatestLast) {
   ASSERT_TRUE(restored.ok()) << restored.status();
   EXPECT_EQ(Identify(restored->rescue_block.borrow())->id, Identify(rescue_block.borrow())->id);
   ASSERT_EQ(restored->rescue_vms.size(), 2u);
-  EXPECT_EQ(Identify(restored->rescue_vms[1].borrow())->id, Identify(target_.vm.borrow())->id);
+  EXPECT_EQ(Identify(restored->rescue_vms[1].vm.borrow())->id, Identify(target_.vm.borrow())->id);
 }
 
 TEST_F(EscrowDescriptionTest, ARescuesVmThatIsNoneIsDamage) {
@@ -141,7 +141,7 @@ TEST_F(EscrowDescriptionTest, ARescuesVmThatIsNoneIsDamage) {
 
 TEST_F(EscrowDescriptionTest, EachItemIsNeededAndNoneMayBeThereTwiceOrBesides) {
   const size_t items = Stored().size();
-  EXPECT_EQ(items, 9u);
+  EXPECT_EQ(items, 11u);
   const size_t fds_before = CountOpenFds();
   for (size_t i = 0; i < items; ++i) {
     std::vector<NamedFd> missing = Stored();

@@ -25,7 +25,9 @@ bool FitsBounds(const Migration& m) {
                                          m.source_vmm,
                                          m.request.requested_by,
                                          m.target_vmm,
-                                         m.fence.observer,
+                                         m.fence.observer.role,
+                                         m.fence.stop_observer.role,
+                                         m.fence.kernel_observer.role,
                                          m.boot_id,
                                          m.fence.kernel_release,
                                          m.failure.reason,
@@ -37,12 +39,15 @@ bool FitsBounds(const Migration& m) {
   for (const PreflightCheck& check : m.preflight) {
     texts.insert(texts.end(), {check.name, check.reason, check.detail});
   }
-  for (const InodeHolder& holder : m.fence.foreign_holders) {
-    texts.insert(texts.end(), {holder.command, holder.how});
+  for (const InodeSearch& search : m.fence.search.memory) {
+    if (search.holders.size() > kMaxHoldersListed) return false;
+    for (const InodeHolder& holder : search.holders) {
+      texts.insert(texts.end(), {holder.command, holder.how});
+    }
   }
   return m.preflight.size() <= kMaxRecordedListItems &&
          m.memory_inodes.size() <= kMaxRecordedListItems &&
-         m.fence.foreign_holders.size() <= kMaxRecordedListItems &&
+         m.fence.search.memory.size() <= kMaxRecordedInodes &&
          std::all_of(texts.begin(), texts.end(),
                      [](std::string_view text) { return text.size() <= kMaxRecordedNameBytes; });
 }
@@ -74,7 +79,11 @@ Migration Sample(Step step) {
   m.source_vmm = "vmm 1";
   m.target_vmm = "vmm 2";
   m.phases = {1, 2, 3, 4, 5, 6, 7, ~0ull};
-  m.fence = {true, true, true, "rehomed", {10, 11, 12}, 1, 2, 3, 4, {{99, "leak", "fd"}}, "6.1"};
+  m.fence.observer = {"rehomed", {30, 31, 32}};
+  m.fence.stop_observer = m.fence.kernel_observer = {"source", m.source};
+  m.fence.source = m.source;
+  m.fence.search.memory = {{.inode = {5, 6}, .holders = {{99, "leak", "fd"}}, .foreign = 1}};
+  m.fence.kernel_release = "6.1";
   m.failure = {"SOME_REASON", "words"};
   m.boot_id = "01234567-89ab-cdef-0123-456789abcdef";
   return m;

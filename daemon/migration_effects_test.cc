@@ -392,7 +392,7 @@ TEST_F(HandoverTest, NoMemoryFdOutlivesTheFence) {
   (void)world_.Perform(Effect::kFenceSource, record_);
   // VM and memory of source and target, and the block; in the store VMs, memory, block,
   // description.
-  EXPECT_EQ(OpenFds(), before - 10);
+  EXPECT_EQ(OpenFds(), before - 11);
 }
 
 }  // namespace

@@ -78,7 +78,8 @@ void PutHandedIn(HandedIn handed_in, bool is_target, const Migration& record, Es
   const bool needs_block = !escrow.KnowsVerdict(record) && block.ok();
   if (needs_block && is_target && record.rescue.attempts > 0) {
     if (HasMove(record.strategy)) {
-      if (escrow.target.has_value()) escrow.context.push_back({std::move(escrow.target->vm)});
+      if (escrow.target.has_value())
+        escrow.context.push_back({std::move(escrow.target->vm), std::move(escrow.target->memory)});
       escrow.context.push_back({});  // the source's
     }
     escrow.target.reset();

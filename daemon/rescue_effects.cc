@@ -58,7 +58,8 @@ void NoteWhereContextIs(Escrow& escrow, uint32_t before) {
   if (before == REHOME_VERDICT_COMMITTED) context.clear();
   // Moved, or perhaps moved: a VM that nothing was moved into has nothing to take, as the kernel
   // will say.
-  context.insert(context.begin(), ContextVm{std::move(escrow.target->vm)});
+  context.insert(context.begin(),
+                 ContextVm{std::move(escrow.target->vm), std::move(escrow.target->memory)});
 }
 
 // A target that could not MOVE from the VM at the front, and said so: another may be the right one.

@@ -37,9 +37,9 @@ absl::StatusOr<Unresolved> ListUnresolved(MigrationClient* client) {
 }
 
 std::string MigrationText(const v1::VirtualMachine& vm, const Unresolved& unresolved) {
-  if (!vm.active_migration().empty()) return IdOf(vm.active_migration());
   const auto held = unresolved.find(vm.name());
-  return held == unresolved.end() ? "-" : IdOf(held->second.name()) + ", INDETERMINATE";
+  if (held != unresolved.end()) return IdOf(held->second.name()) + ", INDETERMINATE";
+  return vm.active_migration().empty() ? "-" : IdOf(vm.active_migration());
 }
 
 void PrintVmTable(const v1::ListVirtualMachinesResponse& list, Unresolved unresolved,

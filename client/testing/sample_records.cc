@@ -184,6 +184,7 @@ v1::Host SampleHost() {
   host.mutable_limits()->set_max_pending_migrations(256);
   host.mutable_limits()->set_max_virtual_machines(8192);
   host.set_link_ioctl_number(0xd6);
+  host.mutable_pinned_memory()->set_indeterminate_bytes(kMemory);
   return host;
 }
 

@@ -165,9 +165,11 @@ std::vector<std::string> HostUnderTest::VmmArguments(const VmmOptions& options) 
 absl::StatusOr<StartedVmm> HostUnderTest::StartVmm(const VmmOptions& options) {
   std::vector<std::string> argv = VmmArguments(options);
   argv.insert(argv.begin(), ProgramOfVersion(options.version));
+  std::map<std::string, std::string> environment = options.environment;
+  environment[kHostVariable] = directory();
   absl::StatusOr<Process> process =
       Process::Start({.argv = std::move(argv),
-                      .environment = {{kHostVariable, directory()}},
+                      .environment = std::move(environment),
                       .log_path = directory_.File(options.vm_id + ".log")});
   if (!process.ok()) return process.status();
   StartedVmm vmm = {.vm_id = options.vm_id,

@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,6 +56,7 @@ struct VmmOptions {
   uint64_t memory_mib = 64;
   uint32_t vcpus = 1;
   std::vector<std::string> arguments;  // more options of rehome-vmm
+  std::map<std::string, std::string> environment;
 };
 
 // A VMM that was started by hand, as an operator would, and runs a guest.
