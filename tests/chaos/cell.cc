@@ -100,7 +100,10 @@ std::vector<Phase> Phases(const Variant& variant) {
   };
   add(Side::kSource, {"describe"});
   add(Side::kTarget, {"start", "prepare", "prepared", "arm"});
-  add(Side::kSource, {"arm", "pause", "saved", "announced"});
+  add(Side::kSource, {"arm", "pause", "saved"});
+  // A source that is fenced before RUNNING may not live to see these.
+  const bool sees = variant.policy != Migration::BEFORE_RESUME;
+  if (sees) add(Side::kSource, {"announced"});
   add(Side::kTarget, {"ready", "claimed"});
   if (variant.moves()) {
     add(Side::kTarget, {"moving", "moved", "committed", "restored"});
@@ -108,8 +111,7 @@ std::vector<Phase> Phases(const Variant& variant) {
     add(Side::kTarget, {"restored", "committed"});
   }
   add(Side::kTarget, {"running", "first-run", "owner"});
-  // A source that was fenced before RUNNING does not live to see it.
-  if (variant.policy != Migration::BEFORE_RESUME) add(Side::kSource, {"handed-over", "release"});
+  if (sees) add(Side::kSource, {"handed-over", "release"});
   add(Side::kSource, {kResume});
   return phases;
 }

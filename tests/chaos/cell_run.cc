@@ -110,7 +110,7 @@ absl::StatusOr<Migration> Judge::AwaitOutcome() {
   }
   stage_.LetVmmsGo();
   if (!record.ok() || record->state() != Migration::INDETERMINATE) return record;
-  if (!MayBeIndeterminate(cell_)) Fault("INDETERMINATE without need");
+  if (!MayBeIndeterminate(cell_)) Fault("without need: " + Brief(*record));
   result_.ending = "resolved, ";
   if (absl::Status status = stage_.Resolve(); !status.ok()) return status;
   record = stage_.AwaitEnd(kPatience);
