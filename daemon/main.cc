@@ -18,7 +18,10 @@
 #include "daemon/fence.h"
 #include "daemon/host_probe.h"
 #include "daemon/journal.h"
+#include "daemon/metrics.h"
 #include "daemon/migration_effects.h"
+#include "daemon/migration_ledger.h"
+#include "daemon/pinned_memory.h"
 #include "daemon/process_launcher.h"
 #include "daemon/registry.h"
 #include "daemon/service/api_server.h"
@@ -118,6 +121,18 @@ int AwaitRecovered(const Registry& registry, const sigset_t& ending) {
   return 0;
 }
 
+// Null if none are wanted, or if they cannot be served: guests wait for this daemon, metrics do
+// not.
+std::unique_ptr<MetricsEndpoint> ServeMetrics(const DaemonConfig& config, MetricsSources sources) {
+  if (config.metrics_listen.empty()) return nullptr;
+  absl::StatusOr<std::unique_ptr<MetricsEndpoint>> started =
+      MetricsEndpoint::Start(config.metrics_listen, std::move(sources));
+  if (started.ok()) return *std::move(started);
+  spdlog::error("no metrics: {}: {}", ReasonOf(started.status()),
+                std::string(started.status().message()));
+  return nullptr;
+}
+
 absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceManager* manager) {
   // ---- what was ----
   absl::StatusOr<std::string> boot_id = ReadBootId();
@@ -125,6 +140,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   // First, because it holds the lock of the state directory: a second daemon ends here.
   absl::StatusOr<std::unique_ptr<Journal>> journal = OpenSqliteJournal(config.state_directory);
   if (!journal.ok()) return journal.status();
+  MigrationLedger ledger;
+  const std::unique_ptr<Journal> watched_journal = NewLedgerJournal(journal->get(), &ledger);
   const std::unique_ptr<EscrowStore> escrow_store = NewEscrowStore(manager);
 
   // ---- what acts ----
@@ -167,7 +184,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
        .default_deadline = config.deadline,
        .check_profile =
            [&launcher](const std::string& name) { return (*launcher)->Profile(name).status(); }},
-      journal->get(), &vms, effects.get());
+      watched_journal.get(), &vms, effects.get());
   if (!registry.ok()) return registry.status();
   const JournalRepair repair = (*journal)->repair();
   if (!repair.none()) spdlog::error("journal: {}", repair.Summary());
@@ -178,12 +195,16 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   WatchGate watches;
   MigrationService migration_service(registry->get(), &peers, &watches);
   VmService vm_service(&vms, &watches);
-  HostService host_service(FactsFrom(config, backend.capabilities, *boot_id));
+  HostService host_service(FactsFrom(config, backend.capabilities, *boot_id),
+                           [&ledger] { return CountPinnedMemory(ledger.GuestMemory()); });
   absl::StatusOr<std::unique_ptr<ApiServer>> api =
       ApiServer::Start({.socket_path = config.api_socket, .allowed = config.api_peers},
                        {&migration_service, &vm_service, &host_service}, &peers, &watches);
   if (!api.ok()) return api.status();
   if (absl::Status status = (*agents)->StartAccepting(); !status.ok()) return status;
+  const std::unique_ptr<MetricsEndpoint> metrics = ServeMetrics(
+      config,
+      {.ledger = &ledger, .agents = [&agents] { return (*agents)->stats(); }, .repair = repair});
 
   // ---- what was left unfinished ----
   if (absl::Status status = (*registry)->StartRecovery(); !status.ok()) return status;

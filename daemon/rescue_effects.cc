@@ -58,7 +58,8 @@ void NoteWhereContextIs(Escrow& escrow, uint32_t before) {
   if (before == REHOME_VERDICT_COMMITTED) context.clear();
   // Moved, or perhaps moved: a VM that nothing was moved into has nothing to take, as the kernel
   // will say.
-  context.insert(context.begin(), ContextVm{std::move(escrow.target->vm)});
+  context.insert(context.begin(),
+                 ContextVm{std::move(escrow.target->vm), std::move(escrow.target->memory)});
 }
 
 // A target that could not MOVE from the VM at the front, and said so: another may be the right one.
@@ -112,8 +113,7 @@ class ContextInPlace {
 absl::Status BuildOne(EffectContext& context, Migration& record) {
   Escrow& escrow = context.escrow;
   if (absl::Status started = StartTarget(context, record, nullptr); !started.ok()) return started;
-  record.rescue.context_from_target =
-      !escrow.context.empty() && escrow.context.front().vm.valid();
+  record.rescue.context_from_target = !escrow.context.empty() && escrow.context.front().vm.valid();
   absl::StatusOr<BuiltTarget> built = [&] {
     const ContextInPlace in_place(escrow);
     return BuildInTarget(context, record, nullptr);
@@ -121,6 +121,7 @@ absl::Status BuildOne(EffectContext& context, Migration& record) {
   if (!built.ok()) return built.status();
   if (escrow.saved == nullptr) escrow.saved = std::move(escrow.block);
   escrow.block = std::move(built->block);
+  escrow.block_is_rescues = true;
   escrow.target = std::move(built->vm);
   escrow.target_settled = false;
   KeepRescue(context, record);
@@ -207,9 +208,8 @@ Outcome BuildRescueEffect(EffectContext& context, Migration record) {
     // The one that failed was never armed, so it never was a target of this handover.
     record.target = record.rescue.dead_target;
     if (absl::Status ended = EndTarget(context); !ended.ok()) {
-      return Unreachable(
-          {std::string(reason::kTargetNotDiscarded), std::string(ended.message())},
-          std::move(record));
+      return Unreachable({std::string(reason::kTargetNotDiscarded), std::string(ended.message())},
+                         std::move(record));
     }
     if (record.rescue.attempts >= kMaxRescueAttempts) {
       return Unreachable({std::string(reason::kRescueFailed),
@@ -223,9 +223,9 @@ Outcome BuildRescueEffect(EffectContext& context, Migration record) {
 
 Outcome HandOverToRescueEffect(EffectContext& context, Migration record) {
   const absl::Status armed = ArmWithState(context, record);
-  std::optional<Failure> failure =
-      armed.ok() ? AwaitRunning(context, record)
-                 : Failure{ReasonOf(armed), std::string(armed.message())};
+  std::optional<Failure> failure = armed.ok()
+                                       ? AwaitRunning(context, record)
+                                       : Failure{ReasonOf(armed), std::string(armed.message())};
   if (failure.has_value()) {
     Failure why_not;
     const Closed closed = CloseHandover(context, record, &why_not);

@@ -136,6 +136,8 @@ ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string&
   AddGuestOptions(app, options.guest);
   AddTestHooks(app, hook_names);
   app.add_option("--faults", options.faults, "plan of kernel calls that fail")->group("For tests");
+  app.add_option("--fault-page", options.fault_page, "file by which a test lets kernel calls fail")
+      ->group("For tests");
 
   try {
     app.parse(argc, argv);
