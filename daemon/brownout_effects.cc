@@ -21,6 +21,7 @@ Outcome PreflightEffect(EffectContext& context, Migration record) {
       .agent_timeout = dependencies.timeouts.agent,
   };
   RunPreflight(inputs, context.interrupt, context.escrow, record);
+  record.memory_inodes = context.escrow.MemoryInodes();
   Failure failure = FirstFailure(record.preflight);
   if (failure.reason.empty()) return {Event::kPreflightPassed, {}, std::move(record)};
   const Event event = failure.reason == "INTERRUPTED" ? Event::kInterrupted : Event::kRefused;

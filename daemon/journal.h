@@ -23,24 +23,6 @@ namespace rehome {
 // and indexes included: 26 MB on disk.
 inline constexpr size_t kMaxFinishedMigrations = 10000;
 
-// Thread-safe.
-class Journal {
- public:
-  virtual ~Journal() = default;
-  // Durable against a crash of this process once it returns. A failed append changes nothing, and
-  // the next may succeed. RESOURCE_EXHAUSTED / JOURNAL_FULL (no space), INTERNAL / JOURNAL_FAILED
-  // (also for a revision that is on record already), DATA_LOSS / JOURNAL_CORRUPT.
-  // With the record of a terminal state the oldest finished migrations beyond the maximum are
-  // pruned.
-  virtual absl::Status Append(const Migration& record) = 0;
-  // Calls `visit` with the latest record of every migration, oldest (first appended) first; one at
-  // a time, so that ten thousand of them do not stand in memory together. `visit` must not call the
-  // journal. DATA_LOSS / JOURNAL_CORRUPT, INTERNAL / JOURNAL_FAILED.
-  virtual absl::Status Load(const std::function<void(const Migration&)>& visit) = 0;
-  // The latest record of one. NOT_FOUND / MIGRATION_NOT_FOUND, and the errors of Load().
-  virtual absl::StatusOr<Migration> Read(const std::string& id) = 0;
-};
-
 // What was wrong with a journal that was opened all the same, and what was done about it.
 struct JournalRepair {
   // The end of the write-ahead log that is no whole transaction, cut off. Commits are appends that
@@ -64,6 +46,27 @@ struct JournalRepair {
   std::string Summary() const;  // one line for the log; "" if none()
 };
 
+// Thread-safe.
+class Journal {
+ public:
+  virtual ~Journal() = default;
+  // Durable against a crash of this process once it returns. A failed append changes nothing, and
+  // the next may succeed. RESOURCE_EXHAUSTED / JOURNAL_FULL (no space), INTERNAL / JOURNAL_FAILED
+  // (also for a revision that is on record already), DATA_LOSS / JOURNAL_CORRUPT.
+  // With the record of a terminal state the oldest finished migrations beyond the maximum are
+  // pruned.
+  virtual absl::Status Append(const Migration& record) = 0;
+  // Calls `visit` with the latest record of every migration, oldest (first appended) first; one at
+  // a time, so that ten thousand of them do not stand in memory together. `visit` must not call the
+  // journal. A record that cannot be decoded is put aside and left out; repair() says which.
+  // DATA_LOSS / JOURNAL_CORRUPT, INTERNAL / JOURNAL_FAILED.
+  virtual absl::Status Load(const std::function<void(const Migration&)>& visit) = 0;
+  // The latest record of one. NOT_FOUND / MIGRATION_NOT_FOUND, and the errors of Load().
+  virtual absl::StatusOr<Migration> Read(const std::string& id) = 0;
+  // What was wrong when it was opened, and, after Load(), with its records.
+  virtual JournalRepair repair() const { return {}; }
+};
+
 struct SqliteJournalOptions {
   size_t max_finished = kMaxFinishedMigrations;
   // Pages of 4 KiB that the database may have; 0 = what the disk has. Tests make a full disk of it.
@@ -71,14 +74,13 @@ struct SqliteJournalOptions {
 };
 
 // SQLite in `directory`/journal.db, both made if missing (0700, 0600). A damaged one is repaired as
-// far as it can be and `repair` (may be null) says how; docs/journal.md has the rules.
+// far as it can be, and repair() says how; docs/journal.md has the rules.
 // FAILED_PRECONDITION / STATE_DIRECTORY_IN_USE if another daemon has it (an exclusive lock on
 // `directory`/rehomed.lock, held for the life of the object), FAILED_PRECONDITION /
 // STATE_DIRECTORY_UNUSABLE, FAILED_PRECONDITION / JOURNAL_FROM_NEWER_VERSION or JOURNAL_FOREIGN
 // (both left untouched), JOURNAL_FULL and JOURNAL_FAILED as above.
-absl::StatusOr<std::unique_ptr<Journal>> OpenSqliteJournal(const std::string& directory,
-                                                           const SqliteJournalOptions& options = {},
-                                                           JournalRepair* repair = nullptr);
+absl::StatusOr<std::unique_ptr<Journal>> OpenSqliteJournal(
+    const std::string& directory, const SqliteJournalOptions& options = {});
 
 }  // namespace rehome
 

@@ -5,12 +5,10 @@
 #include <cstdio>
 #include <filesystem>
 #include <system_error>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/clock.h"
-#include "daemon/journal_codec.h"
 #include "daemon/journal_schema.h"
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
@@ -210,47 +208,35 @@ absl::Status FinishSalvage(const std::string& directory) {
   return SetAside(directory, &ignored);
 }
 
-absl::Status MoveDamagedRecords(sqlite3* db, JournalRepair* repair) {
-  Statement all;
-  absl::Status status = all.Prepare(db, "SELECT seq, id, record FROM migrations ORDER BY seq");
-  if (!status.ok()) return status;
-  std::vector<std::pair<int64_t, std::string>> damaged;  // seq, why
-  for (;;) {
-    absl::StatusOr<bool> row = all.Step();
-    if (!row.ok()) return row.status();
-    if (!*row) break;
-    absl::StatusOr<Migration> record = DecodeRecord(all.Bytes(2));
-    const std::string id(all.Bytes(1));
-    if (record.ok() && record->id == id) continue;
-    damaged.emplace_back(all.Integer(0), record.ok() ? "of another migration"
-                                                     : std::string(record.status().message()));
-    repair->damaged_ids.push_back(id);
+absl::Status MoveDamagedRecords(sqlite3* db, const std::vector<DamagedRecord>& records) {
+  Statement move, drop, drop_transitions;
+  absl::Status status = move.Prepare(db,
+                                     "INSERT INTO damaged (id, record, why, time_unix_ns) SELECT "
+                                     "id, record, ?, ? FROM migrations WHERE seq = ?");
+  if (status.ok()) status = drop.Prepare(db, "DELETE FROM migrations WHERE seq = ?");
+  if (status.ok()) {
+    status = drop_transitions.Prepare(db, "DELETE FROM transitions WHERE id = ?");
   }
-  if (damaged.empty()) return absl::OkStatus();
-
-  Statement move;
-  status = move.Prepare(db,
-                        "INSERT INTO damaged (id, record, why, time_unix_ns) SELECT id, record, ?, "
-                        "? FROM migrations WHERE seq = ?");
   if (status.ok()) status = Execute(db, "BEGIN IMMEDIATE");
   if (!status.ok()) return status;
-  for (const auto& [seq, why] : damaged) {
-    move.BindText(1, why);
+  for (const DamagedRecord& record : records) {
+    move.BindText(1, record.why);
     move.BindInteger(2, UnixNanos());
-    move.BindInteger(3, seq);
+    move.BindInteger(3, record.seq);
     status = move.Run();
-    if (status.ok()) {
-      status = Execute(
-          db, absl::StrCat("DELETE FROM transitions WHERE id = (SELECT id FROM migrations WHERE "
-                           "seq = ",
-                           seq, "); DELETE FROM migrations WHERE seq = ", seq));
-    }
-    if (!status.ok()) return status;
+    drop.BindInteger(1, record.seq);
+    if (status.ok()) status = drop.Run();
+    drop_transitions.BindText(1, record.id);
+    if (status.ok()) status = drop_transitions.Run();
+    if (!status.ok()) break;
   }
-  status = Execute(db, absl::StrCat("DELETE FROM damaged WHERE seq <= (SELECT max(seq) FROM "
-                                    "damaged) - ",
-                                    kMaxDamagedRecords));
-  return status.ok() ? Execute(db, "COMMIT") : status;
+  if (status.ok()) {
+    status = Execute(db, absl::StrCat("DELETE FROM damaged WHERE seq <= (SELECT max(seq) FROM "
+                                      "damaged) - ",
+                                      kMaxDamagedRecords, "; COMMIT"));
+  }
+  if (!status.ok()) Execute(db, "ROLLBACK").IgnoreError();
+  return status;
 }
 
 }  // namespace rehome

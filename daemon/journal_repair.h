@@ -5,8 +5,9 @@
 #ifndef REHOME_DAEMON_JOURNAL_REPAIR_H_
 #define REHOME_DAEMON_JOURNAL_REPAIR_H_
 
-#include <cstddef>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "daemon/journal.h"
@@ -30,8 +31,13 @@ absl::Status SalvageJournal(const std::string& directory, JournalRepair* repair)
 // Ends what a daemon that died in SalvageJournal() had begun. Before anything is opened.
 absl::Status FinishSalvage(const std::string& directory);
 
-// Moves records that cannot be decoded into the table `damaged`.
-absl::Status MoveDamagedRecords(sqlite3* db, JournalRepair* repair);
+struct DamagedRecord {
+  int64_t seq = 0;
+  std::string id;
+  std::string why;
+};
+// Moves these into the table `damaged`, and drops their transitions. On an error none is moved.
+absl::Status MoveDamagedRecords(sqlite3* db, const std::vector<DamagedRecord>& records);
 
 }  // namespace rehome
 

@@ -161,14 +161,15 @@ TEST_F(JournalRepairTest, ARecordThatCannotBeReadIsMovedAsideAndTheRestGoesOn) {
   Sql(absl::StrCat("UPDATE migrations SET record = x'ffffffff' WHERE id = '", Record(2, 1).id,
                    "'"));
   auto journal = Open();
+  EXPECT_EQ(LoadAll(*journal).size(), 2u);
   EXPECT_THAT(repair_.damaged_ids, ElementsAre(Record(2, 1).id));
   EXPECT_TRUE(repair_.may_miss_records());
   EXPECT_THAT(repair_.Summary(), HasSubstr(Record(2, 1).id));
-  EXPECT_EQ(LoadAll(*journal).size(), 2u);
   EXPECT_EQ(Sql("SELECT hex(record) FROM damaged"), "FFFFFFFF");
   EXPECT_EQ(Sql("SELECT count(*) FROM transitions"), "2");
+  EXPECT_TRUE(journal->Append(Record(4, 1)).ok()) << "and others can go on";
   journal.reset();
-  Open();
+  EXPECT_EQ(LoadAll(*Open()).size(), 3u);
   EXPECT_TRUE(repair_.none()) << "reported once";
 }
 
@@ -190,7 +191,7 @@ TEST_F(JournalRepairTest, TheTableOfDamagedRecordsIsBounded) {
                    ") INSERT INTO damaged (id, record, why, time_unix_ns) SELECT 'm', x'00', '', i "
                    "FROM n"));
   Sql("INSERT INTO migrations (id, finished, record) VALUES ('m-1', 0, x'ff')");
-  Open();
+  LoadAll(*Open());
   EXPECT_EQ(Sql("SELECT count(*) FROM damaged"), absl::StrCat(kMaxDamagedRecords));
   EXPECT_EQ(Sql("SELECT id FROM damaged ORDER BY seq DESC LIMIT 1"), "m-1") << "the latest stay";
 }

@@ -98,6 +98,11 @@ inline constexpr std::string_view kThreadLimit = "THREAD_LIMIT";
 // Registry::Options that make no sense.
 inline constexpr std::string_view kBadConfiguration = "BAD_CONFIGURATION";
 
+// --- metrics ---
+
+// The address of the metrics cannot be listened on: in use, or no address of this host.
+inline constexpr std::string_view kMetricsListenFailed = "METRICS_LISTEN_FAILED";
+
 // --- vm_directory ---
 
 inline constexpr std::string_view kVmNotFound = "VM_NOT_FOUND";

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/clock.h"
@@ -42,23 +43,31 @@ absl::StatusOr<UniqueFd> LockDirectory(const std::string& directory) {
 
 class SqliteJournal : public Journal {
  public:
-  SqliteJournal(UniqueFd lock, Database db, size_t max_finished)
-      : lock_(std::move(lock)), db_(std::move(db)), max_finished_(max_finished) {}
+  SqliteJournal(UniqueFd lock, Database db, size_t max_finished, JournalRepair repair)
+      : lock_(std::move(lock)),
+        db_(std::move(db)),
+        max_finished_(max_finished),
+        repair_(std::move(repair)) {}
 
   absl::Status Prepare();
 
   absl::Status Append(const Migration& record) override;
   absl::Status Load(const std::function<void(const Migration&)>& visit) override;
   absl::StatusOr<Migration> Read(const std::string& id) override;
+  JournalRepair repair() const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return repair_;
+  }
 
  private:
   absl::Status Write(const Migration& record, std::string_view bytes);
   absl::Status Prune();
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   const UniqueFd lock_;
   const Database db_;
   const size_t max_finished_;
+  JournalRepair repair_;
   // After db_: statements are finalized before it is closed.
   Statement begin_, commit_, rollback_;
   Statement put_, put_transition_;
@@ -79,7 +88,7 @@ absl::Status SqliteJournal::Prepare() {
       {&oldest_finished_, "SELECT id FROM migrations WHERE finished ORDER BY seq LIMIT 1"},
       {&drop_, "DELETE FROM migrations WHERE id = ?"},
       {&drop_transitions_, "DELETE FROM transitions WHERE id = ?"},
-      {&load_, "SELECT record FROM migrations ORDER BY seq"},
+      {&load_, "SELECT record, seq, id FROM migrations ORDER BY seq"},
       {&read_, "SELECT record FROM migrations WHERE id = ?"},
   };
   for (const auto& [statement, sql] : statements) {
@@ -141,17 +150,25 @@ absl::Status SqliteJournal::Prune() {
 
 absl::Status SqliteJournal::Load(const std::function<void(const Migration&)>& visit) {
   std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<DamagedRecord> damaged;
   for (;;) {
     absl::StatusOr<bool> row = load_.Step();
     if (!row.ok()) return row.status();
-    if (!*row) return absl::OkStatus();
+    if (!*row) break;
     absl::StatusOr<Migration> record = DecodeRecord(load_.Bytes(0));
-    if (!record.ok()) {
-      load_.Reset();
-      return record.status();
+    const std::string_view id = load_.Bytes(2);
+    if (record.ok() && record->id == id) {
+      visit(*record);
+    } else {
+      damaged.push_back({.seq = load_.Integer(1),
+                         .id = std::string(id),
+                         .why = record.ok() ? "a record of another migration"
+                                            : std::string(record.status().message())});
     }
-    visit(*record);
   }
+  if (damaged.empty()) return absl::OkStatus();
+  for (const DamagedRecord& record : damaged) repair_.damaged_ids.push_back(record.id);
+  return MoveDamagedRecords(db_.get(), damaged);
 }
 
 absl::StatusOr<Migration> SqliteJournal::Read(const std::string& id) {
@@ -209,7 +226,6 @@ absl::StatusOr<Database> OpenAndRepair(const std::string& directory,
   // The next start must not find, and report, the same tail.
   if (status.ok() && !tail.none()) status = Execute(db->get(), "PRAGMA wal_checkpoint(TRUNCATE)");
   if (status.ok()) status = CreateOrUpgradeSchema(db->get());
-  if (status.ok()) status = MoveDamagedRecords(db->get(), repair);
   if (status.ok()) status = Compact(db->get());
   if (!status.ok()) return status;
   return db;
@@ -238,18 +254,16 @@ std::string JournalRepair::Summary() const {
 }
 
 absl::StatusOr<std::unique_ptr<Journal>> OpenSqliteJournal(const std::string& directory,
-                                                           const SqliteJournalOptions& options,
-                                                           JournalRepair* repair) {
+                                                           const SqliteJournalOptions& options) {
   JournalRepair found;
   absl::StatusOr<UniqueFd> lock = LockDirectory(directory);
   if (!lock.ok()) return lock.status();
   absl::StatusOr<Database> db = OpenAndRepair(directory, options, &found);
   if (!db.ok()) return db.status();
-  auto journal =
-      std::make_unique<SqliteJournal>(*std::move(lock), *std::move(db), options.max_finished);
+  auto journal = std::make_unique<SqliteJournal>(*std::move(lock), *std::move(db),
+                                                 options.max_finished, std::move(found));
   absl::Status status = journal->Prepare();
   if (!status.ok()) return status;
-  if (repair != nullptr) *repair = std::move(found);
   return journal;
 }
 

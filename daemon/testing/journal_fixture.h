@@ -47,19 +47,21 @@ class JournalFixture : public testing::Test {
   void TearDown() override { std::filesystem::remove_all(directory_); }
 
   std::unique_ptr<Journal> Open(const SqliteJournalOptions& options = {}) {
-    auto journal = OpenSqliteJournal(directory_, options, &repair_);
+    auto journal = OpenSqliteJournal(directory_, options);
     EXPECT_TRUE(journal.ok()) << journal.status();
+    if (journal.ok()) repair_ = (*journal)->repair();
     return journal.ok() ? *std::move(journal) : nullptr;
   }
   std::string OpenError() {
     const auto journal = OpenSqliteJournal(directory_);
     return ReasonOf(journal.status());
   }
-  static std::vector<Migration> LoadAll(Journal& journal) {
+  std::vector<Migration> LoadAll(Journal& journal) {
     std::vector<Migration> records;
     const absl::Status status =
         journal.Load([&](const Migration& record) { records.push_back(record); });
     EXPECT_TRUE(status.ok()) << status;
+    repair_ = journal.repair();
     return records;
   }
   // Runs SQL on the file from outside; the first column of the last row.
@@ -77,7 +79,7 @@ class JournalFixture : public testing::Test {
     return answer;
   }
   std::filesystem::path directory_;
-  JournalRepair repair_;  // of the last Open()
+  JournalRepair repair_;  // of the last Open() or LoadAll()
 };
 
 // Digests, so that a difference is not printed byte by byte.

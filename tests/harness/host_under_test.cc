@@ -97,10 +97,13 @@ absl::Status HostUnderTest::WriteConfig() const {
 }
 
 absl::Status HostUnderTest::StartDaemon() {
-  absl::StatusOr<Process> daemon =
-      Process::Start({.argv = {BinaryPath("daemon/rehomed"), "--config", config_path()},
-                      .environment = {{kHostVariable, directory()}},
-                      .log_path = directory_.File("rehomed.log")});
+  const Process::Options options = {
+      .argv = {BinaryPath("daemon/rehomed"), "--config", config_path()},
+      .environment = {{kHostVariable, directory()}},
+      .log_path = directory_.File("rehomed.log")};
+  absl::StatusOr<Process> daemon = options_.service_manager == nullptr
+                                       ? Process::Start(options)
+                                       : options_.service_manager->Start(options);
   if (!daemon.ok()) return daemon.status();
   daemon_ = *std::move(daemon);
   return AwaitServing();

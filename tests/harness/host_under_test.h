@@ -21,6 +21,7 @@
 #include "tests/harness/console_client.h"
 #include "tests/harness/daemon_config.h"
 #include "tests/harness/process.h"
+#include "tests/harness/service_manager.h"
 
 namespace rehome::harness {
 
@@ -39,6 +40,8 @@ struct HostOptions {
   std::vector<std::string> daemon_lines;
   // Options for every target VMM.
   std::vector<std::string> target_arguments;
+  // Starts the daemon and keeps its descriptors; must outlive the host. None: the harness does.
+  ServiceManager* service_manager = nullptr;
   // Instead of the two versions of the reference VMM, ProfileOfVersion(1) and (2).
   std::vector<ProfileConfig> profiles;
 };

@@ -6,8 +6,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -134,6 +136,54 @@ INSTANTIATE_TEST_SUITE_P(Deaths, RescueTest, testing::ValuesIn(Cases()), [](cons
   place[0] = static_cast<char>(std::toupper(place[0]));
   return info.param.row.name + place + (info.param.death.source_dies ? "SourceDead" : "");
 });
+
+// ---- a daemon that comes back has nothing, and gets everything from the VMMs ----
+
+int CountRole(const rehome_vm& vm, uint32_t role) {
+  return static_cast<int>(std::count_if(vm.fds, vm.fds + vm.fd_count,
+                                        [role](const auto& fd) { return fd.entry.role == role; }));
+}
+
+class HandInTest : public testing::TestWithParam<const char*> {
+ protected:
+  // `named`: the sockets of the console that is plugged in, without a user.
+  void ExpectHandsIn(VmmHarness& harness, FakeLink& link, int named) {
+    auto vm = std::make_unique<rehome_vm>();
+    ASSERT_EQ(link.HandIn(harness.migration(), vm.get()), 0u) << link.refusal_text();
+    EXPECT_EQ(vm->layout_digest, harness.description().layout_digest);
+    EXPECT_EQ(CountRole(*vm, REHOME_FD_VM), 1);
+    EXPECT_EQ(CountRole(*vm, REHOME_FD_MEMORY), 2);
+    EXPECT_EQ(CountRole(*vm, REHOME_FD_CONFIG), named);
+    EXPECT_EQ(CountRole(*vm, REHOME_FD_NAMED), named);
+    EXPECT_EQ(CountRole(*vm, REHOME_FD_BLOCK), 1);
+  }
+};
+
+TEST_P(HandInTest, RealVmmsHandInAtEveryPlaceAndTheHandoverGoesOn) {
+  Meeting meeting;
+  VmmHarness harness(kKernel, 1, {"--memories=2"});
+  Hop hop;
+  hop.target_options = meeting.Options({GetParam()});
+  ASSERT_TRUE(harness.Launch(hop));
+  ASSERT_EQ(harness.Prepare(), 0u);
+  ASSERT_TRUE(harness.Arm() && harness.Start());
+  {
+    const UniqueFd target = meeting.Await(GetParam());
+    ASSERT_TRUE(harness.RestartDaemon());
+    ExpectHandsIn(harness, harness.source(), 1);
+    ExpectHandsIn(harness, harness.target(), 0);
+    const auto probe = harness.target().Probe(harness.migration());
+    ASSERT_TRUE(probe.has_value());
+    EXPECT_EQ(probe->vm_alive, 1u);
+    EXPECT_EQ(probe->guest_running, 0u);
+  }
+  ASSERT_TRUE(harness.Finish());
+  EXPECT_EQ(harness.source().Probe(harness.migration())->guest_running, 1u);
+  EXPECT_EQ(harness.EndGuest(), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Places, HandInTest,
+                         testing::Values("ready", "claimed", "restored", "committed", "running"));
 
 // Both died before anybody knows whether the guest was moved: the kernel tells.
 class WhichVmTest : public RescueTest {};

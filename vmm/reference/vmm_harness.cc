@@ -259,6 +259,21 @@ bool VmmHarness::Move(const Hop& hop) {
   return AwaitVerdict(REHOME_VERDICT_RUNNING) && Finish();
 }
 
+bool VmmHarness::RestartDaemon() {
+  source_link_.Close();
+  target_link_.Close();
+  for (int i = 0; i < 2; ++i) {
+    FakeLink link = daemon_.Accept();
+    if (!link.AnswerHello()) return Failed("no HELLO");
+    if (link.peer() == source_.pid()) {
+      source_link_ = std::move(link);
+    } else if (link.peer() == target_.pid()) {
+      target_link_ = std::move(link);
+    }
+  }
+  return (source_link_.open() && target_link_.open()) || Failed("not both came back");
+}
+
 bool VmmHarness::LaunchRescuer(const Hop& hop, int vm_fd) {
   const size_t vm = FindFd(*description_, REHOME_FD_VM) - description_->fds;
   description_->fds[vm].fd = vm_fd >= 0 ? vm_fd : source_escrow_[vm].borrow().raw();

@@ -91,6 +91,9 @@ class VmmHarness {
   bool Rescue(const Hop& hop, bool from_source);
   bool StartRescue(const Hop& hop, bool from_source);
 
+  // The daemon dies and comes back: both VMMs have connected again and said HELLO.
+  bool RestartDaemon();
+
   // SIGTERM to the owner; its exit code says whether the guest is intact (--check-on-exit).
   std::optional<int> EndGuest();
 
