@@ -11,7 +11,7 @@
 namespace rehome {
 
 // Environment variable with the page's path.
-inline constexpr char kMessageFaultVariable[] = "REHOME_MESSAGE_FAULT_PAGE";
+inline constexpr char kMessageFaultVariable[] = "MESSAGE_FAULT_PAGE";
 
 enum class MessageFault : uint32_t {
   kNone,
