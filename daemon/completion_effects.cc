@@ -131,12 +131,15 @@ Outcome FenceSourceEffect(EffectContext& context, Migration record) {
   AskKernel(context, record);
   absl::Status status = EndSource(context, record);
   if (status.ok()) status = CheckHolders(context, record);
-  if (status.ok() && HasExited(context.escrow.target_pidfd.borrow())) {
-    status = MakeStatus(absl::StatusCode::kUnavailable, "TARGET_DIED",
-                        "the target VMM died while the source was being fenced");
-  }
+  // Last of all, because it explains whatever else was found.
+  const bool target_lost = HasExited(context.escrow.target_pidfd.borrow());
   // Last, so that until here a rescue would have had everything it needs.
   DropEscrow(context, record);
+  if (target_lost) {
+    return {Event::kTargetLost,
+            {"TARGET_DIED", "the target VMM died while the source was being fenced"},
+            std::move(record)};
+  }
   if (!status.ok()) {
     return FailedOutcome(Event::kFenceIncomplete, Annotate(status, "fencing the source"),
                          std::move(record));

@@ -77,6 +77,7 @@ constexpr Edge kTable[] = {
 
     {kFencing, kFenceProven, kDone, kUnchanged, MigrationState::kSucceeded},
     {kFencing, kFenceIncomplete, kDone, kUnchanged},
+    {kFencing, kTargetLost, kDone, kNobody},
 
     {kDiscardingTarget, kTargetDiscarded, kDone, kUnchanged},
     {kDiscardingTarget, kFenceIncomplete, kDone, kUnchanged},
