@@ -303,7 +303,8 @@ v1::Migration ToProto(const Migration& migration) {
   if (migration.create_time_unix_ns != 0) {
     *proto.mutable_create_time() = ToTimestamp(migration.create_time_unix_ns);
   }
-  if (migration.end_time_unix_ns != 0) {
+  // One that is resolved has the time at which it became INDETERMINATE on record until it ends.
+  if (migration.end_time_unix_ns != 0 && IsTerminal(migration.state)) {
     *proto.mutable_end_time() = ToTimestamp(migration.end_time_unix_ns);
   }
   proto.set_boot_id(migration.boot_id);
