@@ -141,6 +141,13 @@ absl::StatusOr<v1::Migration> MigrationClient::CancelMigration(
   return Call(options_, migrations_.get(), &v1::MigrationService::Stub::CancelMigration, request);
 }
 
+absl::StatusOr<v1::Migration> MigrationClient::ResolveMigration(
+    const v1::ResolveMigrationRequest& request) {
+  ClientOptions once = options_;
+  once.max_tries = 1;
+  return Call(once, migrations_.get(), &v1::MigrationService::Stub::ResolveMigration, request);
+}
+
 absl::StatusOr<v1::Migration> MigrationClient::WatchMigration(const std::string& name,
                                                               const WatchOptions& options) {
   absl::StatusOr<v1::Migration> last = Watcher(migrations_.get(), name, options).Run();

@@ -59,6 +59,9 @@ class MigrationClient {
   absl::StatusOr<v1::ListMigrationsResponse> ListMigrations(
       const v1::ListMigrationsRequest& request);
   absl::StatusOr<v1::Migration> CancelMigration(const v1::CancelMigrationRequest& request);
+  // Tried once: a try whose answer was lost may have worked, and a second one would be refused with
+  // NOT_INDETERMINATE.
+  absl::StatusOr<v1::Migration> ResolveMigration(const v1::ResolveMigrationRequest& request);
 
   // Watches until the migration is finished and returns its last record. A broken stream is taken
   // up again at the last revision. DEADLINE_EXCEEDED / WAIT_TIMEOUT when `timeout` passes;

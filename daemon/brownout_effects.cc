@@ -21,6 +21,7 @@ Outcome PreflightEffect(EffectContext& context, Migration record) {
       .agent_timeout = dependencies.timeouts.agent,
   };
   RunPreflight(inputs, context.interrupt, context.escrow, record);
+  record.memory_inodes = context.escrow.MemoryInodes();
   Failure failure = FirstFailure(record.preflight);
   if (failure.reason.empty()) return {Event::kPreflightPassed, {}, std::move(record)};
   const Event event = failure.reason == "INTERRUPTED" ? Event::kInterrupted : Event::kRefused;
@@ -66,12 +67,16 @@ Outcome ArmEffect(EffectContext& context, Migration record) {
 Outcome LossIfSourceDied(EffectContext& context, Outcome outcome) {
   const bool failed = outcome.event == Event::kRefused || outcome.event == Event::kInterrupted;
   const Escrow& escrow = context.escrow;
-  if (!failed || !escrow.source_pidfd.valid()) return outcome;
-  // A dying process closes its connection a little before its pidfd tells.
-  const bool closed = escrow.source_link != nullptr && escrow.source_link->closed();
+  if (!failed || escrow.source_link == nullptr) return outcome;
+  // A source that died at DESCRIBE left no pidfd in the escrow yet; its link has one.
+  const BorrowedFd pidfd =
+      escrow.source_pidfd.valid() ? escrow.source_pidfd.borrow() : escrow.source_link->pidfd();
+  // A dying process is noticed by others, and closes its connection, a little before its pidfd
+  // tells. An interrupt is an order and no sign of death.
+  const bool sign = outcome.event == Event::kRefused || escrow.source_link->closed();
   const std::chrono::milliseconds wait =
-      closed ? context.dependencies.timeouts.release : std::chrono::milliseconds(0);
-  if (!AwaitExit(escrow.source_pidfd.borrow(), wait)) return outcome;
+      sign ? context.dependencies.timeouts.release : std::chrono::milliseconds(0);
+  if (!pidfd.valid() || !AwaitExit(pidfd, wait)) return outcome;
   outcome.event = Event::kSourceLost;
   outcome.cause = {"SOURCE_DIED", absl::StrCat("the source VMM exited before the handover (",
                                                outcome.cause.message, ")")};

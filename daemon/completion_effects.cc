@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/escrow_keeping.h"
+#include "daemon/process_identity.h"
 #include "daemon/strategy.h"
 #include "kvmglue/status_reason.h"
 
@@ -22,11 +23,14 @@ std::string KernelRelease() {
 
 // The kernel's word that MOVE killed the source VM: EIO in the process that created it. Asked while
 // that process lives; silence proves nothing.
-bool KernelSaysDead(EffectContext& context, const Migration& record) {
-  if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return false;
+void AskKernel(EffectContext& context, Migration& record) {
+  if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return;
   absl::StatusOr<VmmLink::Probe> probe =
       context.escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
-  return probe.ok() && !probe->vm_alive;
+  if (!probe.ok() || probe->vm_alive) return;
+  record.fence.kernel_vm_dead = true;
+  record.fence.kernel_observer = {"source", record.source};
+  record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
 }
 
 // Polite first, then certain. The proof is the exit, however it came about.
@@ -58,17 +62,23 @@ absl::Status EndSource(EffectContext& context, Migration& record) {
 }
 
 absl::Status CheckHolders(EffectContext& context, Migration& record) {
-  const std::vector<InodeId>& inodes = record.memory_inodes;
-  absl::StatusOr<std::vector<InodeHolder>> holders =
-      context.dependencies.fence->FindHolders(inodes, {record.target});
-  if (!holders.ok()) return holders.status();
-  record.fence.inodes_checked = static_cast<uint32_t>(inodes.size());
-  record.fence.foreign_holders = *std::move(holders);
-  if (record.fence.foreign_holders.empty()) return absl::OkStatus();
-  const InodeHolder& first = record.fence.foreign_holders.front();
-  return MakeStatus(absl::StatusCode::kFailedPrecondition, "MEMORY_STILL_HELD",
-                    absl::StrCat("process ", first.pid, " (", first.command, ") still holds the ",
-                                 "guest's memory by ", first.how));
+  absl::StatusOr<HolderSearch> search =
+      context.dependencies.fence->FindHolders(record.memory_inodes, {record.target});
+  if (!search.ok()) return search.status();
+  record.fence.search = *std::move(search);
+  const std::vector<InodeHolder> foreign = record.fence.search.Foreign();
+  if (!foreign.empty()) {
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, "MEMORY_STILL_HELD",
+                      absl::StrCat("process ", foreign.front().pid, " (", foreign.front().command,
+                                   ") still holds the guest's memory by ", foreign.front().how));
+  }
+  for (const InodeSearch& found : record.fence.search.memory) {
+    if (found.HeldByTarget()) continue;
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, "MEMORY_NOT_FOUND",
+                      absl::StrCat("the search did not find inode ", found.inode.inode,
+                                   " with the target, pid ", record.target.pid));
+  }
+  return absl::OkStatus();
 }
 
 // A target answers so only once its first KVM_RUN has come back.
@@ -115,18 +125,21 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
 }
 
 Outcome FenceSourceEffect(EffectContext& context, Migration record) {
-  record.fence.observer = "rehomed";
+  record.fence.observer = {"rehomed", IdentifySelf()};
   record.fence.source = record.source;
   record.fence.kernel_release = KernelRelease();
-  record.fence.kernel_vm_dead = KernelSaysDead(context, record);
+  AskKernel(context, record);
   absl::Status status = EndSource(context, record);
   if (status.ok()) status = CheckHolders(context, record);
-  if (status.ok() && HasExited(context.escrow.target_pidfd.borrow())) {
-    status = MakeStatus(absl::StatusCode::kUnavailable, "TARGET_DIED",
-                        "the target VMM died while the source was being fenced");
-  }
+  // Last of all, because it explains whatever else was found.
+  const bool target_lost = HasExited(context.escrow.target_pidfd.borrow());
   // Last, so that until here a rescue would have had everything it needs.
   DropEscrow(context, record);
+  if (target_lost) {
+    return {Event::kTargetLost,
+            {"TARGET_DIED", "the target VMM died while the source was being fenced"},
+            std::move(record)};
+  }
   if (!status.ok()) {
     return FailedOutcome(Event::kFenceIncomplete, Annotate(status, "fencing the source"),
                          std::move(record));

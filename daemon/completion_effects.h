@@ -15,8 +15,8 @@ namespace rehome {
 Outcome AwaitFirstRunEffect(EffectContext& context, Migration record);
 
 // RELEASE, SIGKILL, proof of exit; then every process of the host is searched for the memory's
-// inodes. kFenceProven only if nobody but the target (and we, who close last) holds them. Closes
-// the escrowed memory fds in either case.
+// inodes. kTargetLost if the target has died meanwhile. kFenceProven only if nobody but the target
+// (and we, who close last) holds them. Closes the escrowed memory fds in either case.
 Outcome FenceSourceEffect(EffectContext& context, Migration record);
 
 // Tells the source to drop its hold, kills and reaps the target if there is one, closes the escrow.

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -100,6 +101,30 @@ void ReadDaemon(const toml::table& table, ConfigErrors& errors, DaemonConfig& co
   reader.ReadMilliseconds("deadline_ms", kMigrationDeadlineMsRange, &config.deadline);
 }
 
+// A loopback address and a port from 1 on: whoever is not on this host has no business here, and
+// the HTTP server knows no users.
+bool IsLoopbackAddress(std::string_view address) {
+  std::string_view port;
+  for (const std::string_view host : {"127.0.0.1:", "[::1]:"}) {
+    if (address.starts_with(host)) port = address.substr(host.size());
+  }
+  uint16_t number = 0;
+  const char* end = port.data() + port.size();
+  const auto parsed = std::from_chars(port.data(), end, number);
+  return !port.empty() && parsed.ec == std::errc() && parsed.ptr == end && number != 0;
+}
+
+void ReadMetrics(const toml::table& table, ConfigErrors& errors, DaemonConfig& config) {
+  const TableReader reader(table, "metrics", {"listen"}, errors);
+  std::string listen;
+  if (!reader.ReadString("listen", kMaxArgumentBytes, &listen)) return;
+  if (!IsLoopbackAddress(listen)) {
+    return reader.Error("listen",
+                        absl::StrCat("\"", listen, "\" is not 127.0.0.1:PORT or ", "[::1]:PORT"));
+  }
+  config.metrics_listen = listen;
+}
+
 void CheckCommand(const TableReader& reader, const VmmProfile& profile) {
   if (!reader.Has("command")) {
     reader.Error("command", "is missing");
@@ -164,10 +189,10 @@ void ReadProfiles(const toml::table& table, ConfigErrors& errors, DaemonConfig& 
   }
 }
 
-// The two tables of the file. A section that is no table would make every key in it vanish.
+// The tables of the file. A section that is no table would make every key in it vanish.
 void ReadRoot(const toml::table& root, ConfigErrors& errors, DaemonConfig& config) {
-  const TableReader reader(root, "", {"daemon", "profile"}, errors);
-  for (const char* section : {"daemon", "profile"}) {
+  const TableReader reader(root, "", {"daemon", "metrics", "profile"}, errors);
+  for (const char* section : {"daemon", "metrics", "profile"}) {
     const toml::node* node = reader.Find(section);
     if (node == nullptr) continue;
     const toml::table* table = node->as_table();
@@ -175,6 +200,8 @@ void ReadRoot(const toml::table& root, ConfigErrors& errors, DaemonConfig& confi
       reader.Error(section, "must be a table");
     } else if (std::string_view(section) == "daemon") {
       ReadDaemon(*table, errors, config);
+    } else if (std::string_view(section) == "metrics") {
+      ReadMetrics(*table, errors, config);
     } else {
       ReadProfiles(*table, errors, config);
     }
@@ -190,6 +217,19 @@ absl::Status Unreadable(const std::string& path, int error) {
                     absl::StrCat(path, ": ", strerror(error)));
 }
 
+void ReadText(std::string_view text, std::string_view file, ConfigErrors& errors,
+              DaemonConfig& config) try {
+  const toml::parse_result parsed = toml::parse(text, file);
+  if (parsed) {
+    ReadRoot(parsed.table(), errors, config);
+  } else {
+    errors.Add(parsed.error().source().begin, "", parsed.error().description());
+  }
+} catch (const TomlAssertionFailed&) {
+  errors.Add({.line = 1, .column = 1}, "",
+             "is not TOML, and the parser cannot say where: look for a key without a name");
+}
+
 }  // namespace
 
 absl::StatusOr<DaemonConfig> ParseConfig(std::string_view text, std::string_view file) {
@@ -202,12 +242,7 @@ absl::StatusOr<DaemonConfig> ParseConfig(std::string_view text, std::string_view
                absl::StrCat("is ", text.size(), " bytes long, at most ", kMaxConfigBytes));
     return errors.ToStatus();
   }
-  const toml::parse_result parsed = toml::parse(text, file);
-  if (!parsed) {
-    errors.Add(parsed.error().source().begin, "", parsed.error().description());
-    return errors.ToStatus();
-  }
-  ReadRoot(parsed.table(), errors, config);
+  ReadText(text, file, errors, config);
   if (absl::Status status = errors.ToStatus(); !status.ok()) return status;
   return config;
 }

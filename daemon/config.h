@@ -76,6 +76,8 @@ struct DaemonConfig {
   std::chrono::milliseconds resolve_timeout = kDefaultResolveTimeout;
   std::chrono::milliseconds deadline = kDefaultDeadline;
   LogLevel log_level = LogLevel::kInfo;
+  // "IP:PORT" with a loopback address; empty: no metrics.
+  std::string metrics_listen;
   std::map<std::string, VmmProfile> profiles;  // by name
 };
 

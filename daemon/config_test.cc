@@ -36,6 +36,9 @@ resolve_timeout_ms = 700
 deadline_ms = 60000
 log_level = "warning"
 
+[metrics]
+listen = "127.0.0.1:9464"
+
 [profile.next]
 command = ["/usr/bin/vmm", "--incoming"]
 environment = { LANG = "C", PATH = "/opt/bin" }
@@ -58,6 +61,7 @@ TEST(ParseConfig, ReadsEveryKey) {
   EXPECT_THAT(config->agent_peers.gids, IsEmpty());
   EXPECT_EQ(config->kernel, KernelBackend::kSim);
   EXPECT_EQ(config->link_ioctl, 0xd5u);
+  EXPECT_EQ(config->metrics_listen, "127.0.0.1:9464");
   EXPECT_EQ(config->concurrent_migrations, 3u);
   EXPECT_EQ(config->handover_timeout, milliseconds(40));
   EXPECT_EQ(config->resolve_timeout, milliseconds(700));
@@ -73,6 +77,12 @@ TEST(ParseConfig, ReadsEveryKey) {
   EXPECT_THAT(next.reads_state_formats, ElementsAre(1u, 2u));
   EXPECT_TRUE(next.enabled);
   EXPECT_FALSE(config->profiles.at("old-1.0").enabled);
+}
+
+TEST(ParseConfig, WhatTheParserAssertsIsAnErrorOfTheFile) {
+  for (const char* text : {"[=]", "[.]", "[[=]]", "\n[\x1e", "[daemon]\n[\x01", "\u00e9 = 1"}) {
+    EXPECT_EQ(ReasonOf(ParseConfig(text, "c.toml").status()), "CONFIG_INVALID") << text;
+  }
 }
 
 TEST(ParseConfig, AnEmptyFileMeansTheDefaults) {
@@ -116,7 +126,7 @@ TEST_P(ParseConfigMistakes, NamesFileLineColumnAndKey) {
 
 const Mistake kMistakes[] = {
     {"Syntax", "[daemon]\nkernel = = 1\n", "c.toml:2:10: ", "Error"},
-    {"UnknownSection", "[demon]\n", "c.toml:1:2: demon: ", "known here: daemon, profile"},
+    {"UnknownSection", "[demon]\n", "c.toml:1:2: demon: ", "known here: daemon, metrics, profile"},
     {"UnknownDaemonKey", "[daemon]\nkernl = \"kvm\"\n",
      "c.toml:2:1: daemon.kernl: ", "unknown key"},
     {"UnknownProfileKey", "[profile.a]\ncommand = [\"/a\"]\nenable = true\n",
@@ -163,6 +173,14 @@ const Mistake kMistakes[] = {
      "c.toml:2:21: daemon.api_allowed_gids: ", "out of range"},
     {"UidTwice", "[daemon]\napi_allowed_uids = [5, 5]\n",
      "c.toml:2:24: daemon.api_allowed_uids: ", "5 is listed twice"},
+    {"MetricsForTheWorld", "[metrics]\nlisten = \"0.0.0.0:9464\"\n",
+     "c.toml:2:10: metrics.listen: ", "is not 127.0.0.1:PORT"},
+    {"MetricsWithoutPort", "[metrics]\nlisten = \"127.0.0.1:\"\n",
+     "c.toml:2:10: metrics.listen: ", "is not 127.0.0.1:PORT"},
+    {"MetricsPortTooBig", "[metrics]\nlisten = \"[::1]:65536\"\n",
+     "c.toml:2:10: metrics.listen: ", "is not 127.0.0.1:PORT"},
+    {"MetricsMoreThanAnAddress", "[metrics]\nlisten = \"127.0.0.1:80,0.0.0.0:80\"\n",
+     "c.toml:2:10: metrics.listen: ", "is not 127.0.0.1:PORT"},
     {"NoCommand", "[profile.a]\nenabled = true\n", "c.toml:1:1: profile.a.command: ", "is missing"},
     {"EmptyCommand", "[profile.a]\ncommand = []\n", "c.toml:2:11: profile.a.command: ", "is empty"},
     {"RelativeCommand", "[profile.a]\ncommand = [\"vmm\"]\n",

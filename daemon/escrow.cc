@@ -26,7 +26,7 @@ bool Escrow::HoldsGuest(bool moves) const {
 bool Escrow::KnowsVerdict(const Migration& record) const {
   if (block == nullptr) return false;
   const Rescue& rescue = record.rescue;
-  return rescue.attempts == 0 || record.target == rescue.dead_target || saved != nullptr;
+  return rescue.attempts == 0 || record.target == rescue.dead_target || block_is_rescues;
 }
 
 PhaseTimes Escrow::Phases(uint64_t not_before_ns) const {
@@ -42,6 +42,7 @@ void Escrow::CloseMemory() {
   source.reset();
   target.reset();
   block.reset();
+  block_is_rescues = false;
   saved.reset();
   context.clear();
 }

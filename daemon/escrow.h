@@ -22,6 +22,9 @@ namespace rehome {
 // A VM that may hold the guest's context.
 struct ContextVm {
   UniqueFd vm;  // of a dead target; invalid: the source's, which is in Escrow::source
+  // Its guest_memfd files. A binding ends with the last descriptor of its file, and MOVE compares
+  // bindings (kernel-abi: kvm_gmem_release).
+  std::vector<UniqueFd> memory;
 };
 
 // Used by one driver thread.
@@ -35,7 +38,9 @@ struct Escrow {
   std::optional<VmDescription> source;
   std::optional<VmDescription> target;
   std::unique_ptr<HandoverBlock> block;
-  // In a rescue `block` is the new target's, and this one has the state that the source saved.
+  // `block` is that of a rescue's target.
+  bool block_is_rescues = false;
+  // Then, the one that has the state which the source saved. Null if only `block` is left of them.
   std::unique_ptr<HandoverBlock> saved;
   // With MOVE, once a rescue has begun: VMs that may hold the guest's context, the likeliest first.
   std::vector<ContextVm> context;

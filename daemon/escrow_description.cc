@@ -150,27 +150,12 @@ absl::StatusOr<std::vector<UniqueFd>> SourceFds(const WireDescription& wire, Ite
   return fds;
 }
 
-// The source's file with the inode that the target's slots have for their memory `index`.
-absl::StatusOr<UniqueFd> SameMemory(const VmDescription& source, const WireDescription& target,
-                                    uint32_t index) {
-  for (const rehome_memslot& slot : target.slots) {
-    if (slot.memory_index != index) continue;
-    for (const UniqueFd& memory : source.memory) {
-      absl::StatusOr<FileIdentity> file = Identify(memory.borrow());
-      if (!file.ok()) return file.status();
-      if (file->id == InodeId{slot.device, slot.inode}) return Duplicate(memory.borrow());
-    }
-  }
-  return Damaged("the target's memory is not the source's");
-}
-
-absl::StatusOr<std::vector<UniqueFd>> TargetFds(const WireDescription& wire,
-                                                const VmDescription& source, Items& items) {
+absl::StatusOr<std::vector<UniqueFd>> TargetFds(const WireDescription& wire, Items& items) {
   std::vector<UniqueFd> fds;
   for (const WireFd& entry : wire.fds) {
-    absl::StatusOr<UniqueFd> fd = entry.role == REHOME_FD_VM
-                                      ? items.Take(kEscrowTargetVm)
-                                      : SameMemory(source, wire, entry.index);
+    absl::StatusOr<UniqueFd> fd = items.Take(
+        entry.role == REHOME_FD_VM ? std::string(kEscrowTargetVm)
+                                   : absl::StrCat(kEscrowTargetMemoryPrefix, entry.index));
     if (!fd.ok()) return fd.status();
     fds.push_back(*std::move(fd));
   }
@@ -218,6 +203,9 @@ std::vector<EscrowItem> EscrowItems(const VmDescription& source, const VmDescrip
   for (size_t i = 0; i < source.memory.size(); ++i) {
     items.push_back({absl::StrCat(kEscrowMemoryPrefix, i), source.memory[i].borrow()});
   }
+  for (size_t i = 0; i < target.memory.size(); ++i) {
+    items.push_back({absl::StrCat(kEscrowTargetMemoryPrefix, i), target.memory[i].borrow()});
+  }
   if (source.config.valid()) items.push_back({kEscrowConfig, source.config.borrow()});
   for (size_t i = 0; i < source.named.size(); ++i) {
     items.push_back({absl::StrCat(kEscrowNamedPrefix, i), source.named[i].fd.borrow()});
@@ -237,7 +225,7 @@ absl::StatusOr<RestoredEscrow> RestoreEscrow(std::vector<NamedFd> fds, const FdK
       Assemble(wire->source, SourceFds(wire->source, items), kinds);
   if (!source.ok()) return source.status();
   absl::StatusOr<VmDescription> target =
-      Assemble(wire->target, TargetFds(wire->target, *source, items), kinds);
+      Assemble(wire->target, TargetFds(wire->target, items), kinds);
   if (!target.ok()) return target.status();
   if (source->vm_id != target->vm_id) return Damaged("source and target are of different VMs");
   absl::StatusOr<UniqueFd> block = items.Take(kEscrowBlock);
@@ -248,12 +236,18 @@ absl::StatusOr<RestoredEscrow> RestoreEscrow(std::vector<NamedFd> fds, const FdK
                           .rescue_block = items.TakeIfThere(kEscrowRescueBlock),
                           .rescue_vms = {}};
   for (size_t i = 0; i < kMaxStoredRescueVms; ++i) {
-    UniqueFd vm = items.TakeIfThere(absl::StrCat(kEscrowRescueVmPrefix, i));
-    if (!vm.valid()) continue;
-    if (absl::Status status = kinds.CheckVm(vm.borrow()); !status.ok()) {
+    ContextVm rescue{.vm = items.TakeIfThere(absl::StrCat(kEscrowRescueVmPrefix, i)), .memory = {}};
+    if (!rescue.vm.valid()) continue;
+    if (absl::Status status = kinds.CheckVm(rescue.vm.borrow()); !status.ok()) {
       return Damaged(std::string(status.message()));
     }
-    restored.rescue_vms.push_back(std::move(vm));
+    for (size_t n = 0; n < REHOME_MAX_MEMORIES; ++n) {
+      UniqueFd memory =
+          items.TakeIfThere(absl::StrCat(kEscrowRescueMemoryPrefix, i * REHOME_MAX_MEMORIES + n));
+      // Only kept open for the bindings of its VM; nobody reads or passes it on.
+      if (memory.valid()) rescue.memory.push_back(std::move(memory));
+    }
+    restored.rescue_vms.push_back(std::move(rescue));
   }
   if (absl::Status status = items.CheckEmpty(); !status.ok()) return status;
   return restored;

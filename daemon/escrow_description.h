@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "daemon/escrow.h"
 #include "daemon/escrow_store.h"
 #include "daemon/fd_kinds.h"
 #include "daemon/vmm_link.h"
@@ -25,19 +26,20 @@ inline constexpr size_t kMaxEscrowDescriptionBytes = 2 * REHOME_MAX_MESSAGE;
 // among the descriptors: a bug of ours).
 absl::StatusOr<UniqueFd> DescribeEscrow(const VmDescription& source, const VmDescription& target);
 
-// The escrow of one migration as items of the store. Memory is stored once: the source's files,
-// which are the target's inodes. All borrowed from the arguments.
+// The escrow of one migration as items of the store. The target's memory files are stored too: with
+// LINK they are files of its own on the source's inodes, and its bindings end with them. All
+// borrowed from the arguments.
 std::vector<EscrowItem> EscrowItems(const VmDescription& source, const VmDescription& target,
                                     BorrowedFd block, BorrowedFd description);
 
 struct RestoredEscrow {
   VmDescription source;
-  VmDescription target;  // its memory: duplicates of the source's files, in its own order
-  UniqueFd block;        // not looked at; whoever maps it checks it
+  VmDescription target;
+  UniqueFd block;  // not looked at; whoever maps it checks it
   // Of the latest rescue; not looked at either. Invalid: there was none.
   UniqueFd rescue_block;
   // Of the targets that rescues built, the latest last.
-  std::vector<UniqueFd> rescue_vms;
+  std::vector<ContextVm> rescue_vms;
 };
 // What EscrowItems() named, put together again. Takes `fds`. DATA_LOSS / ESCROW_DAMAGED if an item
 // is missing, there twice, unknown, of the wrong kind or not what the description says; then all

@@ -119,9 +119,29 @@ TEST_F(EscrowDescriptionTest, WhatWasStoredIsPutTogetherAgain) {
   EXPECT_EQ(CountOpenFds(), fds_before);
 }
 
+TEST_F(EscrowDescriptionTest, OfARescueTheBlockAndTheVmsComeBackTheLatestLast) {
+  const UniqueFd rescue_block = MakeMemfd();
+  std::vector<NamedFd> fds = Stored();
+  fds.push_back({kEscrowRescueBlock, *Duplicate(rescue_block.borrow())});
+  fds.push_back({absl::StrCat(kEscrowRescueVmPrefix, 1), *Duplicate(target_.vm.borrow())});
+  fds.push_back({absl::StrCat(kEscrowRescueVmPrefix, 0), *Duplicate(source_.vm.borrow())});
+  absl::StatusOr<RestoredEscrow> restored = RestoreEscrow(std::move(fds), *kinds_);
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_EQ(Identify(restored->rescue_block.borrow())->id, Identify(rescue_block.borrow())->id);
+  ASSERT_EQ(restored->rescue_vms.size(), 2u);
+  EXPECT_EQ(Identify(restored->rescue_vms[1].vm.borrow())->id, Identify(target_.vm.borrow())->id);
+}
+
+TEST_F(EscrowDescriptionTest, ARescuesVmThatIsNoneIsDamage) {
+  std::vector<NamedFd> fds = Stored();
+  fds.push_back(
+      {absl::StrCat(kEscrowRescueVmPrefix, 0), UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC))});
+  EXPECT_EQ(ReasonOf(Restore(std::move(fds))), reason::kEscrowDamaged);
+}
+
 TEST_F(EscrowDescriptionTest, EachItemIsNeededAndNoneMayBeThereTwiceOrBesides) {
   const size_t items = Stored().size();
-  EXPECT_EQ(items, 9u);
+  EXPECT_EQ(items, 11u);
   const size_t fds_before = CountOpenFds();
   for (size_t i = 0; i < items; ++i) {
     std::vector<NamedFd> missing = Stored();

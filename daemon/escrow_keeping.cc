@@ -31,10 +31,14 @@ void KeepRescue(EffectContext& context, const Migration& record) {
   if (!CanKeep(context)) return;
   const Escrow& escrow = context.escrow;
   const size_t number = std::min<size_t>(record.rescue.attempts, kMaxStoredRescueVms) - 1;
-  context.dependencies.store
-      ->Put(record.id, {{kEscrowRescueBlock, escrow.block->fd()},
-                        {absl::StrCat(kEscrowRescueVmPrefix, number), escrow.target->vm.borrow()}})
-      .IgnoreError();
+  std::vector<EscrowItem> items = {
+      {kEscrowRescueBlock, escrow.block->fd()},
+      {absl::StrCat(kEscrowRescueVmPrefix, number), escrow.target->vm.borrow()}};
+  for (size_t i = 0; i < escrow.target->memory.size(); ++i) {
+    items.push_back({absl::StrCat(kEscrowRescueMemoryPrefix, number * REHOME_MAX_MEMORIES + i),
+                     escrow.target->memory[i].borrow()});
+  }
+  context.dependencies.store->Put(record.id, items).IgnoreError();
 }
 
 absl::Status FillEscrow(RestoredEscrow restored, const Migration& record, Escrow& escrow) {
@@ -51,9 +55,12 @@ absl::Status FillEscrow(RestoredEscrow restored, const Migration& record, Escrow
     // How far each came is not known any more, only which was built last; the kernel says which of
     // them has the context.
     vms.push_back({});
-    vms.push_back({std::move(restored.target.vm)});
-    for (UniqueFd& vm : restored.rescue_vms) vms.push_back({std::move(vm)});
-    if (vms.back().vm.valid()) restored.target.vm = std::move(vms.back().vm);
+    vms.push_back({std::move(restored.target.vm), std::move(restored.target.memory)});
+    for (ContextVm& vm : restored.rescue_vms) vms.push_back(std::move(vm));
+    if (vms.back().vm.valid()) {
+      restored.target.vm = std::move(vms.back().vm);
+      restored.target.memory = std::move(vms.back().memory);
+    }
     vms.pop_back();
     std::reverse(vms.begin(), vms.end());
     if (!HasMove(record.strategy)) vms.clear();
@@ -61,6 +68,7 @@ absl::Status FillEscrow(RestoredEscrow restored, const Migration& record, Escrow
   escrow.source = std::move(restored.source);
   escrow.target = std::move(restored.target);
   escrow.block = *std::move(block);
+  escrow.block_is_rescues = saved != nullptr;
   escrow.saved = std::move(saved);
   escrow.context = std::move(vms);
   escrow.target_settled = false;

@@ -15,7 +15,8 @@
 namespace rehome {
 namespace {
 
-static_assert(kMaxFdsPerEscrow == REHOME_MAX_DESCRIBED_FDS + 4 + kMaxStoredRescueVms);
+static_assert(kMaxFdsPerEscrow == REHOME_MAX_DESCRIBED_FDS + REHOME_MAX_MEMORIES + 4 +
+                                      kMaxStoredRescueVms * (1 + REHOME_MAX_MEMORIES));
 
 bool IsNumberBelow(std::string_view text, unsigned limit) {
   if (text.empty() || text.size() > 2 || (text.size() == 2 && text[0] == '0')) return false;
@@ -35,7 +36,9 @@ bool IsItem(std::string_view name) {
   for (auto [prefix, limit] :
        {std::pair<std::string_view, unsigned>{kEscrowMemoryPrefix, REHOME_MAX_MEMORIES},
         {kEscrowNamedPrefix, REHOME_MAX_DESCRIBED_FDS},
-        {kEscrowRescueVmPrefix, kMaxStoredRescueVms}}) {
+        {kEscrowTargetMemoryPrefix, REHOME_MAX_MEMORIES},
+        {kEscrowRescueVmPrefix, kMaxStoredRescueVms},
+        {kEscrowRescueMemoryPrefix, kMaxStoredRescueVms * REHOME_MAX_MEMORIES}}) {
     if (name.starts_with(prefix)) return IsNumberBelow(name.substr(prefix.size()), limit);
   }
   return false;

@@ -23,11 +23,12 @@
 namespace rehome {
 
 // VMs of targets that a rescue built, of which any of the latest may hold the guest's context: as
-// many as attempts of two drives. A further one takes the place of the last.
-inline constexpr size_t kMaxStoredRescueVms = 6;
+// many as a drive has attempts. A further one takes the place of the last.
+inline constexpr size_t kMaxStoredRescueVms = 3;
 // A described VM has REHOME_MAX_DESCRIBED_FDS (VM, memory, config, named); with it go the target's
-// VM, the handover block and the description, and of a rescue its block and VMs.
-inline constexpr size_t kMaxFdsPerEscrow = 73;
+// VM and memory (16), the handover block and the description, and of a rescue its block, its VMs
+// and their memory.
+inline constexpr size_t kMaxFdsPerEscrow = 134;
 // As many as can be under way (kMaxConcurrent of daemon/registry.h), and as many again that ended
 // INDETERMINATE and whose escrow may be what is left of a guest.
 inline constexpr size_t kMaxStoredEscrows = 128;
@@ -40,11 +41,15 @@ inline constexpr char kEscrowBlock[] = "block";
 inline constexpr char kEscrowSourceVm[] = "source-vm";
 inline constexpr char kEscrowTargetVm[] = "target-vm";
 inline constexpr char kEscrowMemoryPrefix[] = "memory-";
+// Files of the target's own, with LINK; otherwise duplicates of the source's.
+inline constexpr char kEscrowTargetMemoryPrefix[] = "target-memory-";
 inline constexpr char kEscrowConfig[] = "config";
 inline constexpr char kEscrowNamedPrefix[] = "named-";
 inline constexpr char kEscrowDescription[] = "description";
 inline constexpr char kEscrowRescueBlock[] = "rescue-block";
 inline constexpr char kEscrowRescueVmPrefix[] = "rescue-vm-";
+// And the number of the VM times REHOME_MAX_MEMORIES, plus the index.
+inline constexpr char kEscrowRescueMemoryPrefix[] = "rescue-memory-";
 
 struct EscrowItem {
   std::string name;  // without the migration's id

@@ -42,17 +42,14 @@ class Fence {
   virtual absl::StatusOr<uint64_t> AwaitExit(BorrowedFd pidfd,
                                              std::chrono::milliseconds timeout) = 0;
 
-  // Every process beyond `allowed` and ourselves with one of `inodes` open or mapped: all of /proc
-  // is read. At most kMaxHoldersReported are listed. UNKNOWN / HOLDERS_UNREADABLE if a process
-  // could not be inspected (no CAP_SYS_PTRACE, or /proc hides processes). What /proc does not show
-  // is not seen: descriptors in flight in a socket that nobody reads, or registered with io_uring
-  // and closed.
-  virtual absl::StatusOr<std::vector<InodeHolder>> FindHolders(
-      const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) = 0;
+  // Who has each of `inodes` open or mapped: all of /proc is read, ourselves included. Those of
+  // `allowed` are classed kTarget, ourselves kDaemon. One entry per inode, in the order given.
+  // UNKNOWN / HOLDERS_UNREADABLE if a process could not be inspected (no CAP_SYS_PTRACE, or /proc
+  // hides processes). What /proc does not show is not seen: descriptors in flight in a socket that
+  // nobody reads, or registered with io_uring and closed.
+  virtual absl::StatusOr<HolderSearch> FindHolders(const std::vector<InodeId>& inodes,
+                                                   const std::vector<ProcessIdentity>& allowed) = 0;
 };
-
-// Enough for a message; one is enough for a verdict.
-inline constexpr size_t kMaxHoldersReported = 64;
 
 // Whether FindHolders() leaves process 1 out, because a security module shields it from us although
 // we have CAP_SYS_PTRACE. A proof made where this is true must say so: it covers every process but

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/process_identity.h"
 #include "daemon/strategy.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
@@ -34,6 +35,7 @@ void FenceBeforeResume(EffectContext& context, Migration& record) {
       escrow.source_pidfd.borrow(), record.source, context.dependencies.timeouts.resolve);
   if (!stopped.ok()) return;
   escrow.block->SetFenceProven();
+  record.fence.stop_observer = {"rehomed", IdentifySelf()};
   record.fence.tasks_stopped_ns = *stopped;
   record.fence.stopped_before_resume = true;
 }

@@ -22,6 +22,7 @@
 #include "daemon/proc_files.h"
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
+#include "vmm/agent/handover_block.h"
 
 namespace rehome {
 namespace {
@@ -38,10 +39,6 @@ bool HasPtraceCapability() {
   if (at == std::string::npos) return false;
   const uint64_t effective = std::strtoull(status->c_str() + at + kField.size(), nullptr, 16);
   return (effective >> kCapSysPtrace & 1) != 0;
-}
-
-bool Contains(const std::vector<InodeId>& inodes, const InodeId& inode) {
-  return std::find(inodes.begin(), inodes.end(), inode) != inodes.end();
 }
 
 // A process that has vanished holds nothing.
@@ -68,36 +65,49 @@ absl::StatusOr<std::optional<InodeId>> FileBehind(const std::string& path) {
   return std::nullopt;
 }
 
-absl::StatusOr<bool> HoldsByFd(const std::string& task, const std::vector<InodeId>& inodes) {
-  absl::StatusOr<std::vector<int32_t>> fds = ListNumbers(task + "/fd");
-  if (!fds.ok()) {
-    if (absl::IsNotFound(fds.status())) return false;
-    return fds.status();
+// What one process holds of the inodes that are searched for: for each of them "fd", "mapping" or
+// nothing.
+class Finds {
+ public:
+  // `inodes` must outlive it.
+  explicit Finds(const std::vector<InodeId>* inodes) : inodes_(inodes), how_(inodes->size()) {}
+
+  void Add(const InodeId& inode, std::string_view how) {
+    for (size_t i = 0; i < inodes_->size(); ++i) {
+      if ((*inodes_)[i] == inode && how_[i].empty()) how_[i] = how;
+    }
   }
+  const std::string& how(size_t i) const { return how_[i]; }
+  bool any() const {
+    return std::any_of(how_.begin(), how_.end(), [](const auto& how) { return !how.empty(); });
+  }
+
+ private:
+  const std::vector<InodeId>* inodes_;
+  std::vector<std::string> how_;
+};
+
+absl::Status AddHeldByFd(const std::string& task, Finds* finds) {
+  absl::StatusOr<std::vector<int32_t>> fds = ListNumbers(task + "/fd");
+  if (!fds.ok()) return UnlessGone(fds.status());
   for (int32_t fd : *fds) {
     absl::StatusOr<std::optional<InodeId>> file = FileBehind(absl::StrCat(task, "/fd/", fd));
     if (!file.ok()) return file.status();
-    if (file->has_value() && Contains(inodes, **file)) return true;
+    if (file->has_value()) finds->Add(**file, "fd");
   }
-  return false;
+  return absl::OkStatus();
 }
 
-struct MappingScan {
-  bool any = false;    // the task has an address space
-  bool holds = false;  // with one of the inodes in it
-};
-
-absl::StatusOr<MappingScan> HoldsByMapping(const std::string& task,
-                                           const std::vector<InodeId>& inodes) {
-  MappingScan scan;
-  absl::Status status = ForEachMapping(task + "/maps", [&](const Mapping& mapping) {
-    scan.any = true;
-    scan.holds = Contains(inodes, mapping.inode);
-    return !scan.holds;
+// Whether the task has an address space that could be looked at.
+absl::StatusOr<bool> AddHeldByMapping(const std::string& task, Finds* finds) {
+  bool any = false;
+  const absl::Status status = ForEachMapping(task + "/maps", [&](const Mapping& mapping) {
+    any = true;
+    finds->Add(mapping.inode, "mapping");
+    return true;
   });
-  status = UnlessGone(status);
-  if (!status.ok()) return status;
-  return scan;
+  if (absl::Status error = UnlessGone(status); !error.ok()) return error;
+  return any;
 }
 
 // Whether two threads use one table of descriptors. A thread can have its own
@@ -105,32 +115,26 @@ absl::StatusOr<MappingScan> HoldsByMapping(const std::string& task,
 // (CONFIG_KCMP): no.
 bool ShareFiles(int32_t a, int32_t b) { return syscall(SYS_kcmp, a, b, KCMP_FILES, 0, 0) == 0; }
 
-// "fd", "mapping" or nothing.
-absl::StatusOr<std::optional<std::string>> HowHeld(int32_t pid,
-                                                   const std::vector<InodeId>& inodes) {
+absl::StatusOr<Finds> HeldBy(int32_t pid, const std::vector<InodeId>& inodes) {
+  Finds finds(&inodes);
   const std::string process = ProcPath(pid);
   absl::StatusOr<std::vector<int32_t>> tasks = ListNumbers(process + "/task");
-  if (!tasks.ok()) {
-    if (absl::IsNotFound(tasks.status())) return std::nullopt;
-    return tasks.status();
-  }
+  if (absl::IsNotFound(tasks.status())) return finds;
+  if (!tasks.ok()) return tasks.status();
   // All threads share one address space, but one that has exited shows none, and that may be the
   // first one of a process that lives on.
   bool mappings_seen = false;
   for (int32_t tid : *tasks) {
     const std::string task = absl::StrCat(process, "/task/", tid);
     if (tid == pid || !ShareFiles(pid, tid)) {
-      absl::StatusOr<bool> by_fd = HoldsByFd(task, inodes);
-      if (!by_fd.ok()) return by_fd.status();
-      if (*by_fd) return "fd";
+      if (absl::Status status = AddHeldByFd(task, &finds); !status.ok()) return status;
     }
     if (mappings_seen) continue;
-    absl::StatusOr<MappingScan> scan = HoldsByMapping(task, inodes);
-    if (!scan.ok()) return scan.status();
-    if (scan->holds) return "mapping";
-    mappings_seen = scan->any;
+    absl::StatusOr<bool> seen = AddHeldByMapping(task, &finds);
+    if (!seen.ok()) return seen.status();
+    mappings_seen = *seen;
   }
-  return std::nullopt;
+  return finds;
 }
 
 // Whether `pid` is a child of ours that still runs our program: a fork that has not come to exec.
@@ -142,16 +146,15 @@ bool IsOurFork(int32_t pid) {
   return theirs.ok() && ours.ok() && theirs->has_value() && *theirs == *ours;
 }
 
-absl::StatusOr<std::optional<std::string>> HowHeldAfterFork(int32_t pid,
-                                                            const std::vector<InodeId>& inodes) {
+absl::StatusOr<Finds> HeldAfterFork(int32_t pid, const std::vector<InodeId>& inodes) {
   const auto deadline = std::chrono::steady_clock::now() + kForkSettleTimeout;
-  absl::StatusOr<std::optional<std::string>> how = HowHeld(pid, inodes);
-  while (how.ok() && how->has_value() && IsOurFork(pid) &&
+  absl::StatusOr<Finds> finds = HeldBy(pid, inodes);
+  while (finds.ok() && finds->any() && IsOurFork(pid) &&
          std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(kForkSettlePause);
-    how = HowHeld(pid, inodes);
+    finds = HeldBy(pid, inodes);
   }
-  return how;
+  return finds;
 }
 
 std::string CommandOf(int32_t pid) {
@@ -176,21 +179,47 @@ bool IsShieldedInit(int32_t pid, const absl::Status& status) {
   return pid == kInitPid && absl::IsPermissionDenied(status) && HasPtraceCapability();
 }
 
-bool IsAllowed(int32_t pid, const std::vector<ProcessIdentity>& allowed) {
-  return std::any_of(allowed.begin(), allowed.end(), [pid](const ProcessIdentity& process) {
-    return process.pid == pid && IsSameProcess(process);
+HolderClass ClassOf(int32_t pid, const std::vector<ProcessIdentity>& allowed) {
+  if (pid == getpid()) return HolderClass::kDaemon;
+  const bool is_allowed =
+      std::any_of(allowed.begin(), allowed.end(), [pid](const ProcessIdentity& process) {
+        return process.pid == pid && IsSameProcess(process);
+      });
+  return is_allowed ? HolderClass::kTarget : HolderClass::kForeign;
+}
+
+// The listed ones are the wanted ones first, then foreign ones, as far as there is room.
+void AddHolder(InodeHolder holder, InodeSearch* search) {
+  const bool foreign = holder.holder_class == HolderClass::kForeign;
+  if (foreign) ++search->foreign;
+  std::vector<InodeHolder>& listed = search->holders;
+  const auto first_foreign = std::find_if(listed.begin(), listed.end(), [](const auto& other) {
+    return other.holder_class == HolderClass::kForeign;
   });
+  listed.insert(foreign ? listed.end() : first_foreign, std::move(holder));
+  if (listed.size() > kMaxHoldersListed) listed.pop_back();
+}
+
+void AddFinds(int32_t pid, HolderClass holder_class, const Finds& finds, HolderSearch* search) {
+  const std::string command = CommandOf(pid);
+  for (size_t i = 0; i < search->memory.size(); ++i) {
+    if (finds.how(i).empty()) continue;
+    AddHolder({pid, command, finds.how(i), holder_class}, &search->memory[i]);
+  }
 }
 
 }  // namespace
 
 bool IsInitShielded() {
-  absl::StatusOr<std::optional<std::string>> how = HowHeld(kInitPid, {});
-  return !how.ok() && IsShieldedInit(kInitPid, how.status());
+  const absl::Status status = HeldBy(kInitPid, {}).status();
+  return !status.ok() && IsShieldedInit(kInitPid, status);
 }
 
-absl::StatusOr<std::vector<InodeHolder>> FindInodeHolders(
-    const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) {
+absl::StatusOr<HolderSearch> FindInodeHolders(const std::vector<InodeId>& inodes,
+                                              const std::vector<ProcessIdentity>& allowed) {
+  HolderSearch search;
+  search.begun_ns = rehome_monotonic_ns();
+  for (const InodeId& inode : inodes) search.memory.push_back({.inode = inode});
   absl::StatusOr<std::vector<int32_t>> pids = ListNumbers("/proc");
   if (!pids.ok()) return Unreadable(0, pids.status());
   // With hidepid=2 (proc(5)) others' processes are not listed at all, and a scan would find nobody.
@@ -199,17 +228,17 @@ absl::StatusOr<std::vector<InodeHolder>> FindInodeHolders(
     return MakeStatus(absl::StatusCode::kUnknown, reason::kHoldersUnreadable,
                       "/proc hides processes: process 1 is not listed");
   }
-  std::vector<InodeHolder> holders;
   for (int32_t pid : *pids) {
-    if (pid == getpid() || IsAllowed(pid, allowed)) continue;
-    absl::StatusOr<std::optional<std::string>> how = HowHeldAfterFork(pid, inodes);
-    if (!how.ok() && IsShieldedInit(pid, how.status())) continue;
-    if (!how.ok()) return Unreadable(pid, how.status());
-    if (!how->has_value()) continue;
-    holders.push_back({.pid = pid, .command = CommandOf(pid), .how = **how});
-    if (holders.size() == kMaxHoldersReported) break;
+    absl::StatusOr<Finds> finds = HeldAfterFork(pid, inodes);
+    if (!finds.ok() && IsShieldedInit(pid, finds.status())) {
+      search.init_shielded = true;
+      continue;
+    }
+    if (!finds.ok()) return Unreadable(pid, finds.status());
+    // Classed after the look: who is the expected process now was it all the time.
+    if (finds->any()) AddFinds(pid, ClassOf(pid, allowed), *finds, &search);
   }
-  return holders;
+  return search;
 }
 
 }  // namespace rehome

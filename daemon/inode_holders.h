@@ -21,8 +21,8 @@ inline constexpr std::chrono::milliseconds kForkSettleTimeout{1000};
 inline constexpr std::chrono::milliseconds kForkSettlePause{1};
 
 // As Fence::FindHolders().
-absl::StatusOr<std::vector<InodeHolder>> FindInodeHolders(
-    const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed);
+absl::StatusOr<HolderSearch> FindInodeHolders(const std::vector<InodeId>& inodes,
+                                              const std::vector<ProcessIdentity>& allowed);
 
 }  // namespace rehome
 

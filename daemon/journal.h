@@ -7,9 +7,12 @@
 #define REHOME_DAEMON_JOURNAL_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "daemon/migration.h"
@@ -19,6 +22,29 @@ namespace rehome {
 // Finished migrations kept; older ones are pruned. At 2.6 KB each, transitions
 // and indexes included: 26 MB on disk.
 inline constexpr size_t kMaxFinishedMigrations = 10000;
+
+// What was wrong with a journal that was opened all the same, and what was done about it.
+struct JournalRepair {
+  // The end of the write-ahead log that is no whole transaction, cut off. Commits are appends that
+  // had returned: none, unless something but a crash of the daemon has damaged the file.
+  uint64_t torn_bytes = 0, torn_frames = 0, torn_commits = 0;
+  // Where the database is kept that could not be used; "" if it could. Of its records so many are
+  // in the new one, and so many not, if that could be counted.
+  std::string set_aside;
+  std::string damage;  // in SQLite's words
+  uint64_t records_saved = 0;
+  std::optional<uint64_t> records_lost;
+  // Migrations whose record cannot be decoded, or has a value of a later version.
+  std::vector<std::string> damaged_ids;
+
+  bool none() const { return torn_bytes == 0 && set_aside.empty() && damaged_ids.empty(); }
+  // Whether there may have been migrations that nobody knows of any more. What they hold elsewhere
+  // must then be left alone.
+  bool may_miss_records() const {
+    return torn_commits != 0 || !set_aside.empty() || !damaged_ids.empty();
+  }
+  std::string Summary() const;  // one line for the log; "" if none()
+};
 
 // Thread-safe.
 class Journal {
@@ -32,10 +58,13 @@ class Journal {
   virtual absl::Status Append(const Migration& record) = 0;
   // Calls `visit` with the latest record of every migration, oldest (first appended) first; one at
   // a time, so that ten thousand of them do not stand in memory together. `visit` must not call the
-  // journal. DATA_LOSS / JOURNAL_CORRUPT, INTERNAL / JOURNAL_FAILED.
+  // journal. A record that cannot be decoded is put aside and left out; repair() says which.
+  // DATA_LOSS / JOURNAL_CORRUPT, INTERNAL / JOURNAL_FAILED.
   virtual absl::Status Load(const std::function<void(const Migration&)>& visit) = 0;
   // The latest record of one. NOT_FOUND / MIGRATION_NOT_FOUND, and the errors of Load().
   virtual absl::StatusOr<Migration> Read(const std::string& id) = 0;
+  // What was wrong when it was opened, and, after Load(), with its records.
+  virtual JournalRepair repair() const { return {}; }
 };
 
 struct SqliteJournalOptions {
@@ -44,11 +73,12 @@ struct SqliteJournalOptions {
   int max_pages = 0;
 };
 
-// SQLite in `directory`/journal.db, both made if missing (0700, 0600). FAILED_PRECONDITION /
-// STATE_DIRECTORY_IN_USE if another daemon has it (an exclusive lock on `directory`/rehomed.lock,
-// held for the life of the object), FAILED_PRECONDITION / STATE_DIRECTORY_UNUSABLE,
-// FAILED_PRECONDITION / JOURNAL_FROM_NEWER_VERSION (left untouched), DATA_LOSS / JOURNAL_CORRUPT,
-// JOURNAL_FULL and JOURNAL_FAILED as above.
+// SQLite in `directory`/journal.db, both made if missing (0700, 0600). A damaged one is repaired as
+// far as it can be, and repair() says how; docs/journal.md has the rules.
+// FAILED_PRECONDITION / STATE_DIRECTORY_IN_USE if another daemon has it (an exclusive lock on
+// `directory`/rehomed.lock, held for the life of the object), FAILED_PRECONDITION /
+// STATE_DIRECTORY_UNUSABLE, FAILED_PRECONDITION / JOURNAL_FROM_NEWER_VERSION or JOURNAL_FOREIGN
+// (both left untouched), JOURNAL_FULL and JOURNAL_FAILED as above.
 absl::StatusOr<std::unique_ptr<Journal>> OpenSqliteJournal(
     const std::string& directory, const SqliteJournalOptions& options = {});
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/reasons.h"
@@ -24,6 +25,7 @@ static_assert(int{pb::STRATEGY_MAP} == static_cast<int>(Strategy::kMap));
 static_assert(int{pb::FENCE_POLICY_AFTER_RESUME} == static_cast<int>(FencePolicy::kAfterResume));
 static_assert(int{pb::PreflightCheck::RESULT_NOT_APPLICABLE} ==
               static_cast<int>(PreflightCheck::Result::kNotApplicable));
+static_assert(int{pb::InodeHolder::CLASS_FOREIGN} == static_cast<int>(HolderClass::kForeign));
 
 // Bytes of the UTF-8 sequence that `lead` begins, 0 if it begins none (RFC 3629).
 size_t LengthByLead(unsigned char lead) {
@@ -95,40 +97,80 @@ void Put(const MigrationRequest& from, pb::Request* to) {
   to->set_requested_by(Text(from.requested_by));
 }
 
+void Put(const Observer& from, pb::Observer* to) {
+  to->set_role(Name(from.role));
+  Put(from.process, to->mutable_process());
+}
+
+Observer Take(const pb::Observer& from) { return {from.role(), Take(from.process())}; }
+
+void Put(const HolderSearch& from, pb::FenceProof* to) {
+  for (const InodeSearch& search : from.memory) {
+    if (to->memory_size() == static_cast<int>(kMaxRecordedInodes)) break;
+    pb::InodeSearch* inode = to->add_memory();
+    inode->set_device(search.inode.device);
+    inode->set_inode(search.inode.inode);
+    inode->set_foreign(search.foreign);
+    for (const InodeHolder& holder : search.holders) {
+      if (inode->holders_size() == static_cast<int>(kMaxHoldersListed)) break;
+      pb::InodeHolder* item = inode->add_holders();
+      item->set_pid(holder.pid);
+      item->set_command(Name(holder.command));
+      item->set_how(Name(holder.how));
+      item->set_holder_class(static_cast<pb::InodeHolder::Class>(holder.holder_class));
+    }
+  }
+  to->set_search_begun_ns(from.begun_ns);
+  to->set_init_shielded(from.init_shielded);
+}
+
+HolderSearch TakeSearch(const pb::FenceProof& from) {
+  HolderSearch to;
+  for (const pb::InodeSearch& inode : from.memory()) {
+    InodeSearch search;
+    search.inode = {.device = inode.device(), .inode = inode.inode()};
+    search.foreign = inode.foreign();
+    for (const pb::InodeHolder& item : inode.holders()) {
+      search.holders.push_back(
+          {item.pid(), item.command(), item.how(), static_cast<HolderClass>(item.holder_class())});
+    }
+    to.memory.push_back(std::move(search));
+  }
+  to.begun_ns = from.search_begun_ns();
+  to.init_shielded = from.init_shielded();
+  return to;
+}
+
 void Put(const FenceProof& from, pb::FenceProof* to) {
   to->set_kernel_vm_dead(from.kernel_vm_dead);
+  Put(from.kernel_observer, to->mutable_kernel_observer());
+  to->set_kernel_dead_seen_ns(from.kernel_dead_seen_ns);
   to->set_process_exited(from.process_exited);
   to->set_stopped_before_resume(from.stopped_before_resume);
-  to->set_observer(Name(from.observer));
+  Put(from.stop_observer, to->mutable_stop_observer());
+  Put(from.observer, to->mutable_observer());
   Put(from.source, to->mutable_source());
   to->set_kill_sent_ns(from.kill_sent_ns);
   to->set_tasks_stopped_ns(from.tasks_stopped_ns);
   to->set_exited_ns(from.exited_ns);
-  to->set_inodes_checked(from.inodes_checked);
-  for (const InodeHolder& holder : from.foreign_holders) {
-    if (to->foreign_holders_size() == static_cast<int>(kMaxRecordedListItems)) break;
-    pb::InodeHolder* item = to->add_foreign_holders();
-    item->set_pid(holder.pid);
-    item->set_command(Name(holder.command));
-    item->set_how(Name(holder.how));
-  }
+  Put(from.search, to);
   to->set_kernel_release(Name(from.kernel_release));
 }
 
 FenceProof Take(const pb::FenceProof& from) {
   FenceProof to;
   to.kernel_vm_dead = from.kernel_vm_dead();
+  to.kernel_observer = Take(from.kernel_observer());
+  to.kernel_dead_seen_ns = from.kernel_dead_seen_ns();
   to.process_exited = from.process_exited();
   to.stopped_before_resume = from.stopped_before_resume();
-  to.observer = from.observer();
+  to.stop_observer = Take(from.stop_observer());
+  to.observer = Take(from.observer());
   to.source = Take(from.source());
   to.kill_sent_ns = from.kill_sent_ns();
   to.tasks_stopped_ns = from.tasks_stopped_ns();
   to.exited_ns = from.exited_ns();
-  to.inodes_checked = from.inodes_checked();
-  for (const pb::InodeHolder& item : from.foreign_holders()) {
-    to.foreign_holders.push_back({item.pid(), item.command(), item.how()});
-  }
+  to.search = TakeSearch(from);
   to.kernel_release = from.kernel_release();
   return to;
 }
@@ -181,6 +223,13 @@ std::string UnknownValue(const pb::Record& record) {
   for (const pb::PreflightCheck& check : record.preflight()) {
     if (check.result() == 0 || !pb::PreflightCheck::Result_IsValid(check.result())) {
       return "preflight.result";
+    }
+  }
+  for (const pb::InodeSearch& inode : record.fence().memory()) {
+    for (const pb::InodeHolder& holder : inode.holders()) {
+      if (holder.holder_class() == 0 || !pb::InodeHolder::Class_IsValid(holder.holder_class())) {
+        return "fence.memory.holders.holder_class";
+      }
     }
   }
   if (!pb::Step_IsValid(record.interrupted_step())) return "interrupted_step";
@@ -287,7 +336,9 @@ absl::StatusOr<Migration> DecodeRecord(std::string_view bytes) {
     return MakeStatus(absl::StatusCode::kDataLoss, reason::kJournalCorrupt, what);
   };
   if (bytes.size() > kMaxRecordBytes) return corrupt("a record is too large");
-  pb::Record record;
+  // Used again for the next one: a start decodes ten thousand, and most of the time went into
+  // memory for the parts of a message.
+  static thread_local pb::Record record;
   if (!record.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return corrupt("a record does not parse");
   }

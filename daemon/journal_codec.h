@@ -19,11 +19,13 @@ namespace rehome {
 inline constexpr size_t kMaxRecordedTextBytes = 512;
 // Names, reasons and identifiers; the longest of ours is 64.
 inline constexpr size_t kMaxRecordedNameBytes = 128;
-// Entries of a list. Preflight has about 20 checks; one foreign holder of guest memory is news
-// enough, and the 33rd adds nothing.
+// Entries of a list. Preflight has about 20 checks.
 inline constexpr size_t kMaxRecordedListItems = 32;
-// Follows from the three above, with room; one that is larger is a bug of ours, or damage.
-inline constexpr size_t kMaxRecordBytes = 64 * 1024;
+// Memory files of a VM (docs/agent-protocol.md, REHOME_MAX_MEMORIES), each with at most
+// kMaxHoldersListed holders.
+inline constexpr size_t kMaxRecordedInodes = 16;
+// Follows from those above, with room; one that is larger is a bug of ours, or damage.
+inline constexpr size_t kMaxRecordBytes = 128 * 1024;
 
 // Texts that are too long or not UTF-8 are cut and mended, lists cut: a record always fits.
 std::string EncodeRecord(const Migration& migration);

@@ -39,7 +39,25 @@ Migration FullRecord() {
   m.vcpu_count = 4;
   m.layout_digest = 0xfedcba9876543210ull;
   m.phases = {1, 2, 3, 4, 5, 6, 7, ~0ull};
-  m.fence = {true, true, true, "rehomed", {10, 11, 12}, 1, 2, 3, 4, {{99, "leak", "fd"}}, "6.1"};
+  m.fence = {.kernel_vm_dead = true,
+             .kernel_observer = {"source", {10, 11, 12}},
+             .kernel_dead_seen_ns = 1,
+             .process_exited = true,
+             .stopped_before_resume = true,
+             .stop_observer = {"target", {20, 21, 22}},
+             .observer = {"rehomed", {30, 31, 32}},
+             .source = {10, 11, 12},
+             .kill_sent_ns = 2,
+             .tasks_stopped_ns = 3,
+             .exited_ns = 4,
+             .search = {.memory = {{.inode = {5, 6},
+                                    .holders = {{20, "vmm", "fd", HolderClass::kTarget},
+                                                {30, "rehomed", "fd", HolderClass::kDaemon},
+                                                {99, "leak", "mapping", HolderClass::kForeign}},
+                                    .foreign = 7}},
+                        .begun_ns = 8,
+                        .init_shielded = true},
+             .kernel_release = "6.1"};
   m.failure = {"SOME_REASON", "words"};
   m.outcome_after_rollback = MigrationState::kCancelled;
   m.journal_failure = {"JOURNAL_FULL", "no room"};
@@ -93,14 +111,16 @@ TEST(JournalCodecTest, AValueUnknownToThisVersionIsRefusedNotGuessedAt) {
     return ReasonOf(decoded.status()) == reason::kJournalCorrupt;
   };
   for (int value : {0, 200}) {
-    Migration state, step, owner, strategy, outcome, check;
+    Migration state, step, owner, strategy, outcome, check, holder;
     state.state = static_cast<MigrationState>(value);
     step.step = static_cast<Step>(value);
     owner.owner = static_cast<GuestOwner>(value);
     strategy.strategy = static_cast<Strategy>(value);
     outcome.outcome_after_rollback = static_cast<MigrationState>(value);
     check.preflight = {{"a", static_cast<PreflightCheck::Result>(value), "", ""}};
-    for (const Migration& m : {state, step, owner, strategy, outcome, check}) {
+    holder.fence.search.memory = {
+        {.inode = {}, .holders = {{1, "", "", static_cast<HolderClass>(value)}}, .foreign = 0}};
+    for (const Migration& m : {state, step, owner, strategy, outcome, check, holder}) {
       EXPECT_TRUE(refused(m));
     }
   }
@@ -125,8 +145,11 @@ TEST(JournalCodecTest, TheLargestRecordFits) {
   m.request = {huge, huge, huge};
   m.request.requested_by = huge;
   m.preflight.assign(100, {huge, PreflightCheck::Result::kFailed, huge, huge});
-  m.fence.foreign_holders.assign(100, {1, huge, huge});
-  m.fence.observer = m.fence.kernel_release = m.source_vmm = m.target_vmm = m.boot_id = huge;
+  InodeSearch search{.inode = {5, 6}, .holders = {}, .foreign = 100};
+  search.holders.assign(100, {1, huge, huge});
+  m.fence.search.memory.assign(100, search);
+  m.fence.observer.role = m.fence.kernel_observer.role = m.fence.stop_observer.role = huge;
+  m.fence.kernel_release = m.source_vmm = m.target_vmm = m.boot_id = huge;
   m.failure = m.journal_failure = m.rescue.cause = {huge, huge};
   m.memory_inodes.assign(100, {1, 2});
   const std::string bytes = EncodeRecord(m);
@@ -134,7 +157,7 @@ TEST(JournalCodecTest, TheLargestRecordFits) {
   const Migration back = RoundTrip(m);
   EXPECT_EQ(back.failure.message.size(), kMaxRecordedTextBytes);
   EXPECT_EQ(back.preflight.size(), kMaxRecordedListItems);
-  EXPECT_FALSE(back.fence.complete()) << "cut, but still not a complete proof";
+  EXPECT_FALSE(back.fence.complete({{5, 6}})) << "cut, but still not a complete proof";
 }
 
 TEST(JournalCodecTest, TextThatIsNotUtf8IsMendedSoThatTheRecordCanBeRead) {

@@ -77,15 +77,14 @@ constexpr Edge kTable[] = {
 
     {kFencing, kFenceProven, kDone, kUnchanged, MigrationState::kSucceeded},
     {kFencing, kFenceIncomplete, kDone, kUnchanged},
+    {kFencing, kTargetLost, kDone, kNobody},
 
     {kDiscardingTarget, kTargetDiscarded, kDone, kUnchanged},
     {kDiscardingTarget, kFenceIncomplete, kDone, kUnchanged},
 
     // A daemon ended and another one goes on. Up to START the guest was not asked to stop; from
-    // START
-    // to RUNNING only those who were there know; after it the owner is on record, and the same step
-    // is
-    // done again.
+    // START to RUNNING only those who were there know; after it the owner is on record, and the
+    // same step is done again.
     {kQueued, kDaemonRestarted, kDone, kSource},
     {kPreflight, kDaemonRestarted, kRecovering, kSource},
     {kLaunching, kDaemonRestarted, kRecovering, kSource},
@@ -308,7 +307,7 @@ absl::StatusOr<MigrationState> Ending(const Migration& record, MigrationState by
     return record.owner == kSource ? record.outcome_after_rollback : MigrationState::kFailed;
   }
   if (!record.failure.none() || record.owner != kTarget) return MigrationState::kFailed;
-  if (!record.fence.complete()) {
+  if (!record.fence.complete(record.memory_inodes)) {
     return MakeStatus(absl::StatusCode::kInternal, reason::kSuccessWithoutProof,
                       absl::StrCat("migration ", record.id, ": FENCE_PROVEN, but the record has ",
                                    "no complete fence proof"));
@@ -360,31 +359,6 @@ absl::StatusOr<Advanced> Advance(const Migration& record, Event event, const Fai
     next.state = *ending;
   }
   return Advanced{std::move(next), transition->effect};
-}
-
-Event FailureEvent(Step step) {
-  switch (step) {
-    case kQueued:
-    case kPreflight:
-    case kLaunching:
-    case kPreparingTarget:
-    case kArming:
-      return kRefused;
-    case kHandingOver:
-      return kStuck;
-    case kAborting:
-    case kFirstRun:
-    case kRecovering:
-    case kRescuing:
-    case kRescueHandingOver:
-    case kUnresolved:
-    case kDone:
-      return kUnreachable;
-    case kFencing:
-    case kDiscardingTarget:
-      return kFenceIncomplete;
-  }
-  return kUnreachable;
 }
 
 Migration Abandon(const Migration& record, const Failure& cause) {

@@ -31,7 +31,8 @@ enum class Effect : uint8_t {
   kHandOver = 6,        // START; watch the verdict -> kVerdictRunning | kVerdictAborted | kStuck |
                         // kSourceLost; kRefused, kInterrupted if START was not sent
   kAwaitFirstRun = 7,   // -> kFirstRunSeen | kTargetLost | kUnreachable
-  kFenceSource = 8,     // RELEASE, SIGKILL, proof, holders -> kFenceProven | kFenceIncomplete
+  kFenceSource = 8,     // RELEASE, SIGKILL, proof, holders -> kFenceProven | kFenceIncomplete |
+                        // kTargetLost
   kAbort = 9,           // verdict to ABORTED, await RESUMED -> kSourceResumed | kVerdictRunning |
                         // kSourceLost | kStranded | kUnreachable. A source that never paused has
                         // "resumed".

@@ -33,7 +33,7 @@ TEST(AdvanceTest, SuccessWithoutProofIsAnErrorOfOurs) {
   EXPECT_EQ(ReasonOf(unproven.status()), reason::kSuccessWithoutProof);
   EXPECT_EQ(unproven.status().code(), absl::StatusCode::kInternal);
   Prove(&record);
-  record.fence.foreign_holders.push_back({7, "somebody", "mapping"});
+  record.fence.search.memory.front().foreign = 1;
   EXPECT_FALSE(Advance(record, Event::kFenceProven, {}, {}).ok());
 }
 

@@ -207,7 +207,7 @@ TEST(MachineTest, NoReachableRecordSaysSucceededWithoutAProofAnOwnerAndACleanSla
   for (const Migration& record : ReachableRecords()) {
     if (record.state != MigrationState::kSucceeded) continue;
     ++succeeded;
-    EXPECT_TRUE(record.fence.complete());
+    EXPECT_TRUE(record.fence.complete(record.memory_inodes));
     EXPECT_EQ(record.owner, GuestOwner::kTarget);
     EXPECT_TRUE(record.failure.none()) << record.failure.reason;
   }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // rehomed. This file is the wiring: everything is built bottom-up, each part given what it needs,
-// and taken down in the opposite order. What a migration does is in driver.cc and machine.cc.
+// and taken down in the opposite order. The order of the sections in Serve() is that of a start.
+// What a migration does is in driver.cc and machine.cc.
 #include <signal.h>
 #include <sys/resource.h>
-#include <systemd/sd-daemon.h>
 
 #include <cstdio>
 #include <string>
@@ -14,16 +14,21 @@
 #include "daemon/agent_server.h"
 #include "daemon/clock.h"
 #include "daemon/config.h"
+#include "daemon/escrow_store.h"
 #include "daemon/fence.h"
 #include "daemon/host_probe.h"
 #include "daemon/journal.h"
+#include "daemon/metrics.h"
 #include "daemon/migration_effects.h"
+#include "daemon/migration_ledger.h"
+#include "daemon/pinned_memory.h"
 #include "daemon/process_launcher.h"
 #include "daemon/registry.h"
 #include "daemon/service/api_server.h"
 #include "daemon/service/host_service.h"
 #include "daemon/service/migration_service.h"
 #include "daemon/service/vm_service.h"
+#include "daemon/service_manager.h"
 #include "daemon/vm_directory.h"
 #include "kvmglue/status_reason.h"
 #include "proto/version.h"
@@ -87,14 +92,60 @@ HostFacts FactsFrom(const DaemonConfig& config, const HostCapabilities& capabili
   return facts;
 }
 
-absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
+void Tell(const ServiceManager& manager, std::string_view state) {
+  const absl::Status told = manager.Notify(state);
+  if (!told.ok()) spdlog::warn("{}: {}", state, std::string(told.message()));
+}
+
+// Closes what the service manager kept for migrations that are over. If a record may be missing,
+// all is kept: it may be what is left of a guest.
+void TidyEscrow(EscrowStore& store, const Registry& registry, const JournalRepair& repair) {
+  if (repair.may_miss_records()) {
+    spdlog::error("the service manager's {} descriptors are all kept, because records are missing",
+                  store.stored_fds());
+    return;
+  }
+  const size_t dropped = store.DropUnclaimed(registry.Unfinished());
+  if (dropped != 0) spdlog::info("{} descriptors of no unfinished migration closed", dropped);
+}
+
+// How often a recovery is looked at between two looks for a signal.
+constexpr timespec kRecoveryLook = {.tv_sec = 0, .tv_nsec = 5'000'000};
+
+// 0 once all is recovered, or the signal that came first.
+int AwaitRecovered(const Registry& registry, const sigset_t& ending) {
+  while (!registry.IsRecovered()) {
+    const int signal_number = sigtimedwait(&ending, nullptr, &kRecoveryLook);
+    if (signal_number > 0) return signal_number;
+  }
+  return 0;
+}
+
+// Null if none are wanted, or if they cannot be served: guests wait for this daemon, metrics do
+// not.
+std::unique_ptr<MetricsEndpoint> ServeMetrics(const DaemonConfig& config, MetricsSources sources) {
+  if (config.metrics_listen.empty()) return nullptr;
+  absl::StatusOr<std::unique_ptr<MetricsEndpoint>> started =
+      MetricsEndpoint::Start(config.metrics_listen, std::move(sources));
+  if (started.ok()) return *std::move(started);
+  spdlog::error("no metrics: {}: {}", ReasonOf(started.status()),
+                std::string(started.status().message()));
+  return nullptr;
+}
+
+absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceManager* manager) {
+  // ---- what was ----
   absl::StatusOr<std::string> boot_id = ReadBootId();
   if (!boot_id.ok()) return boot_id.status();
   // First, because it holds the lock of the state directory: a second daemon ends here.
   absl::StatusOr<std::unique_ptr<Journal>> journal = OpenSqliteJournal(config.state_directory);
   if (!journal.ok()) return journal.status();
-  const Backend backend = OpenBackend(config.kernel, LinkAbi{config.link_ioctl});
+  MigrationLedger ledger;
+  const std::unique_ptr<Journal> watched_journal = NewLedgerJournal(journal->get(), &ledger);
+  const std::unique_ptr<EscrowStore> escrow_store = NewEscrowStore(manager);
 
+  // ---- what acts ----
+  const Backend backend = OpenBackend(config.kernel, LinkAbi{config.link_ioctl});
   absl::StatusOr<std::unique_ptr<Launcher>> launcher =
       NewProcessLauncher({.profiles = config.profiles,
                           .state_directory = config.state_directory,
@@ -108,7 +159,6 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
                            .log = [](std::string_view line) { spdlog::warn("agent: {}", line); }},
                           &vms, backend.fd_kinds.get());
   if (!agents.ok()) return agents.status();
-
   const std::unique_ptr<EffectsFactory> effects = NewMigrationEffectsFactory(
       {.host = &backend.capabilities,
        .vms = &vms,
@@ -118,36 +168,56 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
            [&agents](LaunchedVmm& target, std::chrono::milliseconds timeout, Interrupt* interrupt) {
              return (*agents)->AdoptTarget(target, timeout, interrupt);
            },
-       .timeouts = TimeoutsFrom(config)});
+       .timeouts = TimeoutsFrom(config),
+       .store = escrow_store.get(),
+       .fd_kinds = backend.fd_kinds.get(),
+       .await_link =
+           [&agents](const ProcessIdentity& process, std::chrono::milliseconds timeout,
+                     Interrupt* interrupt) {
+             return (*agents)->AwaitLink(process, timeout, interrupt);
+           }});
+
+  // ---- what decides: reads the journal, and takes the VM ids of unfinished migrations ----
   absl::StatusOr<std::unique_ptr<Registry>> registry = Registry::Create(
       {.concurrent = config.concurrent_migrations,
        .boot_id = *boot_id,
        .default_deadline = config.deadline,
        .check_profile =
            [&launcher](const std::string& name) { return (*launcher)->Profile(name).status(); }},
-      journal->get(), &vms, effects.get());
+      watched_journal.get(), &vms, effects.get());
   if (!registry.ok()) return registry.status();
-  // Not before the registry has taken the VM ids of unfinished migrations.
-  if (absl::Status status = (*agents)->StartAccepting(); !status.ok()) return status;
+  const JournalRepair repair = (*journal)->repair();
+  if (!repair.none()) spdlog::error("journal: {}", repair.Summary());
+  TidyEscrow(*escrow_store, **registry, repair);
 
+  // ---- who may speak: clients, told NOT_SERVING, then agents ----
   PeerTable peers;
   WatchGate watches;
   MigrationService migration_service(registry->get(), &peers, &watches);
   VmService vm_service(&vms, &watches);
-  HostService host_service(FactsFrom(config, backend.capabilities, *boot_id));
+  HostService host_service(FactsFrom(config, backend.capabilities, *boot_id),
+                           [&ledger] { return CountPinnedMemory(ledger.GuestMemory()); });
   absl::StatusOr<std::unique_ptr<ApiServer>> api =
       ApiServer::Start({.socket_path = config.api_socket, .allowed = config.api_peers},
                        {&migration_service, &vm_service, &host_service}, &peers, &watches);
   if (!api.ok()) return api.status();
+  if (absl::Status status = (*agents)->StartAccepting(); !status.ok()) return status;
+  const std::unique_ptr<MetricsEndpoint> metrics = ServeMetrics(
+      config,
+      {.ledger = &ledger, .agents = [&agents] { return (*agents)->stats(); }, .repair = repair});
 
-  (*api)->SetServing(true);
-  sd_notify(0, "READY=1");
-  spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
-               config.api_socket, config.agent_socket);
-  int signal_number = 0;
-  sigwait(&ending, &signal_number);
+  // ---- what was left unfinished ----
+  if (absl::Status status = (*registry)->StartRecovery(); !status.ok()) return status;
+  int signal_number = AwaitRecovered(**registry, ending);
+  if (signal_number == 0) {
+    (*api)->SetServing(true);
+    Tell(*manager, "READY=1");
+    spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
+                 config.api_socket, config.agent_socket);
+    sigwait(&ending, &signal_number);
+  }
   spdlog::info("ending on signal {}; guests run on in their VMMs", signal_number);
-  sd_notify(0, "STOPPING=1");
+  Tell(*manager, "STOPPING=1");
   (*api)->SetServing(false);
   (*registry)->Stop();
   (*api)->Stop();
@@ -155,6 +225,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending) {
 }
 
 int Main(int argc, char** argv) {
+  // Before anything opens a descriptor or reads the environment.
+  const std::unique_ptr<ServiceManager> manager = ServiceManager::FromEnvironment();
   CLI::App app("rehomed: moves running VMs into new VMM processes on this host");
   std::string config_path = "/etc/rehome/rehomed.toml";
   bool check_only = false;
@@ -174,7 +246,7 @@ int Main(int argc, char** argv) {
   if (status.ok()) {
     RaiseDescriptorLimit();
     StartLogging(config->log_level);
-    status = Serve(*config, ending);
+    status = Serve(*config, ending, manager.get());
   }
   if (status.ok()) return 0;
   fprintf(stderr, "rehomed: %s: %s\n", ReasonOf(status).c_str(),

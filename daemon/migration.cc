@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/migration.h"
 
+#include <algorithm>
+
 namespace rehome {
 
 bool IsTerminal(MigrationState state) {
@@ -70,6 +72,34 @@ const char* StrategyName(Strategy strategy) {
       return "MAP";
   }
   return "?";
+}
+
+bool InodeSearch::HeldByTarget() const {
+  return std::any_of(holders.begin(), holders.end(), [](const InodeHolder& holder) {
+    return holder.holder_class == HolderClass::kTarget;
+  });
+}
+
+std::vector<InodeHolder> HolderSearch::Foreign() const {
+  std::vector<InodeHolder> foreign;
+  for (const InodeSearch& search : memory) {
+    for (const InodeHolder& holder : search.holders) {
+      const bool listed =
+          std::any_of(foreign.begin(), foreign.end(),
+                      [&](const InodeHolder& other) { return other.pid == holder.pid; });
+      if (holder.holder_class == HolderClass::kForeign && !listed) foreign.push_back(holder);
+    }
+  }
+  return foreign;
+}
+
+bool FenceProof::complete(const std::vector<InodeId>& memory_inodes) const {
+  if (!process_exited || memory_inodes.empty() || search.begun_ns < exited_ns) return false;
+  return std::all_of(memory_inodes.begin(), memory_inodes.end(), [this](const InodeId& inode) {
+    return std::any_of(search.memory.begin(), search.memory.end(), [&](const InodeSearch& found) {
+      return found.inode == inode && found.foreign == 0 && found.HeldByTarget();
+    });
+  });
 }
 
 const char* StepName(Step step) {

@@ -68,27 +68,74 @@ struct ProcessIdentity {
   friend bool operator==(const ProcessIdentity&, const ProcessIdentity&) = default;
 };
 
+// Who a process that holds guest memory is to the migration. Values are stored in the journal:
+// append only.
+enum class HolderClass : uint8_t {
+  kTarget = 1,   // the process that was expected to hold it
+  kDaemon = 2,   // ourselves: the escrow, closed after the search
+  kForeign = 3,  // nobody who should
+};
+
 struct InodeHolder {
   int32_t pid = 0;
   std::string command;
-  std::string how;  // "fd" or "mapping"
+  std::string how;  // "fd" or "mapping"; "fd" if it is both
+  HolderClass holder_class = HolderClass::kForeign;
   friend bool operator==(const InodeHolder&, const InodeHolder&) = default;
 };
 
-// Why the source cannot run the guest again. Kept with the migration.
+// Listed of one inode. Target and daemon come first; one foreign holder is news enough.
+inline constexpr size_t kMaxHoldersListed = 8;
+
+// Who holds one inode of guest memory, as all of /proc was searched for it.
+struct InodeSearch {
+  InodeId inode;
+  std::vector<InodeHolder> holders;  // at most kMaxHoldersListed
+  uint32_t foreign = 0;              // holders of class kForeign, also those that are not listed
+  // The target was found to hold it: the search sees what it looks for.
+  bool HeldByTarget() const;
+  friend bool operator==(const InodeSearch&, const InodeSearch&) = default;
+};
+
+// Who holds the guest's memory, as all of /proc says (Fence::FindHolders(), daemon/fence.h).
+struct HolderSearch {
+  std::vector<InodeSearch> memory;  // one per inode that was asked for; empty: nobody has searched
+  uint64_t begun_ns = 0;            // CLOCK_MONOTONIC
+  // Process 1 was left out, because a security module shields it (IsInitShielded()).
+  bool init_shielded = false;
+  // Those of class kForeign that are listed, each process once.
+  std::vector<InodeHolder> Foreign() const;
+  friend bool operator==(const HolderSearch&, const HolderSearch&) = default;
+};
+
+// Who saw a part of a proof, and from where: which process, in which role.
+struct Observer {
+  std::string role;  // "rehomed"; "source": its own probe; "target"; empty: nobody has seen it
+  ProcessIdentity process;
+  friend bool operator==(const Observer&, const Observer&) = default;
+};
+
+// Why the source cannot run the guest again. Kept with the migration. Times are CLOCK_MONOTONIC ns
+// of the boot Migration::boot_id.
 struct FenceProof {
-  bool kernel_vm_dead = false;  // the target's MOVE returned 0: the kernel marked the source dead
-  bool process_exited = false;  // pidfd readable and reaped or gone
+  // EIO in the source's own process: the kernel marked its VM dead.
+  bool kernel_vm_dead = false;
+  Observer kernel_observer;
+  uint64_t kernel_dead_seen_ns = 0;
+  bool process_exited = false;         // pidfd readable and reaped or gone
   bool stopped_before_resume = false;  // every task exiting before the target ran
-  std::string observer;                // who saw it: "rehomed", "target"
-  ProcessIdentity source;
-  uint64_t kill_sent_ns = 0;  // CLOCK_MONOTONIC
+  Observer stop_observer;              // of that
+  Observer observer;                   // of the exit, and of the search
+  ProcessIdentity source;              // whose end this proves
+  uint64_t kill_sent_ns = 0;
   uint64_t tasks_stopped_ns = 0;
   uint64_t exited_ns = 0;
-  uint32_t inodes_checked = 0;
-  std::vector<InodeHolder> foreign_holders;  // beyond target and daemon; must be empty
+  HolderSearch search;
   std::string kernel_release;
-  bool complete() const { return process_exited && inodes_checked > 0 && foreign_holders.empty(); }
+
+  // The source's process has exited, and after that each inode of `memory_inodes` (at least one)
+  // was searched for and found with the target and with nobody else beyond ourselves.
+  bool complete(const std::vector<InodeId>& memory_inodes) const;
   friend bool operator==(const FenceProof&, const FenceProof&) = default;
 };
 

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "daemon/machine.h"
+#include "daemon/process_identity.h"
 #include "daemon/testing/effects_world.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/protocol.h"
@@ -48,7 +49,7 @@ TEST(PreflightTest, ReportsEveryCheckWhetherOrNotOneFails) {
 
 TEST(PreflightTest, RefusesMemoryThatAnotherProcessHolds) {
   EffectsWorld world;
-  world.fence.holders = std::vector<InodeHolder>{{.pid = 1, .command = "backend", .how = "fd"}};
+  world.fence.foreign = {{.pid = 1, .command = "backend", .how = "fd"}};
   const Outcome outcome = world.Perform(Effect::kRunPreflight, world.NewRecord());
   EXPECT_EQ(outcome.event, Event::kRefused);
   EXPECT_EQ(outcome.cause.reason, "MEMORY_HELD_BY_OTHERS");
@@ -349,23 +350,37 @@ TEST_F(HandoverTest, FenceIsProvenOnlyWhenTheSourceIsGoneAndNobodyHoldsTheMemory
   Arm(FencePolicy::kAfterResume);
   const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
   EXPECT_EQ(outcome.event, Event::kFenceProven);
-  EXPECT_TRUE(outcome.update.fence.complete());
+  const FenceProof& proof = outcome.update.fence;
+  EXPECT_TRUE(proof.complete(outcome.update.memory_inodes));
+  EXPECT_EQ(proof.observer, (Observer{"rehomed", IdentifySelf()}));
+  EXPECT_EQ(proof.source, record_.source);
+  EXPECT_GE(proof.search.begun_ns, proof.exited_ns);
   EXPECT_FALSE(world_.source_child.alive());
   EXPECT_EQ(world_.fence.searched.size(), 1u);
 }
 
 TEST_F(HandoverTest, AForeignHolderMakesTheFenceIncomplete) {
   Arm(FencePolicy::kAfterResume);
-  world_.fence.holders = std::vector<InodeHolder>{{.pid = 1, .command = "leak", .how = "fd"}};
+  world_.fence.foreign = {{.pid = 1, .command = "leak", .how = "fd"}};
   const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
   EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
   EXPECT_EQ(outcome.cause.reason, "MEMORY_STILL_HELD");
-  EXPECT_FALSE(outcome.update.fence.complete());
+  EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
+}
+
+TEST_F(HandoverTest, ASearchThatDoesNotEvenFindTheTargetProvesNothing) {
+  Arm(FencePolicy::kAfterResume);
+  world_.fence.allowed_holds = false;
+  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
+  EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
+  EXPECT_EQ(outcome.cause.reason, "MEMORY_NOT_FOUND");
+  EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
 }
 
 TEST_F(HandoverTest, AProcFilesystemThatCannotBeReadProvesNothing) {
   Arm(FencePolicy::kAfterResume);
-  world_.fence.holders = MakeStatus(absl::StatusCode::kUnknown, "HOLDERS_UNREADABLE", "pid 7");
+  world_.fence.search_status =
+      MakeStatus(absl::StatusCode::kUnknown, "HOLDERS_UNREADABLE", "pid 7");
   EXPECT_EQ(world_.Perform(Effect::kFenceSource, record_).event, Event::kFenceIncomplete);
 }
 
@@ -390,7 +405,7 @@ TEST_F(HandoverTest, NoMemoryFdOutlivesTheFence) {
   (void)world_.Perform(Effect::kFenceSource, record_);
   // VM and memory of source and target, and the block; in the store VMs, memory, block,
   // description.
-  EXPECT_EQ(OpenFds(), before - 10);
+  EXPECT_EQ(OpenFds(), before - 11);
 }
 
 }  // namespace

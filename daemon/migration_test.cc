@@ -5,6 +5,7 @@
 
 #include <set>
 #include <string>
+#include <vector>
 
 namespace rehome {
 namespace {
@@ -29,19 +30,50 @@ TEST(MigrationTest, EveryStepHasANameOfItsOwn) {
   EXPECT_FALSE(names.contains("?"));
 }
 
-TEST(MigrationTest, AFenceProofNeedsTheExitASearchAndNoForeignHolder) {
+const InodeId kOne{.device = 1, .inode = 10};
+const InodeId kTwo{.device = 1, .inode = 11};
+const InodeHolder kTargetHolds{20, "vmm", "mapping", HolderClass::kTarget};
+
+FenceProof ProofOf(const std::vector<InodeId>& inodes) {
   FenceProof proof;
-  EXPECT_FALSE(proof.complete());
   proof.process_exited = true;
-  EXPECT_FALSE(proof.complete()) << "nobody searched for holders";
-  proof.inodes_checked = 2;
-  EXPECT_TRUE(proof.complete());
-  proof.foreign_holders.push_back({1234, "leaked-child", "fd"});
-  EXPECT_FALSE(proof.complete());
-  proof = {};
-  proof.kernel_vm_dead = true;
-  proof.inodes_checked = 2;
-  EXPECT_FALSE(proof.complete()) << "a dead VM's process can still write to mapped memory";
+  proof.exited_ns = 5;
+  proof.search.begun_ns = 6;
+  for (const InodeId& inode : inodes) {
+    proof.search.memory.push_back({.inode = inode, .holders = {kTargetHolds}, .foreign = 0});
+  }
+  return proof;
+}
+
+TEST(MigrationTest, AFenceProofNeedsTheExitAndASearchForEveryInodeAfterIt) {
+  EXPECT_TRUE(ProofOf({kOne, kTwo}).complete({kOne, kTwo}));
+  EXPECT_FALSE(ProofOf({kOne}).complete({kOne, kTwo})) << "one was not searched for";
+  EXPECT_FALSE(ProofOf({}).complete({})) << "nothing was searched for";
+  FenceProof alive = ProofOf({kOne});
+  alive.process_exited = false;
+  alive.kernel_vm_dead = true;
+  EXPECT_FALSE(alive.complete({kOne})) << "a dead VM's process can still write to mapped memory";
+  FenceProof early = ProofOf({kOne});
+  early.search.begun_ns = early.exited_ns - 1;
+  EXPECT_FALSE(early.complete({kOne})) << "searched before the source was gone";
+}
+
+TEST(MigrationTest, AFenceProofNeedsTheTargetAndNobodyElseBehindEachInode) {
+  FenceProof proof = ProofOf({kOne, kTwo});
+  proof.search.memory[1].holders.push_back({30, "rehomed", "fd", HolderClass::kDaemon});
+  EXPECT_TRUE(proof.complete({kOne, kTwo})) << "our own escrow is closed afterwards";
+  proof.search.memory[1].foreign = 1;
+  EXPECT_FALSE(proof.complete({kOne, kTwo})) << "foreign, whether listed or not";
+  FenceProof blind = ProofOf({kOne});
+  blind.search.memory[0].holders = {{30, "rehomed", "fd", HolderClass::kDaemon}};
+  EXPECT_FALSE(blind.complete({kOne})) << "a search that does not see the target sees nothing";
+}
+
+TEST(MigrationTest, AForeignHolderOfSeveralInodesIsNamedOnce) {
+  FenceProof proof = ProofOf({kOne, kTwo});
+  const InodeHolder leak{1234, "leaked-child", "fd", HolderClass::kForeign};
+  for (InodeSearch& search : proof.search.memory) search.holders.push_back(leak);
+  EXPECT_EQ(proof.search.Foreign(), std::vector<InodeHolder>{leak});
 }
 
 }  // namespace

@@ -90,14 +90,15 @@ absl::Status CheckExecutable(const VmmProfile& profile) {
 
 absl::Status CheckHolders(const PreflightInputs& inputs, const Escrow& escrow,
                           const Migration& record) {
-  absl::StatusOr<std::vector<InodeHolder>> holders =
+  absl::StatusOr<HolderSearch> search =
       inputs.fence->FindHolders(escrow.MemoryInodes(), {record.source});
-  if (!holders.ok()) return holders.status();
-  if (holders->empty()) return absl::OkStatus();
-  const InodeHolder& first = holders->front();
+  if (!search.ok()) return search.status();
+  const std::vector<InodeHolder> foreign = search->Foreign();
+  if (foreign.empty()) return absl::OkStatus();
+  const InodeHolder& first = foreign.front();
   return MakeStatus(
       absl::StatusCode::kFailedPrecondition, "MEMORY_HELD_BY_OTHERS",
-      absl::StrCat(holders->size(), " other process(es) hold the guest's memory, first pid ",
+      absl::StrCat(foreign.size(), " other process(es) hold the guest's memory, first pid ",
                    first.pid, " (", first.command, ", ", first.how,
                    "); the source could never be proven fenced"));
 }

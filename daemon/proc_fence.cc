@@ -16,6 +16,7 @@
 #include "daemon/reasons.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
+#include "vmm/agent/handover_block.h"
 
 namespace rehome {
 namespace {
@@ -32,12 +33,6 @@ constexpr uint32_t kPfExiting = 0x4;
 // one, because the dying threads may need the core that we use.
 constexpr int kEagerLooks = 50;
 constexpr nanoseconds kLookPause{100'000};
-
-uint64_t MonotonicNs() {
-  timespec now = {};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 // Whether the pidfd has become readable (its process has exited) within `wait`.
 bool PollExit(BorrowedFd pidfd, nanoseconds wait) {
@@ -96,17 +91,17 @@ class ProcFence final : public Fence {
     for (int look = 0;; ++look) {
       absl::StatusOr<bool> stopped = AreTasksStopped(process);
       if (!stopped.ok()) return stopped.status();
-      if (*stopped) return MonotonicNs();
+      if (*stopped) return rehome_monotonic_ns();
       if (steady_clock::now() >= deadline) {
         return FenceTimeout(absl::StrCat("process ", process.pid, " has tasks that do not exit"));
       }
-      if (look >= kEagerLooks && PollExit(pidfd, kLookPause)) return MonotonicNs();
+      if (look >= kEagerLooks && PollExit(pidfd, kLookPause)) return rehome_monotonic_ns();
     }
   }
 
   absl::StatusOr<uint64_t> AwaitExit(BorrowedFd pidfd, milliseconds timeout) override {
     if (!PollExit(pidfd, timeout)) return FenceTimeout("the process does not exit");
-    const uint64_t now = MonotonicNs();
+    const uint64_t now = rehome_monotonic_ns();
     // ECHILD: not our child, or reaped by somebody else (process_launcher.h).
     siginfo_t info = {};
     (void)waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.raw()), &info,
@@ -114,8 +109,8 @@ class ProcFence final : public Fence {
     return now;
   }
 
-  absl::StatusOr<std::vector<InodeHolder>> FindHolders(
-      const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) override {
+  absl::StatusOr<HolderSearch> FindHolders(const std::vector<InodeId>& inodes,
+                                           const std::vector<ProcessIdentity>& allowed) override {
     return FindInodeHolders(inodes, allowed);
   }
 };

@@ -19,6 +19,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kvmglue/status_reason.h"
+#include "vmm/agent/handover_block.h"
 
 namespace rehome {
 namespace {
@@ -40,12 +41,15 @@ class ProcFenceTest : public testing::Test {
     EXPECT_TRUE(file.ok());
     return file.ok() ? file->id : InodeId{};
   }
-  std::vector<InodeHolder> Holders(const UniqueFd& memory,
+  HolderSearch Search(const std::vector<InodeId>& inodes,
+                      const std::vector<ProcessIdentity>& allowed = {}) {
+    absl::StatusOr<HolderSearch> search = fence_->FindHolders(inodes, allowed);
+    EXPECT_TRUE(search.ok()) << search.status();
+    return search.ok() ? *std::move(search) : HolderSearch();
+  }
+  std::vector<InodeHolder> Foreign(const UniqueFd& memory,
                                    const std::vector<ProcessIdentity>& allowed = {}) {
-    absl::StatusOr<std::vector<InodeHolder>> holders =
-        fence_->FindHolders({InodeOf(memory)}, allowed);
-    EXPECT_TRUE(holders.ok()) << holders.status();
-    return holders.ok() ? *holders : std::vector<InodeHolder>();
+    return Search({InodeOf(memory)}, allowed).Foreign();
   }
   // Neither running nor a zombie.
   static bool IsReaped(const TestChild& child) {
@@ -109,20 +113,20 @@ TEST_F(ProcFenceTest, ReapsAZombie) {
 TEST_F(ProcFenceTest, FindsAHolderByItsDescriptor) {
   const UniqueFd memory = MakeMemfd();
   const UniqueFd other = MakeMemfd();
-  EXPECT_THAT(Holders(memory), IsEmpty()) << "this process does not count";
+  EXPECT_THAT(Foreign(memory), IsEmpty()) << "this process is not foreign";
   const TestChild child = StartTestChild({"wait"}, memory.borrow());
   EXPECT_THAT(
-      Holders(memory),
+      Foreign(memory),
       ElementsAre(InodeHolder{.pid = child.process.pid, .command = "test_child", .how = "fd"}));
-  EXPECT_THAT(Holders(other), IsEmpty());
+  EXPECT_THAT(Foreign(other), IsEmpty());
   KillChild(child.pidfd.borrow());
-  EXPECT_THAT(Holders(memory), IsEmpty());
+  EXPECT_THAT(Foreign(memory), IsEmpty());
 }
 
 TEST_F(ProcFenceTest, FindsAHolderByItsMapping) {
   const UniqueFd memory = MakeMemfd();
   const TestChild child = StartTestChild({"map"}, memory.borrow());
-  EXPECT_THAT(Holders(memory),
+  EXPECT_THAT(Foreign(memory),
               ElementsAre(InodeHolder{
                   .pid = child.process.pid, .command = "test_child", .how = "mapping"}));
   KillChild(child.pidfd.borrow());
@@ -132,7 +136,7 @@ TEST_F(ProcFenceTest, FindsADescriptorInAThreadsOwnTable) {
   const UniqueFd memory = MakeMemfd();
   const TestChild child = StartTestChild({"private-fd"}, memory.borrow());
   EXPECT_THAT(
-      Holders(memory),
+      Foreign(memory),
       ElementsAre(InodeHolder{.pid = child.process.pid, .command = "test_child", .how = "fd"}));
   KillChild(child.pidfd.borrow());
 }
@@ -141,18 +145,61 @@ TEST_F(ProcFenceTest, FindsAHolderWhoseFirstThreadHasExited) {
   const UniqueFd memory = MakeMemfd();
   const TestChild child = StartTestChild({"exit-leader"}, memory.borrow());
   EXPECT_THAT(
-      Holders(memory),
+      Foreign(memory),
       ElementsAre(InodeHolder{.pid = child.process.pid, .command = "test_child", .how = "fd"}));
   KillChild(child.pidfd.borrow());
 }
 
-TEST_F(ProcFenceTest, LeavesOutWhoIsAllowedByIdentityNotByNumber) {
+TEST_F(ProcFenceTest, SaysOfEachInodeWhoHoldsItAndInWhichRole) {
+  const UniqueFd shared = MakeMemfd(), ours = MakeMemfd();
+  UniqueFd nobodys = MakeMemfd();
+  const InodeId closed = InodeOf(nobodys);
+  nobodys.Reset();
+  const TestChild child = StartTestChild({"wait"}, shared.borrow());
+  const uint64_t before = rehome_monotonic_ns();
+  const HolderSearch search = Search({InodeOf(ours), closed, InodeOf(shared)}, {child.process});
+  EXPECT_GE(search.begun_ns, before);
+  EXPECT_EQ(search.init_shielded, IsInitShielded());
+  ASSERT_EQ(search.memory.size(), 3u);
+  const auto pids = [&](size_t i, HolderClass holder_class) {
+    std::vector<int32_t> pids;
+    for (const InodeHolder& holder : search.memory[i].holders) {
+      if (holder.holder_class == holder_class) pids.push_back(holder.pid);
+    }
+    return pids;
+  };
+  EXPECT_EQ(search.memory[0].inode, InodeOf(ours));
+  EXPECT_FALSE(search.memory[0].HeldByTarget());
+  EXPECT_THAT(pids(0, HolderClass::kDaemon), ElementsAre(getpid()));
+  EXPECT_THAT(search.memory[1].holders, IsEmpty());
+  EXPECT_TRUE(search.memory[2].HeldByTarget());
+  EXPECT_THAT(pids(2, HolderClass::kTarget), ElementsAre(child.process.pid));
+  EXPECT_THAT(pids(2, HolderClass::kDaemon), ElementsAre(getpid()));
+  EXPECT_EQ(search.memory[2].foreign, 0u);
+  KillChild(child.pidfd.borrow());
+}
+
+TEST_F(ProcFenceTest, CountsAllForeignHoldersAndListsTheExpectedOneWhateverTheCrowd) {
+  const UniqueFd memory = MakeMemfd();
+  std::vector<TestChild> crowd;
+  for (size_t i = 0; i < kMaxHoldersListed + 2; ++i) {
+    crowd.push_back(StartTestChild({"wait"}, memory.borrow()));
+  }
+  // The last one is met after the list is full.
+  const HolderSearch search = Search({InodeOf(memory)}, {crowd.back().process});
+  EXPECT_EQ(search.memory[0].foreign, crowd.size() - 1);
+  EXPECT_EQ(search.memory[0].holders.size(), kMaxHoldersListed);
+  EXPECT_TRUE(search.memory[0].HeldByTarget());
+  for (const TestChild& child : crowd) KillChild(child.pidfd.borrow());
+}
+
+TEST_F(ProcFenceTest, KnowsWhoIsAllowedByIdentityNotByNumber) {
   const UniqueFd memory = MakeMemfd();
   const TestChild child = StartTestChild({"wait"}, memory.borrow());
-  EXPECT_THAT(Holders(memory, {child.process}), IsEmpty());
+  EXPECT_THAT(Foreign(memory, {child.process}), IsEmpty());
   ProcessIdentity earlier = child.process;
   --earlier.start_ticks;
-  EXPECT_EQ(Holders(memory, {earlier}).size(), 1u);
+  EXPECT_EQ(Foreign(memory, {earlier}).size(), 1u);
   KillChild(child.pidfd.borrow());
 }
 
@@ -166,7 +213,7 @@ TEST_F(ProcFenceTest, IsNotDisturbedByProcessesThatComeAndGo) {
     }
   });
   while (coming_and_going.wait_for(milliseconds(0)) != std::future_status::ready) {
-    EXPECT_THAT(Holders(memory), IsEmpty());
+    EXPECT_THAT(Foreign(memory), IsEmpty());
   }
 }
 
@@ -189,7 +236,7 @@ TEST_F(ProcFenceTest, WaitsForAForkOfOursToExecBeforeItCounts) {
   const pid_t child = ForkThatWaitsThenExecs(read_end.borrow());
   ASSERT_GT(child, 0);
   std::future<std::vector<InodeHolder>> holders =
-      std::async(std::launch::async, [&] { return Holders(memory); });
+      std::async(std::launch::async, [&] { return Foreign(memory); });
   ASSERT_EQ(write(write_end.borrow().raw(), "x", 1), 1);
   EXPECT_THAT(holders.get(), IsEmpty());
   kill(child, SIGKILL);
@@ -204,7 +251,7 @@ TEST_F(ProcFenceTest, ReportsAForkOfOursThatNeverExecs) {
   const pid_t child = ForkThatWaitsThenExecs(read_end.borrow());
   ASSERT_GT(child, 0);
   const auto before = std::chrono::steady_clock::now();
-  const std::vector<InodeHolder> holders = Holders(memory);
+  const std::vector<InodeHolder> holders = Foreign(memory);
   EXPECT_GE(std::chrono::steady_clock::now() - before, kForkSettleTimeout);
   ASSERT_EQ(holders.size(), 1u);
   EXPECT_EQ(holders.front().pid, child);
@@ -239,7 +286,7 @@ TEST_F(ProcFenceTest, LeavesNoDescriptorOpen) {
   const size_t before = CountOpenFds();
   {
     const TestChild child = StartTestChild({"threads", "4"}, memory.borrow());
-    EXPECT_EQ(Holders(memory).size(), 1u);
+    EXPECT_EQ(Foreign(memory).size(), 1u);
     ASSERT_TRUE(fence_->Kill(child.pidfd.borrow()).ok());
     EXPECT_TRUE(fence_->AwaitTasksStopped(child.pidfd.borrow(), child.process, kPatience).ok());
     EXPECT_TRUE(fence_->AwaitExit(child.pidfd.borrow(), kPatience).ok());

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/proc_files.h"
 #include "daemon/reasons.h"
+#include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -73,6 +74,13 @@ absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd) {
   if (!again.ok()) return again.status();
   return ProcessIdentity{
       .pid = *pid, .start_ticks = stat->start_ticks, .pidfd_inode = PidfdInode(pidfd)};
+}
+
+ProcessIdentity IdentifySelf() {
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(getpid());
+  absl::StatusOr<ProcessIdentity> self =
+      pidfd.ok() ? IdentifyProcess(pidfd->borrow()) : pidfd.status();
+  return self.ok() ? *self : ProcessIdentity{.pid = getpid()};
 }
 
 bool IsSameProcess(const ProcessIdentity& process) {

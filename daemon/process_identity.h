@@ -22,6 +22,9 @@ absl::StatusOr<int32_t> PidOf(BorrowedFd pidfd);
 // PROCESS_GONE once it has been reaped.
 absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd);
 
+// Ourselves. What cannot be read (descriptors exhausted) is 0; the pid never is.
+ProcessIdentity IdentifySelf();
+
 // Whether the process that has the number now is the one that was meant: same start time (in clock
 // ticks; all numbers up to pid_max would have to be used up within one for a mistake). False if
 // there is none.

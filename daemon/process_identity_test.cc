@@ -28,6 +28,12 @@ TEST(IdentifyProcess, NamesThisProcess) {
   EXPECT_TRUE(IsSameProcess(*process));
 }
 
+TEST(IdentifyProcess, NamesOurselvesAsOthersWould) {
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(getpid());
+  ASSERT_TRUE(pidfd.ok()) << pidfd.status();
+  EXPECT_EQ(IdentifySelf(), *IdentifyProcess(pidfd->borrow()));
+}
+
 TEST(IdentifyProcess, TwoProcessesDiffer) {
   const TestChild one = StartTestChild({"wait"});
   const TestChild two = StartTestChild({"wait"});
@@ -48,6 +54,13 @@ TEST(IdentifyProcess, KnowsAZombieButNotWhatWasReaped) {
   KillChild(child.pidfd.borrow());
   EXPECT_EQ(ReasonOf(IdentifyProcess(child.pidfd.borrow()).status()), "PROCESS_GONE");
   EXPECT_FALSE(IsSameProcess(child.process));
+}
+
+TEST(OpenDeadProcess, IsAPidfdOfAProcessThatIsGone) {
+  absl::StatusOr<UniqueFd> pidfd = OpenDeadProcess();
+  ASSERT_TRUE(pidfd.ok()) << pidfd.status();
+  EXPECT_TRUE(AwaitReadable(pidfd->borrow()));
+  EXPECT_EQ(ReasonOf(SendSignal(pidfd->borrow(), 0)), "PROCESS_GONE");
 }
 
 TEST(IdentifyProcess, RefusesWhatIsNoPidfd) {

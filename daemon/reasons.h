@@ -55,8 +55,10 @@ inline constexpr std::string_view kFdLimit = "FD_LIMIT";
 inline constexpr std::string_view kJournalFull = "JOURNAL_FULL";
 // The database refused for another reason (I/O error, permissions); the message has it.
 inline constexpr std::string_view kJournalFailed = "JOURNAL_FAILED";
-// The file is not a journal, or is damaged.
+// The journal is damaged: a record, or the file while the daemon runs. A start repairs it.
 inline constexpr std::string_view kJournalCorrupt = "JOURNAL_CORRUPT";
+// A database, but no journal of rehomed; it was left untouched.
+inline constexpr std::string_view kJournalForeign = "JOURNAL_FOREIGN";
 // Written by a newer rehomed; it was left untouched.
 inline constexpr std::string_view kJournalFromNewerVersion = "JOURNAL_FROM_NEWER_VERSION";
 // Another rehomed uses this state directory.
@@ -95,6 +97,11 @@ inline constexpr std::string_view kBadDeadline = "BAD_DEADLINE";
 inline constexpr std::string_view kThreadLimit = "THREAD_LIMIT";
 // Registry::Options that make no sense.
 inline constexpr std::string_view kBadConfiguration = "BAD_CONFIGURATION";
+
+// --- metrics ---
+
+// The address of the metrics cannot be listened on: in use, or no address of this host.
+inline constexpr std::string_view kMetricsListenFailed = "METRICS_LISTEN_FAILED";
 
 // --- vm_directory ---
 

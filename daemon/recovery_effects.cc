@@ -70,21 +70,37 @@ void FindLinks(EffectContext& context, const Migration& record) {
   }
 }
 
+// In a rescue the source has an earlier block than the target: that with the saved state. Without
+// the target's own nobody knows whether it ran the guest.
+void PutHandedIn(HandedIn handed_in, bool is_target, const Migration& record, Escrow& escrow) {
+  absl::StatusOr<std::unique_ptr<HandoverBlock>> block =
+      HandoverBlock::Adopt(std::move(handed_in.block), record.id);
+  const bool needs_block = !escrow.KnowsVerdict(record) && block.ok();
+  if (needs_block && is_target && record.rescue.attempts > 0) {
+    if (HasMove(record.strategy)) {
+      if (escrow.target.has_value())
+        escrow.context.push_back({std::move(escrow.target->vm), std::move(escrow.target->memory)});
+      escrow.context.push_back({});  // the source's
+    }
+    escrow.target.reset();
+    escrow.saved = std::move(escrow.block);
+    escrow.block_is_rescues = true;
+  }
+  if (needs_block) escrow.block = *std::move(block);
+  std::optional<VmDescription>& described = is_target ? escrow.target : escrow.source;
+  if (!described.has_value()) described = std::move(handed_in.vm);
+}
+
 // What the agents still have. The source's block is asked for first: it keeps it longest.
 void TakeFromAgents(EffectContext& context, const Migration& record) {
   Escrow& escrow = context.escrow;
-  const std::pair<VmmLink*, std::optional<VmDescription>*> sides[] = {
-      {escrow.source_link.get(), &escrow.source}, {escrow.target_link.get(), &escrow.target}};
-  for (const auto& [link, description] : sides) {
-    if (link->closed() || (escrow.block != nullptr && description->has_value())) continue;
+  for (bool is_target : {false, true}) {
+    VmmLink& link = is_target ? *escrow.target_link : *escrow.source_link;
+    const bool described = is_target ? escrow.target.has_value() : escrow.source.has_value();
+    if (link.closed() || (escrow.KnowsVerdict(record) && described)) continue;
     absl::StatusOr<HandedIn> handed_in =
-        link->HandIn(record.id, context.dependencies.timeouts.agent);
-    if (!handed_in.ok()) continue;
-    if (!description->has_value()) *description = std::move(handed_in->vm);
-    if (escrow.block != nullptr) continue;
-    absl::StatusOr<std::unique_ptr<HandoverBlock>> block =
-        HandoverBlock::Adopt(std::move(handed_in->block), record.id);
-    if (block.ok()) escrow.block = *std::move(block);
+        link.HandIn(record.id, context.dependencies.timeouts.agent);
+    if (handed_in.ok()) PutHandedIn(*std::move(handed_in), is_target, record, escrow);
   }
 }
 
@@ -171,7 +187,7 @@ Outcome RecoverEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
   // Asked again, it looks again: what was silent may have come round.
   FindLinks(context, record);
-  if (escrow.block == nullptr) TakeFromAgents(context, record);
+  if (!escrow.KnowsVerdict(record)) TakeFromAgents(context, record);
   Findings found = {.before_start = WasBeforeStart(record)};
   found.source = LookAtSource(context, record, context.dependencies.timeouts.agent);
   found.target_runs_guest = TargetRunsGuest(context, record);

@@ -58,7 +58,8 @@ void NoteWhereContextIs(Escrow& escrow, uint32_t before) {
   if (before == REHOME_VERDICT_COMMITTED) context.clear();
   // Moved, or perhaps moved: a VM that nothing was moved into has nothing to take, as the kernel
   // will say.
-  context.insert(context.begin(), ContextVm{std::move(escrow.target->vm)});
+  context.insert(context.begin(),
+                 ContextVm{std::move(escrow.target->vm), std::move(escrow.target->memory)});
 }
 
 // A target that could not MOVE from the VM at the front, and said so: another may be the right one.
@@ -120,6 +121,7 @@ absl::Status BuildOne(EffectContext& context, Migration& record) {
   if (!built.ok()) return built.status();
   if (escrow.saved == nullptr) escrow.saved = std::move(escrow.block);
   escrow.block = std::move(built->block);
+  escrow.block_is_rescues = true;
   escrow.target = std::move(built->vm);
   escrow.target_settled = false;
   KeepRescue(context, record);

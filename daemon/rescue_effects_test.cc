@@ -3,120 +3,15 @@
 // A guest that neither side can run, and the target that takes it over from the escrow: real
 // processes and blocks, scripted agents (effects_world.h).
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
-#include <algorithm>
-#include <cstring>
 #include <string>
-#include <thread>
-#include <vector>
 
-#include "daemon/escrow.h"
-#include "daemon/machine.h"
 #include "daemon/reasons.h"
-#include "daemon/testing/effects_world.h"
+#include "daemon/testing/rescue_fixture.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
 namespace {
-
-constexpr char kState[] = "registers and devices";
-constexpr uint64_t kAtOnce = 1;  // a deadline that has passed
-constexpr uint64_t kBoundNs = 20'000'000'000;
-
-uint64_t Soon() { return rehome_monotonic_ns() + kBoundNs; }
-
-// A VMM of the next attempt.
-struct NewTarget {
-  WaitingChild child;
-  UniqueFd vm{memfd_create("vm", MFD_CLOEXEC)};
-  std::shared_ptr<FakeVmmLink> link;
-};
-
-class RescueTest : public testing::Test {
- protected:
-  ~RescueTest() override {
-    if (old_.shared != nullptr) rehome_block_unmap(&old_);
-    if (new_.shared != nullptr) rehome_block_unmap(&new_);
-  }
-
-  // Both sides armed, the source's state saved, the verdict walked to `verdict`. The record is the
-  // one of the step RESCUING.
-  void Strand(uint32_t verdict, bool moves = false) {
-    // With LINK no mapping of the target is looked at.
-    world_.host.capabilities.push_back({.name = "guest_memfd_link", .available = true});
-    world_.source->script.describe = [this](const std::string&, bool) { return Vm(world_.vm); };
-    world_.spoil_target = [this](VmDescription& vm) {
-      vm.layout.slots[0].flags = kMemslotGuestMemfd;
-      vm.vm = *Duplicate(first_target_vm_.borrow());
-    };
-    record_ = world_.Armed(FencePolicy::kAfterResume);
-    ASSERT_EQ(record_.strategy, Strategy::kLink);
-    if (moves) record_.strategy = Strategy::kLinkMove;
-    old_ = world_.MapBlock();
-    memcpy(old_.state, kState, sizeof(kState));
-    ASSERT_EQ(rehome_block_set_source_ready(&old_, sizeof(kState)), 0);
-    EffectsWorld::WalkTo(old_, verdict);
-    record_.rescue = {.attempts = 1, .dead_target = record_.target};
-    world_.launcher.launch = [this] { return LaunchNext(); };
-  }
-  VmDescription Vm(const UniqueFd& vm) const {
-    VmDescription described = world_.Describe();
-    described.layout.slots[0].flags = kMemslotGuestMemfd;
-    described.vm = *Duplicate(vm.borrow());
-    return described;
-  }
-  absl::StatusOr<LaunchedVmm> LaunchNext() {
-    targets_.push_back(std::make_unique<NewTarget>());
-    NewTarget& next = *targets_.back();
-    const ProcessIdentity id{.pid = next.child.pid(), .start_ticks = 100 + targets_.size()};
-    next.link = std::make_shared<FakeVmmLink>(id, world_.target->hello());
-    next.link->set_pidfd(next.child.Pidfd());
-    next.link->script.prepare = [this, &next](const VmmLink::PrepareRequest& request) {
-      offered_.push_back(Identify(request.source->vm.borrow())->id);
-      world_.block_fd = *Duplicate(request.block);
-      return prepared_.ok() ? absl::StatusOr<VmDescription>(Vm(next.vm)) : prepared_;
-    };
-    next.link->script.arm_target = [](const std::string&) { return absl::OkStatus(); };
-    world_.target = next.link;
-    LaunchedVmm launched;
-    launched.pidfd = next.child.Pidfd();
-    launched.process = id;
-    return launched;
-  }
-  // Both effects up to where the new target has been armed; `act` is the VMM's part, done when it
-  // has been given the state.
-  Outcome Rescue(std::function<void(rehome_block&)> act) {
-    Outcome built = world_.Perform(Effect::kBuildRescue, record_);
-    EXPECT_EQ(built.event, Event::kTargetPrepared) << built.cause.message;
-    record_ = built.update;
-    MapNew();
-    std::thread vmm([&] {
-      if (rehome_block_wait_source_ready(&new_, Soon(), 0) == 0) act(new_);
-    });
-    Outcome outcome = world_.Perform(Effect::kHandOverToRescue, record_);
-    vmm.join();
-    record_ = outcome.update;
-    return outcome;
-  }
-  void MapNew() {
-    if (new_.shared != nullptr) rehome_block_unmap(&new_);
-    new_ = world_.MapBlock();
-  }
-  InodeId Of(const UniqueFd& fd) const { return Identify(fd.borrow())->id; }
-  bool Stored(const std::string& name) const {
-    return std::any_of(world_.store.stored.begin(), world_.store.stored.end(),
-                       [&](const NamedFd& item) { return item.name == name; });
-  }
-
-  EffectsWorld world_;
-  UniqueFd first_target_vm_{memfd_create("vm", MFD_CLOEXEC)};
-  std::vector<std::unique_ptr<NewTarget>> targets_;
-  std::vector<InodeId> offered_;                              // VMs that came with PREPARE
-  absl::StatusOr<VmDescription> prepared_ = VmDescription{};  // an error: what PREPARE answers
-  Migration record_;
-  rehome_block old_{}, new_{};
-};
 
 TEST_F(RescueTest, ANewTargetGetsTheStateOfTheDeadSourceAndRunsTheGuest) {
   Strand(REHOME_VERDICT_COMMITTED);
@@ -303,52 +198,6 @@ TEST_F(RescueTest, ATargetThatCannotBuildTheVmIsEndedAndReplaced) {
   EXPECT_EQ(outcome.event, Event::kUnreachable);
   ASSERT_EQ(targets_.size(), kMaxRescueAttempts);
   for (const auto& target : targets_) EXPECT_FALSE(target->child.alive());
-}
-
-// ---- what the service manager keeps ----
-
-TEST_F(RescueTest, TheEscrowIsKeptFromArmingOnAndDroppedWithTheMigration) {
-  Strand(REHOME_VERDICT_COMMITTED);
-  for (const char* name : {"block", "source-vm", "target-vm", "memory-0", "description"}) {
-    EXPECT_TRUE(Stored(name)) << name;
-  }
-  EXPECT_NE(record_.armed_ns, 0u);
-  EXPECT_EQ(record_.memory_inodes, std::vector<InodeId>{Of(world_.memory)});
-  EXPECT_EQ(world_.Perform(Effect::kDiscardTarget, record_).event, Event::kTargetDiscarded);
-  EXPECT_TRUE(world_.store.stored.empty());
-}
-
-TEST_F(RescueTest, TheNewBlockIsKeptBeforeTheNewTargetIsArmed) {
-  Strand(REHOME_VERDICT_COMMITTED);
-  world_.source_child.Kill();
-  world_.target_child.Kill();
-  (void)world_.Perform(Effect::kBuildRescue, record_);
-  EXPECT_TRUE(Stored("rescue-block"));
-  EXPECT_TRUE(Stored("rescue-vm-0"));
-  EXPECT_TRUE(Stored("block")) << "it has the saved state";
-}
-
-TEST(EscrowTest, WithoutTheBlockOfARescuesTargetNobodyKnowsWhetherItRan) {
-  Escrow escrow;
-  Migration record;
-  record.target = {.pid = 10, .start_ticks = 1};
-  EXPECT_FALSE(escrow.KnowsVerdict(record));
-  escrow.block = *HandoverBlock::Create({.migration_id = "m-1",
-                                         .state_capacity = 4096,
-                                         .claim_timeout = std::chrono::seconds(1),
-                                         .resolve_timeout = std::chrono::seconds(1)});
-  EXPECT_TRUE(escrow.KnowsVerdict(record));
-  record.rescue = {.attempts = 1, .dead_target = record.target};
-  EXPECT_TRUE(escrow.KnowsVerdict(record)) << "the step RESCUING: none has been armed since";
-  record.target = {.pid = 11, .start_ticks = 1};
-  EXPECT_FALSE(escrow.KnowsVerdict(record));
-  escrow.saved = std::move(escrow.block);
-  EXPECT_FALSE(escrow.KnowsVerdict(record));
-  escrow.block = *HandoverBlock::Create({.migration_id = "m-1",
-                                         .state_capacity = 4096,
-                                         .claim_timeout = std::chrono::seconds(1),
-                                         .resolve_timeout = std::chrono::seconds(1)});
-  EXPECT_TRUE(escrow.KnowsVerdict(record));
 }
 
 }  // namespace

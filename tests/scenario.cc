@@ -179,6 +179,15 @@ void Scenario::ExpectProof(const Migration& record, const Move& move, const Foll
   EXPECT_NE(proof.exited_monotonic_ns(), 0);
   EXPECT_EQ(static_cast<size_t>(proof.inodes_checked()), guest.inodes.size());
   EXPECT_EQ(proof.foreign_holders_size(), 0);
+  for (const v1::FenceProof::InodeSearch& search : proof.memory()) {
+    EXPECT_TRUE(std::any_of(search.holders().begin(), search.holders().end(),
+                            [&](const v1::FenceProof::Holder& holder) {
+                              return holder.holder_class() == v1::FenceProof::TARGET &&
+                                     holder.pid() == record.target().pid();
+                            }))
+        << search.ShortDebugString();
+  }
+  EXPECT_GE(proof.search_monotonic_ns(), proof.exited_monotonic_ns());
   EXPECT_NE(proof.kernel_release(), "");
   if (move.policy != Migration::BEFORE_RESUME) return;
   EXPECT_GT(proof.tasks_stopped_monotonic_ns(), 0);

@@ -2,7 +2,7 @@
 //
 // A VMM dies, at each place of a migration. Whoever it is: afterwards one process runs the guest
 // and no other can, or the record says that it is lost; and that only if the guest's only state
-// died.
+// died. A target that dies with the guest in escrow is replaced.
 #include <gtest/gtest.h>
 
 #include <ostream>
@@ -61,17 +61,18 @@ std::vector<Death> Deaths() {
       deaths.push_back({Side::kTarget, place, variant, {Migration::SOURCE}});
     }
     if (moves) {
-      // MOVE leaves the source dead.
+      // MOVE leaves the source dead, and the guest in escrow: another target takes it over.
       for (const char* place : {"moved", "committed", "restored"}) {
-        deaths.push_back({Side::kTarget, place, variant, {Migration::NOBODY}});
+        deaths.push_back({Side::kTarget, place, variant, {Migration::TARGET}});
       }
     } else {
       deaths.push_back({Side::kTarget, "restored", variant, {Migration::SOURCE}});
-      // A commitment lets the daemon kill the source, which it may have done already.
+      // A commitment lets the daemon kill the source. If it has done so already, it is a rescue
+      // too.
       const bool fenced_before = variant.move.policy == Migration::BEFORE_RESUME;
       deaths.push_back({Side::kTarget, "committed", variant,
                         fenced_before
-                            ? std::set<Migration::GuestOwner>{Migration::SOURCE, Migration::NOBODY}
+                            ? std::set<Migration::GuestOwner>{Migration::SOURCE, Migration::TARGET}
                             : std::set<Migration::GuestOwner>{Migration::SOURCE}});
     }
     for (const char* place : {"running", "first-run"}) {
@@ -108,7 +109,9 @@ class VmmDeathAtTest : public VmmDeathTest, public testing::WithParamInterface<D
 
 TEST_P(VmmDeathAtTest, LeavesOneOwnerOrAnHonestLoss) {
   const Death& death = GetParam();
-  const std::vector<std::string> dies = {std::string("--die-at=") + death.place};
+  const harness::TempDir directory;
+  const std::vector<std::string> dies = {std::string("--die-at=") + death.place,
+                                         "--once=" + directory.File("died")};
   harness::HostOptions options = {.kernel = "sim"};
   harness::VmmOptions vmm = {.vm_type = death.variant.vm_type, .vcpus = 2};
   (death.side == Side::kTarget ? options.target_arguments : vmm.arguments) = dies;
@@ -128,6 +131,7 @@ TEST_P(VmmDeathAtTest, LeavesOneOwnerOrAnHonestLoss) {
       break;
     case Migration::TARGET:
       ExpectMoved(record, guest(), death.variant.move);
+      EXPECT_EQ(record.rescue().attempts(), death.side == Side::kTarget ? 1 : 0);
       break;
     case Migration::NOBODY:
       ExpectLost(record, death.side);
@@ -139,6 +143,18 @@ TEST_P(VmmDeathAtTest, LeavesOneOwnerOrAnHonestLoss) {
 
 INSTANTIATE_TEST_SUITE_P(, VmmDeathAtTest, testing::ValuesIn(Deaths()),
                          [](const auto& info) { return Title(info.param); });
+
+// Whoever can mend the profile can still have the guest: nothing is thrown away.
+TEST_F(VmmDeathTest, OfEveryTargetLeavesTheGuestInEscrowAndSaysSo) {
+  StartHost({.kernel = "sim", .target_arguments = {"--die-at=moved"}});
+  StartGuest({.vm_type = "sw-protected"});
+  const Migration record = Migrate(RequestFor(ProfileOfVersion(2)));
+  EXPECT_EQ(record.state(), Migration::INDETERMINATE) << record.DebugString();
+  EXPECT_EQ(record.guest_owner(), Migration::UNDECIDED);
+  EXPECT_EQ(record.rescue().attempts(), 3);
+  // The source is there, with a VM that is dead, and the daemon with what a fourth target would need.
+  EXPECT_EQ(GetVm("guest").process().pid(), record.source().pid());
+}
 
 TEST_F(VmmDeathTest, OfBothIsALossAndIsSaidSo) {
   StartHost({.kernel = "sim", .target_arguments = {"--die-at=claimed"}});

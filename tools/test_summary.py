@@ -165,6 +165,22 @@ def kvm_line(targets):
     )
 
 
+def read_run(events, status):
+    """The targets of one run of Bazel, with their cases, and what Bazel itself has to complain of."""
+    targets = read_events(events)
+    collect(targets)
+    cases = [case for target in targets.values() for case in target.cases]
+    complaints = []
+    if bazel_failed_unseen(status, cases):
+        complaints = [Case("bazel", "(build)", FAILED, f"exit status {status}")]
+    return targets, cases, complaints
+
+
+def also_line(name, targets, cases):
+    """How many test cases ran once more in another way."""
+    return f"under {name}: {len(cases)} test cases ran (targets: {len(targets)})"
+
+
 def print_cases(title, cases):
     """Lists cases with the beginning of what each said."""
     for case in cases:
@@ -178,15 +194,28 @@ def main():
     parser.add_argument("--events", required=True, help="Bazel's build event file (JSON)")
     parser.add_argument("--bazel-status", type=int, required=True, help="Bazel's exit status")
     parser.add_argument("--xml", action="append", default=[], help="more results, as JUnit XML")
+    parser.add_argument(
+        "--also",
+        action="append",
+        nargs=3,
+        default=[],
+        metavar=("NAME", "EVENTS", "STATUS"),
+        help="another run whose cases count, such as the same tests under a sanitizer",
+    )
     options = parser.parse_args()
 
-    targets = read_events(options.events)
-    collect(targets)
-    cases = [case for target in targets.values() for case in target.cases]
+    targets, cases, complaints = read_run(options.events, options.bazel_status)
     for path in options.xml:
         cases += read_extra(path)
-    if bazel_failed_unseen(options.bazel_status, cases):
-        cases.append(Case("bazel", "(build)", FAILED, f"exit status {options.bazel_status}"))
+    cases += complaints
+    also_lines = []
+    for name, events, status in options.also:
+        more_targets, more_cases, complaints = read_run(events, int(status))
+        also_lines.append(also_line(name, more_targets, more_cases))
+        cases += [
+            dataclasses.replace(case, target=f"{case.target} ({name})")
+            for case in more_cases + complaints
+        ]
 
     by_outcome = {outcome: [] for outcome in (PASSED, FAILED, SKIPPED)}
     for case in cases:
@@ -197,6 +226,7 @@ def main():
     cached = sum(target.cached for target in ran)
     print(f"test targets: {len(ran) - cached} ran, {cached} unchanged since they passed last")
     print(kvm_line(targets))
+    print(*also_lines, sep="\n", end="\n" if also_lines else "")
     print(", ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in by_outcome))
     return 1 if by_outcome[FAILED] else 0
 

@@ -40,7 +40,7 @@ class Summary(unittest.TestCase):
     def add_result(self, label, cases, status="PASSED", **identity):
         outputs = []
         if cases is not None:
-            xml = self.root / f"{len(self.events)} result.xml"
+            xml = self.root / f"{len(list(self.root.iterdir()))} result.xml"
             xml.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
             outputs.append({"name": "test.xml", "uri": xml.as_uri()})
         self.events.append(
@@ -50,11 +50,18 @@ class Summary(unittest.TestCase):
             }
         )
 
-    def summarize(self, bazel_status=0, extra=()):
-        events = self.root / "events.json"
+    def write_events(self, name):
+        events = self.root / name
         events.write_text("".join(json.dumps(event) + "\n" for event in self.events))
+        self.events = []
+        return events
+
+    def summarize(self, bazel_status=0, extra=(), also=()):
+        events = self.write_events("events.json")
         command = [sys.executable, pathlib.Path(test_summary.__file__).resolve()]
         command += ["--events", events, "--bazel-status", str(bazel_status)]
+        for name, more_events, status in also:
+            command += ["--also", name, more_events, str(status)]
         for path in extra:
             command += ["--xml", path]
         result = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True)
@@ -66,6 +73,35 @@ class Summary(unittest.TestCase):
         status, lines = self.summarize()
         self.assertEqual((status, lines[-1]), (0, "2 passed, 0 failed, 2 skipped"))
         self.assertIn("    no /dev/kvm", lines)
+
+    def test_another_run_counts_and_is_told_apart(self):
+        self.add_target("//a:a")
+        self.add_result("//a:a", GOOD + GOOD)
+        sanitized = self.write_events("sanitized.json")
+        self.add_target("//a:a")
+        self.add_target("//a:b")
+        self.add_result("//a:a", GOOD)
+        self.add_result("//a:b", GOOD)
+        status, lines = self.summarize(also=[("ASan", sanitized, 0)])
+        self.assertEqual((status, lines[-1]), (0, "4 passed, 0 failed, 0 skipped"))
+        self.assertIn("under ASan: 2 test cases ran (targets: 1)", lines)
+
+    def test_a_failure_in_another_run_fails_the_whole(self):
+        self.add_target("//a:a")
+        self.add_result("//a:a", BAD, status="FAILED")
+        sanitized = self.write_events("sanitized.json")
+        self.add_target("//a:a")
+        self.add_result("//a:a", GOOD)
+        status, lines = self.summarize(also=[("ASan", sanitized, 3)])
+        self.assertEqual((status, lines[-1]), (1, "1 passed, 1 failed, 0 skipped"))
+        self.assertIn("FAILED //a:a (ASan) S.Bad", lines)
+
+    def test_another_run_that_did_not_happen_is_a_failure(self):
+        self.add_target("//a:a")
+        self.add_result("//a:a", GOOD)
+        missing = self.root / "missing.json"
+        status, lines = self.summarize(also=[("ASan", missing, 1)])
+        self.assertEqual((status, lines[-1]), (1, "1 passed, 1 failed, 0 skipped"))
 
     def test_a_failed_case_fails_the_run_and_is_shown(self):
         self.add_target("//a:a")

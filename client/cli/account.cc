@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "client/api_error.h"
+#include "client/cli/fence_account.h"
 #include "client/cli/format.h"
 #include "client/cli/steps.h"
 #include "client/cli/table.h"
@@ -84,11 +85,22 @@ void PrintChecks(const v1::Migration& migration, const Console& console, std::os
   table.Print("    ", out);
 }
 
-void PrintHolders(const v1::FenceProof& proof, std::ostream& out) {
-  for (const v1::FenceProof::Holder& holder : proof.foreign_holders()) {
-    out << "    pid " << holder.pid() << " (" << Printable(holder.command())
-        << ") holds guest memory: " << Printable(holder.how()) << "\n";
-  }
+// What an operator does about a migration that nobody knows the outcome of.
+void PrintWayOut(const v1::Migration& migration, std::ostream& out) {
+  out << "  Nothing was started and nothing that the guest may need was dropped. Look again with:\n"
+      << "    rehome migration resolve " << IdOf(migration.name()) << "\n"
+      << "  docs/runbooks/indeterminate.md says what to do before, and what not to do.\n";
+}
+
+std::string RescueText(const v1::Rescue& rescue) {
+  return "in place of target pid " + std::to_string(rescue.dead_target().pid()) + ", attempt " +
+         std::to_string(rescue.attempts()) + ": " + ErrorText(rescue.cause());
+}
+
+std::string RestartText(const v1::Migration& migration) {
+  std::string text = "the daemon ended " + Count(migration.restarts(), "time") + " meanwhile";
+  if (migration.interrupted_step().empty()) return text;
+  return text + ", first in step " + Printable(migration.interrupted_step());
 }
 
 void PrintFailure(const v1::Migration& migration, const Console& console, std::ostream& out) {
@@ -100,7 +112,8 @@ void PrintFailure(const v1::Migration& migration, const Console& console, std::o
     out << "  " << console.Red(console.failed_mark()) << " " << Printable(check.name()) << ": "
         << Printable(check.detail()) << " (" << Printable(check.reason()) << ")\n";
   }
-  PrintHolders(migration.fence_proof(), out);
+  PrintForeignHolders(migration.fence_proof(), out);
+  if (migration.state() == v1::Migration::INDETERMINATE) PrintWayOut(migration, out);
   const std::string help = HelpText(migration.error());
   if (!help.empty()) out << "  What to do: " << help << "\n";
 }
@@ -139,6 +152,8 @@ void PrintFacts(const v1::Migration& migration, std::ostream& out) {
              FormatTime(migration.create_time()) + " by " + Printable(migration.requested_by())});
   if (migration.has_end_time()) table.Add({"ended", FormatTime(migration.end_time())});
   if (migration.has_error()) table.Add({"error", ErrorText(migration.error())});
+  if (migration.has_rescue()) table.Add({"rescued", RescueText(migration.rescue())});
+  if (migration.restarts() != 0) table.Add({"restarts", RestartText(migration)});
   if (migration.has_journal_error()) {
     table.Add({"journal", ErrorText(migration.journal_error())});
   }
@@ -168,6 +183,10 @@ void PrintOutcome(const v1::Migration& migration, const Console& console, std::o
 
 void PrintAccount(const v1::Migration& migration, const Console& console, std::ostream& out) {
   PrintFacts(migration, out);
+  if (migration.state() == v1::Migration::INDETERMINATE) {
+    out << "\n";
+    PrintWayOut(migration, out);
+  }
   out << "\n  " << console.Bold("Steps") << "\n";
   Table steps({Table::Align::kLeft, Table::Align::kLeft, Table::Align::kLeft});
   for (const StepView& step : StepsOf(migration, console)) {
@@ -179,7 +198,7 @@ void PrintAccount(const v1::Migration& migration, const Console& console, std::o
   }
   steps.Print("    ", out);
   if (migration.has_blackout()) PrintBlackout(migration.blackout(), console, out);
-  PrintHolders(migration.fence_proof(), out);
+  PrintFence(migration, console, out);
   if (migration.preflight_checks().empty()) return;
   out << "\n  " << console.Bold("Preflight") << "\n";
   PrintChecks(migration, console, out);

@@ -90,6 +90,14 @@ TEST_F(CliTest, ListsVms) {
   ExpectGolden("vm_list", {"vm", "list"});
 }
 
+TEST_F(CliTest, ListsVmsWhoseGuestIsHeldInAnUnresolvedMigration) {
+  v1::Migration of_nobody = testing::IndeterminateMigration();
+  of_nobody.set_name("migrations/m-00000000000000aa");
+  of_nobody.set_vm("virtualMachines/web-2");
+  daemon_.SetHistory({testing::IndeterminateMigration(), of_nobody, testing::LostMigration()});
+  ExpectGolden("vm_list_unresolved", {"vm", "list"});
+}
+
 TEST_F(CliTest, ShowsAVm) { ExpectGolden("vm_get", {"vm", "get", "web-1"}); }
 
 TEST_F(CliTest, ShowsTheHost) { ExpectGolden("host", {"host"}); }
@@ -133,6 +141,56 @@ TEST_F(CliTest, ShowsEverythingAboutAMigration) {
 TEST_F(CliTest, ShowsEverythingAboutAMigrationAsJson) {
   daemon_.SetHistory({testing::SampleHistory().back()});
   ExpectGolden("migration_get_json", {"migration", "get", "m-0123456789abcdef", "--json"});
+}
+
+TEST_F(CliTest, SaysWhatToDoAboutAnUnknownOutcome) {
+  daemon_.SetHistory({testing::IndeterminateMigration()});
+  ExpectGolden("migration_get_indeterminate", {"migration", "get", "m-0123456789abcdef"});
+}
+
+TEST_F(CliTest, TellsOfRescueAndRestart) {
+  daemon_.SetHistory({testing::RescuedMigration()});
+  ExpectGolden("migration_get_rescued", {"migration", "get", "m-0123456789abcdef"});
+}
+
+TEST_F(CliTest, ResolvesAndSaysWhatCameOfIt) {
+  v1::Migration again = testing::IndeterminateMigration();
+  again.set_state(v1::Migration::ROLLING_BACK);
+  again.set_revision(8);
+  again.clear_error();
+  daemon_.SetHistory({testing::IndeterminateMigration(), again, testing::RescuedMigration()});
+  ExpectGolden("migration_resolve", {"migration", "resolve", "m-0123456789abcdef"});
+  EXPECT_EQ(daemon_.resolved(), 1u);
+}
+
+TEST_F(CliTest, AMigrationThatStaysIndeterminateExitsWithFive) {
+  v1::Migration still = testing::IndeterminateMigration();
+  still.set_revision(9);
+  daemon_.SetHistory({testing::IndeterminateMigration(), still});
+  const Result result = Run({"migration", "resolve", "m-0123456789abcdef", "--json"});
+  EXPECT_EQ(result.exit_code, static_cast<int>(ExitCode::kIndeterminate));
+  EXPECT_EQ(Json::parse(result.out)["state"], "INDETERMINATE");
+}
+
+TEST_F(CliTest, ResolveIsTriedOnceBecauseALostAnswerMayHaveWorked) {
+  daemon_.FailNext({testing::SampleError(grpc::StatusCode::UNAVAILABLE, "RECOVERING", "not yet")});
+  EXPECT_EQ(Run({"migration", "resolve", "m-0123456789abcdef"}).exit_code,
+            static_cast<int>(ExitCode::kUnreachable));
+  EXPECT_EQ(daemon_.resolved(), 1u);
+}
+
+TEST_F(CliTest, ResolveDetachedPrintsTheIdAlone) {
+  const Result result = Run({"migration", "resolve", "m-0123456789abcdef", "--detach"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.out, "m-0123456789abcdef\n");
+  EXPECT_TRUE(daemon_.watched().empty());
+}
+
+TEST_F(CliTest, AVmThatIsUnresolvedSaysWhichMigrationIsInTheWay) {
+  daemon_.FailNext({testing::SampleError(grpc::StatusCode::FAILED_PRECONDITION,
+                                         "MIGRATION_UNRESOLVED", "m-1 has to be resolved first")});
+  EXPECT_THAT(Run({"migrate", "web-1", "--to", "vmm-2"}).err,
+              HasSubstr("rehome migration resolve ID goes on with it"));
 }
 
 TEST_F(CliTest, ShowsAnErrorAsJson) {
@@ -294,8 +352,12 @@ TEST_F(CliTest, WrongUsageSendsNothing) {
 
 TEST_F(CliTest, HelpAndVersionSucceed) {
   EXPECT_EQ(Run({"--version"}).out, "rehome 0.1.0\n");
-  for (const auto& command : std::vector<std::vector<std::string>>{
-           {"--help"}, {"vm", "--help"}, {"migrate", "--help"}, {"migration", "watch", "--help"}}) {
+  for (const auto& command :
+       std::vector<std::vector<std::string>>{{"--help"},
+                                             {"vm", "--help"},
+                                             {"migrate", "--help"},
+                                             {"migration", "watch", "--help"},
+                                             {"migration", "resolve", "--help"}}) {
     const Result result = Run(command);
     EXPECT_EQ(result.exit_code, 0);
     EXPECT_THAT(result.out, HasSubstr("Usage:"));

@@ -17,6 +17,8 @@ std::string HintFor(const std::string& reason) {
   if (reason == "VM_NOT_FOUND") return "rehome vm list shows the virtual machines of this host";
   if (reason == "PROFILE_NOT_FOUND") return "rehome host shows the profiles of this host";
   if (reason == "MIGRATION_NOT_FOUND") return "rehome migration list shows what is on record";
+  if (reason == "MIGRATION_UNRESOLVED") return "rehome migration resolve ID goes on with it";
+  if (reason == "NOT_INDETERMINATE") return "rehome migration get ID shows how it stands";
   if (reason == "DAEMON_UNREACHABLE") {
     return "is rehomed running? --socket or REHOME_SOCKET name another socket";
   }

@@ -25,6 +25,15 @@ void PrintFacts(const v1::Host& host, const Console& console) {
                            " migrations at once, " +
                            std::to_string(limits.max_pending_migrations()) + " waiting, " +
                            std::to_string(limits.max_virtual_machines()) + " VMs"});
+  if (host.has_pinned_memory()) {
+    const v1::PinnedMemory& pinned = host.pinned_memory();
+    std::string text = FormatBytes(pinned.active_bytes()) + " by migrations under way, " +
+                       FormatBytes(pinned.indeterminate_bytes()) + " by unresolved ones";
+    if (pinned.finished_bytes() != 0) {
+      text += ", " + console.Red(FormatBytes(pinned.finished_bytes()) + " LEAKED by finished ones");
+    }
+    table.Add({"pins", text});
+  }
   table.Print("", console.out);
 }
 

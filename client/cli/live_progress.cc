@@ -118,7 +118,10 @@ class LiveProgress final : public Progress {
   std::string Footer() const {
     if (!note_.empty()) return console_.Yellow(note_);
     std::string text = "The guest " + GuestStatus(migration_);
-    if (migration_.state() == v1::Migration::ROLLING_BACK) text = "Rolling back. " + text;
+    if (migration_.state() == v1::Migration::ROLLING_BACK) {
+      const bool undecided = migration_.guest_owner() == v1::Migration::UNDECIDED;
+      text = (undecided ? "Settling. " : "Rolling back. ") + text;
+    }
     if (migration_.state() == v1::Migration::PENDING) text = "Waiting for its turn. " + text;
     if (!finished_) text += console_.Dim("   (Ctrl-C detaches)");
     return text;

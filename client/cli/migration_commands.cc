@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// rehome migration list | get | watch | cancel
+// rehome migration list | get | watch | cancel | resolve
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -116,6 +116,54 @@ void CancelMigration(CommandContext* context, const std::string& id) {
                        << GuestStatus(*migration) << "\n";
 }
 
+struct ResolveOptions {
+  std::string id;
+  bool wait = false;
+  bool detach = false;
+  std::string timeout;
+};
+
+void ResolveMigration(CommandContext* context, const ResolveOptions& options) {
+  v1::ResolveMigrationRequest request;
+  request.set_name(FullMigrationName(options.id));
+  if (!options.detach) {
+    return WaitInFront(
+        context, [&request](MigrationClient* client) { return client->ResolveMigration(request); },
+        ParseDuration(options.timeout));
+  }
+  const auto migration = context->NewClient()->ResolveMigration(request);
+  if (!migration.ok()) return context->Fail(migration.status());
+  if (context->json) return PrintJson(*migration, context->console);
+  const std::string id = IdOf(migration->name());
+  context->console.out << id << std::endl;
+  context->console.err << "looking again; follow it with: rehome migration watch " << id
+                       << std::endl;
+}
+
+void AddResolve(CLI::App* migration, CommandContext* context) {
+  CLI::App* const resolve = migration->add_subcommand(
+      "resolve", "Look again at an INDETERMINATE migration, and go on from what is found");
+  const auto options = std::make_shared<ResolveOptions>();
+  resolve->add_option("MIGRATION", options->id, "Its id")->required();
+  CLI::Option* const wait =
+      resolve->add_flag("--wait", options->wait, "Wait for the outcome (the default)");
+  CLI::Option* const detach =
+      resolve->add_flag("--detach", options->detach, "Print the migration's id and return");
+  detach->excludes(wait);
+  resolve
+      ->add_option("--timeout", options->timeout,
+                   "Stop waiting after this long; the migration goes on")
+      ->check(CheckDuration)
+      ->excludes(detach)
+      ->type_name("DURATION");
+  resolve->callback([context, options] { ResolveMigration(context, *options); });
+  resolve->footer(
+      HelpFooter("Asks both VMMs and the kernel anew. It guesses nothing: as long as neither VMM\n"
+                 "answers and neither is proven dead, the outcome stays 5.\n\nExample:\n"
+                 "  rehome migration resolve m-0123456789abcdef\n\n" +
+                 ExitCodeHelp()));
+}
+
 void AddList(CLI::App* migration, CommandContext* context) {
   CLI::App* const list = migration->add_subcommand("list", "List migrations, newest first");
   const auto options = std::make_shared<ListOptions>();
@@ -139,7 +187,7 @@ void AddList(CLI::App* migration, CommandContext* context) {
 
 void AddMigrationCommands(CLI::App* app, CommandContext* context) {
   CLI::App* const migration =
-      app->add_subcommand("migration", "Show, follow and cancel migrations");
+      app->add_subcommand("migration", "Show, follow, cancel and resolve migrations");
   migration->require_subcommand(1);
   AddList(migration, context);
 
@@ -168,6 +216,8 @@ void AddMigrationCommands(CLI::App* app, CommandContext* context) {
   cancel->footer(
       HelpFooter("Refused with PAST_COMMIT once the target owns the guest.\n\nExample:\n"
                  "  rehome migration cancel m-0123456789abcdef"));
+
+  AddResolve(migration, context);
 }
 
 }  // namespace rehome

@@ -31,7 +31,9 @@ class PlainProgress final : public Progress {
     }
     if (migration.state() == v1::Migration::ROLLING_BACK && !rolling_back_) {
       rolling_back_ = true;
-      console_.err << "rolling back; the guest " << GuestStatus(migration) << std::endl;
+      const bool undecided = migration.guest_owner() == v1::Migration::UNDECIDED;
+      console_.err << (undecided ? "settling" : "rolling back") << "; the guest "
+                   << GuestStatus(migration) << std::endl;
     }
   }
 

@@ -115,8 +115,10 @@ std::string GuestStatus(const v1::Migration& migration) {
     case v1::Migration::TARGET:
       return "runs on the target: " + ProcessText(migration.target());
     case v1::Migration::UNDECIDED:
-      return IsFinished(migration) ? "is with source or target; nobody knows with which"
-                                   : "is being handed over";
+      if (IsFinished(migration)) return "is with source or target; nobody knows with which";
+      return migration.state() == v1::Migration::ROLLING_BACK
+                 ? "is with source or target; the daemon finds out with which"
+                 : "is being handed over";
     case v1::Migration::NOBODY:
       return "is lost: it runs nowhere";
     default:
@@ -135,6 +137,10 @@ std::vector<StepView> StepsOf(const v1::Migration& migration, const Console& con
       {.mark = {}, .title = "Fence", .detail = ""},
   };
   if (migration.has_target()) steps[1].detail = ProcessText(migration.target());
+  if (migration.has_rescue()) {
+    steps[1].detail += "; in place of pid " +
+                       std::to_string(migration.rescue().dead_target().pid()) + ", which died";
+  }
   if (evidence.prepared) steps[2].detail = MemoryText(migration);
   if (migration.has_fence_proof()) steps[4].detail = FenceText(migration, console);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // rehome vm list | get
+#include <map>
 #include <string>
 #include <utility>
 
@@ -14,7 +15,35 @@
 namespace rehome {
 namespace {
 
-void PrintVmTable(const v1::ListVirtualMachinesResponse& list, const Console& console) {
+// Migrations whose guest may be anywhere, by VM name. The daemon admits no second one of a VM, so
+// they are as few as the VMs.
+using Unresolved = std::map<std::string, v1::Migration>;
+
+absl::StatusOr<Unresolved> ListUnresolved(MigrationClient* client) {
+  Unresolved unresolved;
+  v1::ListMigrationsRequest request;
+  request.set_filter("state = INDETERMINATE");
+  request.set_page_size(500);
+  do {
+    auto page = client->ListMigrations(request);
+    if (!page.ok()) return page.status();
+    request.set_page_token(page->next_page_token());
+    for (v1::Migration& one : *page->mutable_migrations()) {
+      const std::string vm = one.vm();
+      unresolved.emplace(vm, std::move(one));
+    }
+  } while (!request.page_token().empty());
+  return unresolved;
+}
+
+std::string MigrationText(const v1::VirtualMachine& vm, const Unresolved& unresolved) {
+  const auto held = unresolved.find(vm.name());
+  if (held != unresolved.end()) return IdOf(held->second.name()) + ", INDETERMINATE";
+  return vm.active_migration().empty() ? "-" : IdOf(vm.active_migration());
+}
+
+void PrintVmTable(const v1::ListVirtualMachinesResponse& list, Unresolved unresolved,
+                  const Console& console) {
   using Align = Table::Align;
   Table table({Align::kLeft, Align::kLeft, Align::kRight, Align::kRight, Align::kLeft,
                Align::kRight, Align::kLeft});
@@ -22,8 +51,14 @@ void PrintVmTable(const v1::ListVirtualMachinesResponse& list, const Console& co
   for (const v1::VirtualMachine& vm : list.virtual_machines()) {
     table.Add({IdOf(vm.name()), v1::VmType_Name(vm.vm_type()), std::to_string(vm.vcpu_count()),
                FormatBytes(vm.memory_bytes()), Printable(vm.process().vmm()),
-               std::to_string(vm.process().pid()),
-               vm.active_migration().empty() ? "-" : IdOf(vm.active_migration())});
+               std::to_string(vm.process().pid()), MigrationText(vm, unresolved)});
+    unresolved.erase(vm.name());
+  }
+  // No VMM of theirs is connected, but the guest may live.
+  for (const auto& [name, migration] : unresolved) {
+    table.Add({IdOf(name), v1::VmType_Name(migration.vm_type()),
+               std::to_string(migration.vcpu_count()), FormatBytes(migration.memory_bytes()), "-",
+               "-", IdOf(migration.name()) + ", INDETERMINATE"});
   }
   table.Print("", console.out);
 }
@@ -42,11 +77,13 @@ void ListVms(CommandContext* context) {
   } while (!request.page_token().empty());
 
   if (context->json) return PrintJson(all, context->console);
-  if (all.virtual_machines().empty()) {
+  auto unresolved = ListUnresolved(client.get());
+  if (!unresolved.ok()) return context->Fail(unresolved.status());
+  if (all.virtual_machines().empty() && unresolved->empty()) {
     context->console.err << "no virtual machine is registered\n";
     return;
   }
-  PrintVmTable(all, context->console);
+  PrintVmTable(all, *std::move(unresolved), context->console);
 }
 
 void PrintVm(const v1::VirtualMachine& vm, const Console& console) {

@@ -47,11 +47,17 @@ class FakeDaemon::Migrations final : public v1::MigrationService::Service {
     const std::lock_guard<std::mutex> lock(daemon_->mutex_);
     daemon_->listed_.push_back(*request);
     if (grpc::Status failure = daemon_->TakeFailure(); !failure.ok()) return failure;
+    std::vector<v1::Migration> all = daemon_->history_;
+    if (request->filter() == "state = INDETERMINATE") {
+      std::erase_if(all, [](const v1::Migration& one) {
+        return one.state() != v1::Migration::INDETERMINATE;
+      });
+    }
     const size_t begin = request->page_token().empty() ? 0 : std::stoul(request->page_token());
     const size_t size = request->page_size() == 0 ? 50 : request->page_size();
-    const size_t end = std::min(begin + size, daemon_->history_.size());
-    for (size_t i = begin; i < end; ++i) *response->add_migrations() = daemon_->history_[i];
-    if (end < daemon_->history_.size()) response->set_next_page_token(std::to_string(end));
+    const size_t end = std::min(begin + size, all.size());
+    for (size_t i = begin; i < end; ++i) *response->add_migrations() = all[i];
+    if (end < all.size()) response->set_next_page_token(std::to_string(end));
     return grpc::Status::OK;
   }
 
@@ -88,6 +94,17 @@ class FakeDaemon::Migrations final : public v1::MigrationService::Service {
     ++daemon_->cancelled_;
     if (grpc::Status failure = daemon_->TakeFailure(); !failure.ok()) return failure;
     *response = daemon_->history_.back();
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ResolveMigration(grpc::ServerContext* /*context*/,
+                                const v1::ResolveMigrationRequest* /*request*/,
+                                v1::Migration* response) override {
+    const std::lock_guard<std::mutex> lock(daemon_->mutex_);
+    ++daemon_->resolved_;
+    if (grpc::Status failure = daemon_->TakeFailure(); !failure.ok()) return failure;
+    daemon_->current_ = std::min(daemon_->current_ + 1, daemon_->history_.size() - 1);
+    *response = daemon_->history_.at(daemon_->current_);
     return grpc::Status::OK;
   }
 
@@ -240,6 +257,11 @@ std::vector<v1::ListMigrationsRequest> FakeDaemon::listed() const {
 std::vector<v1::WatchMigrationRequest> FakeDaemon::watched() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return watched_;
+}
+
+size_t FakeDaemon::resolved() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return resolved_;
 }
 
 size_t FakeDaemon::cancelled() const {

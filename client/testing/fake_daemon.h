@@ -30,8 +30,9 @@ class FakeDaemon {
   void SetVms(const std::vector<v1::VirtualMachine>& vms);
 
   // The life of the one migration there is. CreateMigration answers with the first record, Get with
-  // the one that is current, List with all of them (as if they were different migrations), Cancel
-  // with the last. A watch sends the current one and then those after it.
+  // the one that is current, List with all of them (as if they were different migrations) or those
+  // that are INDETERMINATE if the filter says so, Cancel with the last. Resolve makes the next one
+  // current. A watch sends the current one and then those after it.
   void SetHistory(const std::vector<v1::Migration>& history);
   // A watch stops in front of this record until Proceed().
   void HoldBefore(size_t record);
@@ -49,6 +50,7 @@ class FakeDaemon {
   std::vector<v1::ListMigrationsRequest> listed() const;
   std::vector<v1::WatchMigrationRequest> watched() const;
   size_t cancelled() const;
+  size_t resolved() const;
 
  private:
   class Migrations;
@@ -74,6 +76,7 @@ class FakeDaemon {
   std::vector<v1::ListMigrationsRequest> listed_;
   std::vector<v1::WatchMigrationRequest> watched_;
   size_t cancelled_ = 0;
+  size_t resolved_ = 0;
 
   std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<Vms> vms_;

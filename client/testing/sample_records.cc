@@ -17,6 +17,15 @@ void AddCheck(v1::Migration* migration, const std::string& name, const std::stri
   check->set_detail(detail);
 }
 
+void AddHolder(v1::FenceProof::InodeSearch* search, int32_t pid, const std::string& command,
+               const std::string& how, v1::FenceProof::HolderClass holder_class) {
+  v1::FenceProof::Holder* const holder = search->add_holders();
+  holder->set_pid(pid);
+  holder->set_command(command);
+  holder->set_how(how);
+  holder->set_holder_class(holder_class);
+}
+
 v1::Migration Pending() {
   v1::Migration migration;
   migration.set_name("migrations/m-0123456789abcdef");
@@ -105,6 +114,19 @@ v1::Migration Succeeded() {
   proof->set_exited_monotonic_ns(5'003'100'000);
   proof->set_inodes_checked(1);
   proof->set_kernel_release("6.18.5");
+  v1::FenceProof::Observer daemon;
+  daemon.set_role("rehomed");
+  daemon.mutable_process()->set_pid(99);
+  daemon.mutable_process()->set_start_ticks(3000);
+  daemon.mutable_process()->set_pidfd_inode(42);
+  *proof->mutable_stop_observer() = daemon;
+  *proof->mutable_exit_observer() = daemon;
+  proof->set_search_monotonic_ns(5'003'400'000);
+  v1::FenceProof::InodeSearch* const search = proof->add_memory();
+  search->set_device(1);
+  search->set_inode(1027);
+  AddHolder(search, 4321, "rehome-vmm", "mapping", v1::FenceProof::TARGET);
+  AddHolder(search, 99, "rehomed", "fd", v1::FenceProof::DAEMON);
   return migration;
 }
 
@@ -162,6 +184,7 @@ v1::Host SampleHost() {
   host.mutable_limits()->set_max_pending_migrations(256);
   host.mutable_limits()->set_max_virtual_machines(8192);
   host.set_link_ioctl_number(0xd6);
+  host.mutable_pinned_memory()->set_indeterminate_bytes(kMemory);
   return host;
 }
 
@@ -208,8 +231,26 @@ v1::Migration IndeterminateMigration() {
   v1::Migration migration = HandingOver();
   migration.set_revision(7);
   migration.set_state(v1::Migration::INDETERMINATE);
-  SetError(&migration, grpc::StatusCode::UNKNOWN, "UNREACHABLE",
+  SetError(&migration, grpc::StatusCode::UNKNOWN, "OWNER_UNKNOWN",
            "neither VMM answers and neither is proven dead");
+  return migration;
+}
+
+v1::Migration RescuedMigration() {
+  v1::Migration migration = Succeeded();
+  migration.set_revision(12);
+  migration.set_restarts(1);
+  migration.set_interrupted_step("HANDING_OVER");
+  v1::Rescue* const rescue = migration.mutable_rescue();
+  rescue->set_attempts(1);
+  *rescue->mutable_dead_target() = migration.target();
+  migration.mutable_target()->set_pid(4400);
+  migration.mutable_target()->set_start_ticks(9100);
+  v1::Migration cause;
+  SetError(&cause, grpc::StatusCode::ABORTED, "TARGET_DIED",
+           "the target VMM died before it ran the guest");
+  *rescue->mutable_cause() = cause.error();
+  migration.mutable_fence_proof()->mutable_memory(0)->mutable_holders(0)->set_pid(4400);
   return migration;
 }
 
@@ -227,10 +268,10 @@ v1::Migration UnprovenMigration() {
   v1::Migration migration = Succeeded();
   migration.set_state(v1::Migration::FAILED);
   migration.mutable_fence_proof()->set_complete(false);
-  v1::FenceProof::Holder* const holder = migration.mutable_fence_proof()->add_foreign_holders();
-  holder->set_pid(777);
-  holder->set_command("gdb");
-  holder->set_how("mapping");
+  v1::FenceProof::InodeSearch* const search = migration.mutable_fence_proof()->mutable_memory(0);
+  AddHolder(search, 777, "gdb", "mapping", v1::FenceProof::FOREIGN);
+  search->set_foreign_count(1);
+  *migration.mutable_fence_proof()->add_foreign_holders() = search->holders(2);
   SetError(&migration, grpc::StatusCode::INTERNAL, "FENCE_INCOMPLETE",
            "another process still holds guest memory");
   return migration;

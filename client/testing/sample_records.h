@@ -32,6 +32,9 @@ v1::Migration IndeterminateMigration();
 v1::Migration LostMigration();
 v1::Migration UnprovenMigration();  // on the target, the fence incomplete
 
+// SUCCEEDED after the daemon was restarted and a first target died.
+v1::Migration RescuedMigration();
+
 // An error as the daemon sends it, with ErrorInfo{reason, metadata vm=web-1}.
 grpc::Status SampleError(grpc::StatusCode code, const std::string& reason,
                          const std::string& message);

@@ -144,6 +144,7 @@ TEST(ApiServerTest, ServesTheHostAndNotItsCommands) {
   EXPECT_EQ(host.vmm_profiles(0).name(), kProfile);
   EXPECT_EQ(host.limits().max_watch_streams(), static_cast<int>(kMaxWatchStreams));
   EXPECT_EQ(host.limits().default_deadline().seconds(), 60);
+  EXPECT_EQ(host.pinned_memory().finished_bytes(), 4096);
   EXPECT_EQ(host.SerializeAsString().find("secret"), std::string::npos);
 }
 

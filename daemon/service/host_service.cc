@@ -66,6 +66,13 @@ grpc::Status HostService::GetHost(grpc::ServerContext* /*context*/,
         FieldErrors(service_reason::kBadName, {{"name", "must be \"host\" or empty"}}));
   }
   *response = host_;
+  const absl::StatusOr<PinnedBytes> pinned = count_pinned_();
+  if (pinned.ok()) {
+    v1::PinnedMemory* const memory = response->mutable_pinned_memory();
+    memory->set_active_bytes(static_cast<int64_t>(pinned->active));
+    memory->set_finished_bytes(static_cast<int64_t>(pinned->finished));
+    memory->set_indeterminate_bytes(static_cast<int64_t>(pinned->indeterminate));
+  }
   return grpc::Status::OK;
 }
 

@@ -7,10 +7,14 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "daemon/launcher.h"
+#include "daemon/pinned_memory.h"
 #include "kvmglue/capabilities.h"
 #include "rehome/v1/host.grpc.pb.h"
 
@@ -30,16 +34,22 @@ struct HostFacts {
 // Host with every field that `facts` and the constants of this build give.
 v1::Host ToProto(const HostFacts& facts);
 
+// Counts now how much guest memory the daemon pins.
+using PinnedCounter = std::function<absl::StatusOr<PinnedBytes>()>;
+
 // Thread-safe.
 class HostService final : public v1::HostService::Service {
  public:
-  explicit HostService(const HostFacts& facts) : host_(ToProto(facts)) {}
+  // `count_pinned` is called by every request, on its thread.
+  HostService(const HostFacts& facts, PinnedCounter count_pinned)
+      : host_(ToProto(facts)), count_pinned_(std::move(count_pinned)) {}
 
   grpc::Status GetHost(grpc::ServerContext* context, const v1::GetHostRequest* request,
                        v1::Host* response) override;
 
  private:
   const v1::Host host_;
+  const PinnedCounter count_pinned_;
 };
 
 }  // namespace rehome

@@ -102,8 +102,9 @@ grpc::Status MigrationService::ExplainCreateError(const absl::Status& error,
     context.metadata["profile"] = request.target_profile;
     context.resource_type = kVmmProfileType;
     context.resource_name = request.target_profile;
-  } else if (reason == reason::kMigrationInProgress) {
-    // The newest of the VM: the one in the way, or, if that has ended meanwhile, its record.
+  } else if (reason == reason::kMigrationInProgress || reason == reason::kMigrationUnresolved) {
+    // The newest of the VM: the one in the way, or, if that has ended meanwhile, its record. One
+    // that is unresolved lets no newer one in.
     bool more = false;
     const absl::StatusOr<std::vector<Migration>> others =
         registry_->List(MigrationFilter{.vm_id = request.vm_id}, 1, "", &more);
@@ -190,6 +191,18 @@ grpc::Status MigrationService::CancelMigration(grpc::ServerContext* context,
   Audit("cancel", peers_->Describe(context->peer()), *id, cancelled.status());
   if (!cancelled.ok()) return ToGrpcStatus(cancelled.status(), AboutMigration(*id));
   *response = ToProto(*cancelled);
+  return grpc::Status::OK;
+}
+
+grpc::Status MigrationService::ResolveMigration(grpc::ServerContext* context,
+                                                const v1::ResolveMigrationRequest* request,
+                                                v1::Migration* response) {
+  const absl::StatusOr<std::string> id = ParseMigrationName(request->name());
+  if (!id.ok()) return ToGrpcStatus(id.status());
+  const absl::StatusOr<Migration> resolving = registry_->Resolve(*id);
+  Audit("resolve", peers_->Describe(context->peer()), *id, resolving.status());
+  if (!resolving.ok()) return ToGrpcStatus(resolving.status(), AboutMigration(*id));
+  *response = ToProto(*resolving);
   return grpc::Status::OK;
 }
 

@@ -32,6 +32,9 @@ class MigrationService final : public v1::MigrationService::Service {
   grpc::Status CancelMigration(grpc::ServerContext* context,
                                const v1::CancelMigrationRequest* request,
                                v1::Migration* response) override;
+  grpc::Status ResolveMigration(grpc::ServerContext* context,
+                                const v1::ResolveMigrationRequest* request,
+                                v1::Migration* response) override;
 
  private:
   // Adds to an error of Registry::Create() the resource that it is about.

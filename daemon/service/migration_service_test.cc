@@ -105,6 +105,109 @@ TEST_F(MigrationServiceTest, SecondMigrationOfAVmIsAbortedAndToldOfTheFirst) {
   caller_.AwaitEnd(first.name());
 }
 
+TEST_F(MigrationServiceTest, WhileAnEarlierDaemonsMigrationsAreSettledOneIsToldToComeBack) {
+  Migration earlier;
+  earlier.id = "m-00000000000000aa";
+  earlier.request.vm_id = "web-9";
+  earlier.revision = 7;
+  earlier.state = MigrationState::kHandingOver;
+  earlier.step = Step::kHandingOver;
+  earlier.owner = GuestOwner::kUndecided;
+  earlier.boot_id = "this-boot";
+  TestDaemon recovering({.earlier = {earlier}});
+  recovering.AddVm("web-1");
+  MigrationCaller caller(recovering);
+  v1::Migration migration;
+  const grpc::Status status = caller.Create(MigrationCaller::RequestFor("web-1"), &migration);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(DetailsOf(status).info.reason(), "RECOVERING");
+  EXPECT_GT(DetailsOf(status).retry.retry_delay().seconds(), 0);
+}
+
+// A guest of which nobody knows where it is; `found` is what a resolve finds out.
+class ResolveTest : public MigrationServiceTest {
+ protected:
+  ResolveTest() {
+    const auto unreachable = [](const Migration& record, Interrupt&) {
+      return FailureOutcome(Event::kUnreachable, "OWNER_UNKNOWN", record);
+    };
+    daemon_.AddVm("web-1");
+    daemon_.effects().On(Effect::kHandOver, [](const Migration& record, Interrupt&) {
+      return FailureOutcome(Event::kStuck, "HANDOVER_STUCK", record);
+    });
+    daemon_.effects().On(Effect::kAbort, unreachable);
+    daemon_.effects().On(Effect::kRecover, unreachable);
+    unknown_ = caller_.AwaitEnd(caller_.MustCreate(MigrationCaller::RequestFor("web-1")).name());
+  }
+
+  grpc::Status Resolve(const std::string& name, v1::Migration* migration) {
+    grpc::ClientContext context;
+    v1::ResolveMigrationRequest request;
+    request.set_name(name);
+    return caller_.stub().ResolveMigration(&context, request, migration);
+  }
+
+  v1::Migration unknown_;
+};
+
+TEST_F(ResolveTest, AnIndeterminateMigrationLetsNoOtherInAndIsNamed) {
+  EXPECT_EQ(unknown_.state(), v1::Migration::INDETERMINATE);
+  v1::Migration migration;
+  const grpc::Status status = caller_.Create(MigrationCaller::RequestFor("web-1"), &migration);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(DetailsOf(status).info.reason(), "MIGRATION_UNRESOLVED");
+  EXPECT_EQ(DetailsOf(status).resource.resource_name(), unknown_.name());
+}
+
+TEST_F(ResolveTest, GoesOnFromWhatIsFoundAndANewWatchStartsWithASnapshot) {
+  daemon_.effects().On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kVerdictRunning, {}, record};
+  });
+  daemon_.effects().HoldAt(Effect::kRecover);
+  v1::Migration again;
+  ASSERT_TRUE(Resolve(unknown_.name(), &again).ok());
+  EXPECT_GT(again.revision(), unknown_.revision());
+  EXPECT_NE(again.state(), v1::Migration::INDETERMINATE);
+  daemon_.effects().AwaitHeld(Effect::kRecover);
+
+  grpc::ClientContext context;
+  v1::WatchMigrationRequest request;
+  request.set_name(unknown_.name());
+  const auto stream = caller_.stub().WatchMigration(&context, request);
+  v1::WatchMigrationResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.migration().state(), again.state());
+  EXPECT_FALSE(response.migration().has_end_time());
+  daemon_.effects().Release(Effect::kRecover);
+  while (stream->Read(&response)) {
+  }
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(response.migration().state(), v1::Migration::SUCCEEDED);
+}
+
+TEST_F(ResolveTest, WhatIsStillUnknownIsIndeterminateAgain) {
+  v1::Migration again;
+  ASSERT_TRUE(Resolve(unknown_.name(), &again).ok());
+  const v1::Migration last = caller_.AwaitEnd(unknown_.name());
+  EXPECT_EQ(last.state(), v1::Migration::INDETERMINATE);
+  EXPECT_GT(last.revision(), again.revision());
+}
+
+TEST_F(ResolveTest, RefusesWhatIsNotIndeterminate) {
+  v1::Migration migration;
+  daemon_.AddVm("web-2");
+  daemon_.effects().HoldAt(Effect::kRunPreflight);
+  const std::string name = caller_.MustCreate(MigrationCaller::RequestFor("web-2")).name();
+  const grpc::Status status = Resolve(name, &migration);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(DetailsOf(status).info.reason(), "NOT_INDETERMINATE");
+  EXPECT_EQ(DetailsOf(status).resource.resource_name(), name);
+  daemon_.effects().Release(Effect::kRunPreflight);
+  EXPECT_EQ(DetailsOf(Resolve("migrations/m-0", &migration)).info.reason(), "MIGRATION_NOT_FOUND");
+  EXPECT_EQ(DetailsOf(Resolve("m-0", &migration)).info.reason(), "BAD_NAME");
+  caller_.AwaitEnd(name);
+}
+
 TEST_F(MigrationServiceTest, SameRequestIdFromAnotherConnectionIsTheSameMigration) {
   daemon_.AddVm("web-1");
   v1::CreateMigrationRequest request = MigrationCaller::RequestFor("web-1");

@@ -24,6 +24,7 @@ std::optional<std::chrono::seconds> RetryDelay(std::string_view reason) {
   if (reason == reason::kMigrationInProgress) return seconds(1);
   if (reason == reason::kQueueFull) return seconds(1);
   if (reason == reason::kShuttingDown) return seconds(1);
+  if (reason == reason::kRecovering) return seconds(1);
   if (reason == service_reason::kTooManyWatches) return seconds(10);
   if (reason == reason::kThreadLimit) return seconds(10);
   return std::nullopt;

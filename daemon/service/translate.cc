@@ -43,24 +43,77 @@ v1::PreflightCheck ToProto(const PreflightCheck& check) {
   return proto;
 }
 
-v1::FenceProof ToProto(const FenceProof& proof, const std::string& source_vmm) {
+v1::FenceProof::HolderClass ToProto(HolderClass holder_class) {
+  switch (holder_class) {
+    case HolderClass::kTarget:
+      return v1::FenceProof::TARGET;
+    case HolderClass::kDaemon:
+      return v1::FenceProof::DAEMON;
+    case HolderClass::kForeign:
+      return v1::FenceProof::FOREIGN;
+  }
+  return v1::FenceProof::HOLDER_CLASS_UNSPECIFIED;
+}
+
+v1::FenceProof::Holder ToProto(const InodeHolder& holder) {
+  v1::FenceProof::Holder proto;
+  proto.set_pid(holder.pid);
+  proto.set_command(holder.command);
+  proto.set_how(holder.how);
+  proto.set_holder_class(ToProto(holder.holder_class));
+  return proto;
+}
+
+void SetObserver(const Observer& observer, const Migration& migration,
+                 v1::FenceProof::Observer* proto) {
+  proto->set_role(observer.role);
+  std::string vmm;
+  if (observer.process == migration.source) vmm = migration.source_vmm;
+  if (observer.process == migration.target) vmm = migration.target_vmm;
+  *proto->mutable_process() = ProcessToProto(observer.process, vmm);
+}
+
+void SetSearch(const HolderSearch& search, v1::FenceProof* proto) {
+  proto->set_inodes_checked(static_cast<int32_t>(search.memory.size()));
+  for (const InodeHolder& holder : search.Foreign()) {
+    *proto->add_foreign_holders() = ToProto(holder);
+  }
+  for (const InodeSearch& found : search.memory) {
+    auto* const inode = proto->add_memory();
+    inode->set_device(found.inode.device);
+    inode->set_inode(found.inode.inode);
+    inode->set_foreign_count(static_cast<int32_t>(found.foreign));
+    for (const InodeHolder& holder : found.holders) *inode->add_holders() = ToProto(holder);
+  }
+  proto->set_search_monotonic_ns(static_cast<int64_t>(search.begun_ns));
+  proto->set_init_shielded(search.init_shielded);
+}
+
+v1::FenceProof FenceToProto(const Migration& migration) {
+  const FenceProof& proof = migration.fence;
   v1::FenceProof proto;
-  proto.set_complete(proof.complete());
+  // A success had a complete proof, also where an older daemon's record does not list the inodes.
+  proto.set_complete(migration.state == MigrationState::kSucceeded ||
+                     proof.complete(migration.memory_inodes));
   proto.set_kernel_vm_dead(proof.kernel_vm_dead);
   proto.set_process_exited(proof.process_exited);
   proto.set_stopped_before_resume(proof.stopped_before_resume);
-  proto.set_observer(proof.observer);
-  *proto.mutable_source() = ProcessToProto(proof.source, source_vmm);
+  proto.set_observer(proof.observer.role);
+  *proto.mutable_source() = ProcessToProto(proof.source, migration.source_vmm);
   proto.set_kill_sent_monotonic_ns(static_cast<int64_t>(proof.kill_sent_ns));
   proto.set_tasks_stopped_monotonic_ns(static_cast<int64_t>(proof.tasks_stopped_ns));
   proto.set_exited_monotonic_ns(static_cast<int64_t>(proof.exited_ns));
-  proto.set_inodes_checked(static_cast<int32_t>(proof.inodes_checked));
-  for (const InodeHolder& holder : proof.foreign_holders) {
-    auto* const added = proto.add_foreign_holders();
-    added->set_pid(holder.pid);
-    added->set_command(holder.command);
-    added->set_how(holder.how);
+  proto.set_kernel_dead_monotonic_ns(static_cast<int64_t>(proof.kernel_dead_seen_ns));
+  if (!proof.kernel_observer.role.empty()) {
+    SetObserver(proof.kernel_observer, migration, proto.mutable_kernel_observer());
   }
+  if (!proof.stop_observer.role.empty()) {
+    SetObserver(proof.stop_observer, migration, proto.mutable_stop_observer());
+  }
+  if (!proof.observer.role.empty()) {
+    SetObserver(proof.observer, migration, proto.mutable_exit_observer());
+  }
+  SetSearch(proof.search, &proto);
   proto.set_kernel_release(proof.kernel_release);
   return proto;
 }
@@ -68,7 +121,19 @@ v1::FenceProof ToProto(const FenceProof& proof, const std::string& source_vmm) {
 // Whether anything of the proof is known yet.
 bool HasBegun(const FenceProof& proof) {
   return proof.kernel_vm_dead || proof.process_exited || proof.stopped_before_resume ||
-         proof.kill_sent_ns != 0 || proof.tasks_stopped_ns != 0 || proof.inodes_checked != 0;
+         proof.kill_sent_ns != 0 || proof.tasks_stopped_ns != 0 || !proof.search.memory.empty();
+}
+
+v1::Rescue RescueToProto(const Migration& migration) {
+  const Rescue& rescue = migration.rescue;
+  v1::Rescue proto;
+  proto.set_attempts(static_cast<int32_t>(rescue.attempts));
+  // Started from the same profile, but which program that was then is not on record.
+  *proto.mutable_dead_target() = ProcessToProto(rescue.dead_target, "");
+  *proto.mutable_cause() = ToRpcStatus(
+      MakeStatus(absl::StatusCode::kAborted, rescue.cause.reason, rescue.cause.message), {});
+  proto.set_context_from_target(rescue.context_from_target);
+  return proto;
 }
 
 bool HasFailedCheck(const Migration& migration) {
@@ -150,8 +215,13 @@ void SetOutcome(const Migration& migration, v1::Migration* proto) {
     *proto->mutable_blackout() = *std::move(blackout);
   }
   if (HasBegun(migration.fence)) {
-    *proto->mutable_fence_proof() = ToProto(migration.fence, migration.source_vmm);
+    *proto->mutable_fence_proof() = FenceToProto(migration);
   }
+  if (migration.rescue.attempts != 0) *proto->mutable_rescue() = RescueToProto(migration);
+  if (migration.interrupted_step.has_value()) {
+    proto->set_interrupted_step(StepName(*migration.interrupted_step));
+  }
+  proto->set_restarts(static_cast<int32_t>(migration.restarts));
   if (auto error = ErrorOf(migration); error.has_value()) {
     *proto->mutable_error() = *std::move(error);
   }
@@ -233,7 +303,8 @@ v1::Migration ToProto(const Migration& migration) {
   if (migration.create_time_unix_ns != 0) {
     *proto.mutable_create_time() = ToTimestamp(migration.create_time_unix_ns);
   }
-  if (migration.end_time_unix_ns != 0) {
+  // One that is resolved has the time at which it became INDETERMINATE on record until it ends.
+  if (migration.end_time_unix_ns != 0 && IsTerminal(migration.state)) {
     *proto.mutable_end_time() = ToTimestamp(migration.end_time_unix_ns);
   }
   proto.set_boot_id(migration.boot_id);

@@ -97,10 +97,6 @@ TEST(TranslateTest, RecordIsTakenOverWhole) {
   Migration migration = Finished();
   migration.layout_digest = 0xc0ffee;
   migration.request.deadline = std::chrono::milliseconds(1500);
-  migration.fence.process_exited = true;
-  migration.fence.inodes_checked = 2;
-  migration.fence.source = migration.source;
-  migration.fence.foreign_holders = {{.pid = 7, .command = "gdb", .how = "fd"}};
   const v1::Migration proto = ToProto(migration);
   EXPECT_EQ(proto.name(), "migrations/m-0123456789abcdef");
   EXPECT_EQ(proto.vm(), "virtualMachines/web-1");
@@ -112,9 +108,59 @@ TEST(TranslateTest, RecordIsTakenOverWhole) {
   EXPECT_EQ(proto.source().start_ticks(), 11);
   EXPECT_EQ(proto.source().vmm(), "rehome-vmm 1.0");
   EXPECT_TRUE(proto.guest_paused());
-  EXPECT_FALSE(proto.fence_proof().complete()) << "somebody still holds the memory";
-  EXPECT_EQ(proto.fence_proof().source().pid(), 10);
-  EXPECT_EQ(proto.fence_proof().foreign_holders(0).command(), "gdb");
+}
+
+TEST(TranslateTest, TheProofSaysWhoSawWhatAndWhoHoldsEachInode) {
+  Migration migration = Finished();
+  migration.state = MigrationState::kFailed;
+  migration.memory_inodes = {{5, 6}};
+  migration.fence.process_exited = true;
+  migration.fence.source = migration.source;
+  migration.fence.observer = {"rehomed", {40, 41, 42}};
+  migration.fence.kernel_observer = {"source", migration.source};
+  migration.fence.search.memory = {{.inode = {5, 6},
+                                    .holders = {{20, "vmm", "fd", HolderClass::kTarget},
+                                                {7, "gdb", "fd", HolderClass::kForeign}},
+                                    .foreign = 1}};
+  const v1::FenceProof proof = ToProto(migration).fence_proof();
+  EXPECT_FALSE(proof.complete()) << "somebody still holds the memory";
+  EXPECT_EQ(proof.source().pid(), 10);
+  EXPECT_EQ(proof.observer(), "rehomed");
+  EXPECT_EQ(proof.exit_observer().process().pidfd_inode(), 42);
+  EXPECT_EQ(proof.kernel_observer().role(), "source");
+  EXPECT_EQ(proof.kernel_observer().process().vmm(), "rehome-vmm 1.0");
+  EXPECT_FALSE(proof.has_stop_observer());
+  EXPECT_EQ(proof.inodes_checked(), 1);
+  EXPECT_EQ(proof.memory(0).device(), 5u);
+  EXPECT_EQ(proof.memory(0).inode(), 6u);
+  EXPECT_EQ(proof.memory(0).holders(0).holder_class(), v1::FenceProof::TARGET);
+  ASSERT_EQ(proof.foreign_holders_size(), 1);
+  EXPECT_EQ(proof.foreign_holders(0).command(), "gdb");
+}
+
+TEST(TranslateTest, ARescueAndARestartAreToldAndTheirAbsenceToo) {
+  Migration migration = Finished();
+  const v1::Migration calm = ToProto(migration);
+  EXPECT_FALSE(calm.has_rescue());
+  EXPECT_EQ(calm.interrupted_step(), "");
+  EXPECT_EQ(calm.restarts(), 0);
+
+  migration.rescue = {.attempts = 2,
+                      .dead_target = {50, 51, 52},
+                      .cause = {"TARGET_DIED", "killed"},
+                      .context_from_target = true};
+  migration.interrupted_step = Step::kHandingOver;
+  migration.restarts = 3;
+  const v1::Migration proto = ToProto(migration);
+  EXPECT_EQ(proto.rescue().attempts(), 2);
+  EXPECT_EQ(proto.rescue().dead_target().start_ticks(), 51);
+  EXPECT_EQ(proto.rescue().cause().message(), "killed");
+  google::rpc::ErrorInfo info;
+  ASSERT_TRUE(proto.rescue().cause().details(0).UnpackTo(&info));
+  EXPECT_EQ(info.reason(), "TARGET_DIED");
+  EXPECT_TRUE(proto.rescue().context_from_target());
+  EXPECT_EQ(proto.interrupted_step(), "HANDING_OVER");
+  EXPECT_EQ(proto.restarts(), 3);
 }
 
 TEST(TranslateTest, CodeOfAFailureFollowsFromHowItEnded) {

@@ -84,10 +84,21 @@ absl::StatusOr<uint64_t> ScriptedFence::AwaitExit(BorrowedFd pidfd,
   return MakeStatus(absl::StatusCode::kDeadlineExceeded, "FENCE_TIMEOUT", "still alive");
 }
 
-absl::StatusOr<std::vector<InodeHolder>> ScriptedFence::FindHolders(
-    const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>&) {
+absl::StatusOr<HolderSearch> ScriptedFence::FindHolders(
+    const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) {
   searched = inodes;
-  return holders;
+  if (!search_status.ok()) return search_status;
+  HolderSearch search;
+  search.begun_ns = rehome_monotonic_ns();
+  for (const InodeId& inode : inodes) {
+    InodeSearch& found = search.memory.emplace_back(InodeSearch{.inode = inode});
+    if (allowed_holds) {
+      found.holders.push_back({allowed.front().pid, "vmm", "fd", HolderClass::kTarget});
+    }
+    found.holders.insert(found.holders.end(), foreign.begin(), foreign.end());
+    found.foreign = static_cast<uint32_t>(foreign.size());
+  }
+  return search;
 }
 
 absl::StatusOr<LaunchedVmm> ScriptedLauncher::Launch(const std::string&, const std::string&) {

@@ -42,10 +42,13 @@ class ScriptedFence : public Fence {
   absl::StatusOr<uint64_t> AwaitTasksStopped(BorrowedFd pidfd, const ProcessIdentity& process,
                                              std::chrono::milliseconds timeout) override;
   absl::StatusOr<uint64_t> AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) override;
-  absl::StatusOr<std::vector<InodeHolder>> FindHolders(
-      const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) override;
+  // Finds every inode with the first of `allowed`, and with `foreign`.
+  absl::StatusOr<HolderSearch> FindHolders(const std::vector<InodeId>& inodes,
+                                           const std::vector<ProcessIdentity>& allowed) override;
 
-  absl::StatusOr<std::vector<InodeHolder>> holders = std::vector<InodeHolder>{};
+  absl::Status search_status;
+  bool allowed_holds = true;
+  std::vector<InodeHolder> foreign;
   int kills = 0;
   std::vector<InodeId> searched;
 };

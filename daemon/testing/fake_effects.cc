@@ -77,8 +77,13 @@ Outcome HappyOutcome(Effect effect, const Migration& record) {
     outcome.update.preflight = {{"source_registered", PreflightCheck::Result::kPassed, "", ""}};
   }
   if (effect == Effect::kFenceSource) {
+    outcome.update.memory_inodes = {{.device = 1, .inode = 2}};
     outcome.update.fence.process_exited = true;
-    outcome.update.fence.inodes_checked = 1;
+    outcome.update.fence.search.memory = {
+        {.inode = {.device = 1, .inode = 2},
+         .holders =
+             {{.pid = 3, .command = "vmm", .how = "fd", .holder_class = HolderClass::kTarget}},
+         .foreign = 0}};
   }
   return outcome;
 }

@@ -42,8 +42,12 @@ inline Migration FreshRecord() {
 }
 
 inline void Prove(Migration* record) {
+  record->memory_inodes = {{.device = 1, .inode = 2}};
   record->fence.process_exited = true;
-  record->fence.inodes_checked = 1;
+  record->fence.search.memory = {
+      {.inode = {.device = 1, .inode = 2},
+       .holders = {{.pid = 3, .command = "vmm", .how = "fd", .holder_class = HolderClass::kTarget}},
+       .foreign = 0}};
 }
 
 // The record after `events`, with `kCause` as the cause of each.
@@ -75,8 +79,8 @@ inline std::string KeyOf(const Migration& record) {
   return absl::StrCat(StepName(record.step), "|", MigrationStateName(record.state), "|",
                       GuestOwnerName(record.owner), "|", record.failure.reason, "|",
                       MigrationStateName(record.outcome_after_rollback), "|",
-                      record.cancel_requested, record.fence.complete(), "|", record.restarts, "|",
-                      interrupted, "|", record.rescue.attempts);
+                      record.cancel_requested, record.fence.complete(record.memory_inodes), "|",
+                      record.restarts, "|", interrupted, "|", record.rescue.attempts);
 }
 
 // Every record that any sequence of events can lead to, each reached once; `stops` are tried at

@@ -119,8 +119,8 @@ std::optional<Fault> ParseFault(const std::string& item, uint32_t link_ioctl_num
 
 }  // namespace
 
-FaultInjector::FaultInjector(KvmSyscalls& wrapped, std::vector<Fault> plan)
-    : wrapped_(wrapped), plan_(std::move(plan)) {}
+FaultInjector::FaultInjector(KvmSyscalls& wrapped, std::vector<Fault> plan, FaultPage* page)
+    : wrapped_(wrapped), plan_(std::move(plan)), page_(page) {}
 
 SysResult FaultInjector::OpenKvm() {
   const int error = Count({FaultOperation::Kind::kOpen});
@@ -138,6 +138,9 @@ SysResult FaultInjector::MapShared(BorrowedFd fd, size_t length, off_t offset, v
 }
 
 int FaultInjector::Count(const FaultOperation& operation) {
+  if (page_ != nullptr) {
+    if (const int error = page_->Count(operation); error != 0) return error;
+  }
   std::lock_guard<std::mutex> guard(mutex_);
   const uint64_t call = ++calls_[operation];
   for (const Fault& fault : plan_) {

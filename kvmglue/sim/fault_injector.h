@@ -10,26 +10,14 @@
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "kvmglue/kvm_syscalls.h"
+#include "kvmglue/sim/fault_operation.h"
+#include "kvmglue/sim/fault_page.h"
 
 namespace rehome {
-
-// One kind of call: "OPEN" (OpenKvm), "MAP" (MapShared), or the name of an ioctl ("KVM_RUN"); an
-// ioctl without a name here is its number ("0xaedf").
-struct FaultOperation {
-  enum class Kind { kOpen, kIoctl, kMap };
-  Kind kind = Kind::kOpen;
-  unsigned long request = 0;  // kIoctl
-
-  friend bool operator==(const FaultOperation&, const FaultOperation&) = default;
-  friend bool operator<(const FaultOperation& a, const FaultOperation& b) {
-    return std::tie(a.kind, a.request) < std::tie(b.kind, b.request);
-  }
-};
 
 struct Fault {
   FaultOperation operation;
@@ -40,8 +28,8 @@ struct Fault {
 
 class FaultInjector final : public KvmSyscalls {
  public:
-  // `wrapped` must outlive the injector.
-  FaultInjector(KvmSyscalls& wrapped, std::vector<Fault> plan);
+  // `wrapped` must outlive the injector. `page`, where there is one, has a say as well.
+  FaultInjector(KvmSyscalls& wrapped, std::vector<Fault> plan, FaultPage* page = nullptr);
 
   // An injected failure does not reach the wrapped kernel.
   SysResult OpenKvm() override;
@@ -61,6 +49,7 @@ class FaultInjector final : public KvmSyscalls {
 
   KvmSyscalls& wrapped_;
   const std::vector<Fault> plan_;
+  FaultPage* const page_;
   mutable std::mutex mutex_;  // guards what follows; never held during a call
   std::map<FaultOperation, uint64_t> calls_;
   uint64_t injected_ = 0;

@@ -97,10 +97,13 @@ absl::Status HostUnderTest::WriteConfig() const {
 }
 
 absl::Status HostUnderTest::StartDaemon() {
-  absl::StatusOr<Process> daemon =
-      Process::Start({.argv = {BinaryPath("daemon/rehomed"), "--config", config_path()},
-                      .environment = {{kHostVariable, directory()}},
-                      .log_path = directory_.File("rehomed.log")});
+  const Process::Options options = {
+      .argv = {BinaryPath("daemon/rehomed"), "--config", config_path()},
+      .environment = {{kHostVariable, directory()}},
+      .log_path = directory_.File("rehomed.log")};
+  absl::StatusOr<Process> daemon = options_.service_manager == nullptr
+                                       ? Process::Start(options)
+                                       : options_.service_manager->Start(options);
   if (!daemon.ok()) return daemon.status();
   daemon_ = *std::move(daemon);
   return AwaitServing();
@@ -162,9 +165,11 @@ std::vector<std::string> HostUnderTest::VmmArguments(const VmmOptions& options) 
 absl::StatusOr<StartedVmm> HostUnderTest::StartVmm(const VmmOptions& options) {
   std::vector<std::string> argv = VmmArguments(options);
   argv.insert(argv.begin(), ProgramOfVersion(options.version));
+  std::map<std::string, std::string> environment = options.environment;
+  environment[kHostVariable] = directory();
   absl::StatusOr<Process> process =
       Process::Start({.argv = std::move(argv),
-                      .environment = {{kHostVariable, directory()}},
+                      .environment = std::move(environment),
                       .log_path = directory_.File(options.vm_id + ".log")});
   if (!process.ok()) return process.status();
   StartedVmm vmm = {.vm_id = options.vm_id,

@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "tests/harness/console_client.h"
 #include "tests/harness/daemon_config.h"
 #include "tests/harness/process.h"
+#include "tests/harness/service_manager.h"
 
 namespace rehome::harness {
 
@@ -38,6 +40,8 @@ struct HostOptions {
   std::vector<std::string> daemon_lines;
   // Options for every target VMM.
   std::vector<std::string> target_arguments;
+  // Starts the daemon and keeps its descriptors; must outlive the host. None: the harness does.
+  ServiceManager* service_manager = nullptr;
   // Instead of the two versions of the reference VMM, ProfileOfVersion(1) and (2).
   std::vector<ProfileConfig> profiles;
 };
@@ -52,6 +56,7 @@ struct VmmOptions {
   uint64_t memory_mib = 64;
   uint32_t vcpus = 1;
   std::vector<std::string> arguments;  // more options of rehome-vmm
+  std::map<std::string, std::string> environment;
 };
 
 // A VMM that was started by hand, as an operator would, and runs a guest.

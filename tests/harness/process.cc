@@ -14,6 +14,7 @@ extern "C" {
 }
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -38,6 +39,21 @@ std::vector<std::string> Environment(const std::map<std::string, std::string>& a
   return result;
 }
 
+// As descriptors 3, 4, ... of the child. `high` has duplicates above those numbers, so that none is
+// overwritten before its turn, and must live until the child has been started.
+absl::Status PassOn(const std::vector<BorrowedFd>& fds, std::vector<UniqueFd>& high,
+                    posix_spawn_file_actions_t& actions) {
+  const int first = STDERR_FILENO + 1;
+  const int beyond = first + static_cast<int>(fds.size());
+  for (const BorrowedFd fd : fds) {
+    high.emplace_back(fcntl(fd.raw(), F_DUPFD_CLOEXEC, beyond));
+    if (!high.back()) return absl::ErrnoToStatus(errno, "a descriptor to pass on");
+    posix_spawn_file_actions_adddup2(&actions, high.back().borrow().raw(),
+                                     first + static_cast<int>(high.size()) - 1);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<Process> Process::Start(const Options& options) {
@@ -45,6 +61,9 @@ absl::StatusOr<Process> Process::Start(const Options& options) {
   std::vector<std::string> environment = Environment(options.environment);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
+  std::vector<UniqueFd> high;
+  const absl::Status passed = PassOn(options.inherited, high, actions);
+  if (!passed.ok()) return passed;
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   if (!options.log_path.empty()) {
     posix_spawn_file_actions_addopen(&actions, 1, options.log_path.c_str(),

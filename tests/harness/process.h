@@ -24,6 +24,7 @@ class Process {
     std::vector<std::string> argv;                   // [0] is a path
     std::map<std::string, std::string> environment;  // added to our own
     std::string log_path;                            // stdout and stderr go there, appended
+    std::vector<BorrowedFd> inherited;               // it gets duplicates, as descriptors 3, 4, ...
   };
   static absl::StatusOr<Process> Start(const Options& options);
 

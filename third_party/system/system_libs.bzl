@@ -25,6 +25,7 @@ _PKG_CONFIG = {
     "gtest_main": ["gtest_main"],
     "libsystemd": ["libsystemd"],
     "nlohmann_json": ["nlohmann_json"],
+    "prometheus": ["prometheus-cpp-core", "prometheus-cpp-pull"],
     "protobuf": ["protobuf"],
     "spdlog": ["spdlog"],
     "sqlite3": ["sqlite3"],
@@ -60,6 +61,7 @@ _FINGERPRINTED = [
     "libtomlplusplus-dev",
     "linux-libc-dev",
     "nlohmann-json3-dev",
+    "prometheus-cpp-dev",
     "protobuf-compiler",
     "protobuf-compiler-grpc",
 ]

@@ -8,21 +8,43 @@ house_rules() {
     show_log "$LOG_DIR/house_rules.log"
 }
 
-# run_tests NAME XML|"" BAZEL_ARGS...: runs the tests and prints the account of them; the last line
-# is `N passed, N failed, N skipped`. Returns 1 when anything failed or did not build.
-run_tests() {
-  local name=$1 extra_xml=$2 status=0
-  shift 2
+# bazel_tests NAME ARGS...: runs tests; leaves their events in $LOG_DIR/NAME-events.json and Bazel's
+# exit status in TESTS_STATUS.
+bazel_tests() {
+  local name=$1
+  shift
   local log=$LOG_DIR/$name.log events=$LOG_DIR/$name-events.json
+  TESTS_STATUS=0
   rm -f "$events"
   # --keep_going, because one broken target must not hide what the others say.
-  quietly "building and testing$(targets_in "$@")" "$log" \
-    run_bazel test --keep_going --build_event_json_file="$events" "$@" || status=$?
+  quietly "building and testing$(targets_in "$@")${TESTS_HOW:-}" "$log" \
+    run_bazel test --keep_going --build_event_json_file="$events" "$@" || TESTS_STATUS=$?
   # 3 is "tests failed", 4 "no tests found": the account tells those.
-  if [[ $status -ne 0 && $status -ne 3 && $status -ne 4 ]]; then show_log "$log"; fi
+  if [[ $TESTS_STATUS -ne 0 && $TESTS_STATUS -ne 3 && $TESTS_STATUS -ne 4 ]]; then
+    show_log "$log"
+  fi
+}
 
-  local summary=(--events "$events" --bazel-status "$status")
-  if [[ -n $extra_xml ]]; then summary+=(--xml "$extra_xml"); fi
+# run_tests NAME BAZEL_ARGS...: runs the tests and prints the account of them; the last line is
+# `N passed, N failed, N skipped`. Returns 1 when anything failed or did not build.
+run_tests() {
+  bazel_tests "$@"
+  python3 tools/test_summary.py --events "$LOG_DIR/$1-events.json" --bazel-status "$TESTS_STATUS"
+}
+
+# run_everything BAZEL_OPTIONS...: all that ./dev test promises, in one account.
+run_everything() {
+  local rules=$LOG_DIR/house_rules.xml fuzz=$LOG_DIR/fuzz.xml summary
+  house_rules "$rules"
+  bazel_tests test "$@" //...
+  summary=(--events "$LOG_DIR/test-events.json" --bazel-status "$TESTS_STATUS" --xml "$rules")
+  # What reads what another process wrote, once more with a sanitizer looking on.
+  TESTS_HOW=" that parse foreign input, under ASan and UBSan" \
+    bazel_tests foreign --config=asan --experimental_convenience_symlinks=ignore \
+    --test_tag_filters=parses-foreign-input --build_tests_only "$@" //...
+  summary+=(--also "ASan and UBSan" "$LOG_DIR/foreign-events.json" "$TESTS_STATUS")
+  short_fuzz "$fuzz"
+  summary+=(--xml "$fuzz")
   python3 tools/test_summary.py "${summary[@]}"
 }
 
@@ -35,24 +57,22 @@ targets_in() {
 }
 
 cmd_test() {
-  local xml="" targets
-  targets=$(targets_in "$@")
-  # Targets named: someone works on one room and wants an answer about that.
-  if [[ -z $targets ]]; then
-    xml=$LOG_DIR/house_rules.xml
-    house_rules "$xml"
-    set -- "$@" //...
-  fi
   # In CI nothing is taken on trust from an earlier run.
   if [[ ${CI:-} == true ]]; then set -- --nocache_test_results "$@"; fi
-  run_tests test "$xml" "$@"
+  # Targets named: someone works on one room and wants an answer about that.
+  if [[ -n $(targets_in "$@") ]]; then
+    run_tests test "$@"
+  else
+    require_packages fuzz
+    run_everything "$@"
+  fi
 }
 
 cmd_sanitizer() {
   local name=$1
   shift
   if [[ -z $(targets_in "$@") ]]; then set -- "$@" //...; fi
-  run_tests "$name" "" --config="$name" "$@"
+  run_tests "$name" --config="$name" "$@"
 }
 
 cmd_asan() { cmd_sanitizer asan "$@"; }

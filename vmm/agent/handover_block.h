@@ -18,9 +18,10 @@
  *               daemon: cancel, target: told to cancel, or the
  *               source died before its state was complete-------> ABORTED
  *   CLAIMED   --target: refuses before anything moved-----------> ABORTED
- *   CLAIMED   --source: target proven dead, own probe says alive> ABORTED
+ *   CLAIMED   --source: target proven dead, own probe says alive,
+ *               daemon, to rescue: source proven dead-----------> ABORTED
  *   COMMITTED --source, no kernel fence: target proven dead,
- *               daemon with an escrow, past both deadlines------> ABORTED
+ *               daemon: nobody else can end it any more---------> ABORTED
  *
  * RUNNING and ABORTED are final.
  *

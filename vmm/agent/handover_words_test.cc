@@ -15,12 +15,24 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "vmm/agent/futex.h"
 #include "vmm/agent/handover_block_fixture.h"
 
 namespace rehome {
 namespace {
 
 class HandoverWords : public HandoverBlockFixture {};
+
+// ---- deadlines ----
+
+TEST_F(HandoverWords, AWordThatNeverStandsStillHidesNoDeadlineThatHasPassed) {
+  // What a waiter meets whose peer writes to the word between its look and the kernel's.
+  const uint32_t* word = &block_.shared->verdict_word;
+  const uint32_t seen = REHOME_VERDICT_OPEN + 100;
+  EXPECT_EQ(rehome_futex_wait(word, seen, 1, Past()), -ETIMEDOUT);
+  EXPECT_EQ(rehome_futex_wait(word, seen, 1, Soon()), 0);
+  EXPECT_EQ(rehome_futex_wait(word, seen, 1, /*deadline_ns=*/0), 0);
+}
 
 // ---- verdict ----
 

@@ -244,6 +244,11 @@ void Console::Release() {
   Wake();
 }
 
+bool Console::held() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return held_;
+}
+
 BorrowedFd Console::listener() const { return listener_.borrow(); }
 
 BorrowedFd Console::client() const {

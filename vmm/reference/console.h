@@ -60,6 +60,7 @@ class Console : public SerialLine {
   // stay the same. Output and input of the attached client go on.
   void Hold();
   void Release();
+  bool held() const;
 
   // Open until Release(); invalid if there is none. REQUIRES: held.
   BorrowedFd listener() const;

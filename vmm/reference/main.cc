@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "kvmglue/os_kvm_syscalls.h"
 #include "kvmglue/sim/fault_injector.h"
+#include "kvmglue/sim/fault_page.h"
 #include "kvmglue/sim/simulated_kernel.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/reference/log.h"
@@ -73,9 +74,13 @@ absl::StatusOr<int> Main(const Options& options) {
   if (!kernel.ok()) return kernel.status();
   auto faults = ParseFaultPlan(options.faults, options.link_ioctl);
   if (!faults.ok()) return faults.status();
-  FaultInjector injector(**kernel, *std::move(faults));
+  absl::StatusOr<FaultPage*> page = nullptr;
+  if (!options.fault_page.empty()) page = FaultPage::Open(options.fault_page);
+  if (!page.ok()) return page.status();
+  FaultInjector injector(**kernel, *std::move(faults), *page);
+  const bool injects = !options.faults.empty() || *page != nullptr;
   const VmmVersion& version = ThisVersion();
-  const Host host = {.kernel = options.faults.empty() ? **kernel : injector,
+  const Host host = {.kernel = injects ? injector : **kernel,
                      .kind = options.kernel,
                      .link_abi = {.ioctl_number = options.link_ioctl},
                      .serial_depth = SerialDepthOf(version.state_format_write)};

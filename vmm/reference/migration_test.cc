@@ -12,10 +12,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "vmm/reference/meeting.h"
 #include "vmm/reference/vmm_harness.h"
 
 namespace rehome {
@@ -138,6 +141,40 @@ TEST_P(MigrationTest, AGuestMovesSeveralTimesAndIsIntact) {
 
 INSTANTIATE_TEST_SUITE_P(Strategies, MigrationTest, testing::ValuesIn(Rows()),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// The harness of a kill matrix can be there at each of them.
+TEST(MigrationPlacesTest, EverySidePassesItsPlacesInOrder) {
+  const bool moves = kKernel != "kvm";
+  const std::vector<std::string> source_places = {"start", "describe",  "arm",         "pause",
+                                                  "saved", "announced", "handed-over", "release"};
+  std::vector<std::string> target_places = {"start", "prepare", "prepared",
+                                            "arm",   "ready",   "claimed"};
+  const std::vector<std::string> middle =
+      moves ? std::vector<std::string>{"moving", "moved", "committed", "restored"}
+            : std::vector<std::string>{"restored", "committed"};
+  target_places.insert(target_places.end(), middle.begin(), middle.end());
+  target_places.insert(target_places.end(), {"running", "first-run", "owner"});
+
+  Meeting source_meeting, target_meeting;
+  const auto attend = [](Meeting& meeting, const std::vector<std::string>& places) {
+    for (const std::string& place : places) static_cast<void>(meeting.Await(place));
+  };
+  std::thread sources(attend, std::ref(source_meeting), source_places);
+  std::thread targets(attend, std::ref(target_meeting), target_places);
+  std::vector<std::string> options = source_meeting.Options(source_places);
+  if (moves) options.push_back("--vm-type=sw-protected");
+  Hop hop;
+  if (moves) {
+    hop.strategy = REHOME_STRATEGY_LINK_MOVE;
+    hop.fence_policy = REHOME_FENCE_KERNEL;
+  }
+  hop.target_options = target_meeting.Options(target_places);
+  VmmHarness harness(kKernel, 1, options);
+  EXPECT_TRUE(harness.Move(hop));
+  sources.join();
+  targets.join();
+  EXPECT_EQ(harness.EndGuest(), 0);
+}
 
 TEST(MigrationConsoleTest, AnAttachedUserLosesNoCharacterInEitherDirection) {
   VmmHarness harness(kKernel, 1, {"--heartbeat-ms=10"});

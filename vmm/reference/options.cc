@@ -53,7 +53,7 @@ void AddGuestOptions(CLI::App& app, GuestOptions& guest) {
 
 // Names as they were given; ToTestHooks() after parsing.
 struct TestHookNames {
-  std::string die_at, hang_at, stop_at, meet_socket, misbehave;
+  std::string die_at, hang_at, stop_at, once_file, meet_socket, misbehave;
   std::vector<std::string> meet_at;
 };
 
@@ -67,6 +67,8 @@ void AddTestHooks(CLI::App& app, TestHookNames& names) {
   add_place("--die-at", names.die_at, "die there as from SIGKILL");
   add_place("--hang-at", names.hang_at, "stop that thread there for ever");
   add_place("--stop-at", names.stop_at, "stop the whole process there as from SIGSTOP");
+  app.add_option("--once", names.once_file, "die, hang or stop only if this file can be created")
+      ->group(kGroup);
   CLI::Option* meet_at = add_place("--meet-at", names.meet_at,
                                    "wait there for whoever listens at --meet-socket; repeatable");
   CLI::Option* meet_socket =
@@ -88,6 +90,7 @@ TestHooks ToTestHooks(const TestHookNames& names) {
       .stop_at = place(names.stop_at),
       .meet_at = {},
       .meet_socket = names.meet_socket,
+      .once_file = names.once_file,
       .misbehave = MisbehaviourFromName(names.misbehave).value_or(Misbehaviour::kNone)};
   for (const std::string& name : names.meet_at) hooks.meet_at.push_back(place(name));
   return hooks;
@@ -136,6 +139,8 @@ ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string&
   AddGuestOptions(app, options.guest);
   AddTestHooks(app, hook_names);
   app.add_option("--faults", options.faults, "plan of kernel calls that fail")->group("For tests");
+  app.add_option("--fault-page", options.fault_page, "file by which a test lets kernel calls fail")
+      ->group("For tests");
 
   try {
     app.parse(argc, argv);

@@ -42,6 +42,7 @@ struct Options {
   bool check_on_exit = false;     // tell on SIGTERM whether the guest is intact
   std::string sim;                // which kernel to simulate, see kvmglue/sim/options.h
   std::string faults;             // plan for the fault injector; "": none
+  std::string fault_page;         // file of a FaultPage; "": none
   TestHooks hooks;
   GuestOptions guest;
 };

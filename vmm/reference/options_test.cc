@@ -3,18 +3,15 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "kvmglue/fd.h"
+#include "vmm/reference/meeting.h"
 
 namespace rehome {
 namespace {
@@ -166,64 +163,38 @@ TEST(TestHooksTest, AStoppedProcessStopsWhereToldUntilItIsContinued) {
   EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
-// A harness that listens, and a process that passes two of its places.
-class MeetingTest : public testing::Test {
- protected:
-  MeetingTest() {
-    EXPECT_NE(mkdtemp(directory_), nullptr);
-    path_ = std::string(directory_) + "/meet";
-    sockaddr_un address = {};
-    address.sun_family = AF_UNIX;
-    path_.copy(address.sun_path, sizeof(address.sun_path) - 1);
-    listener_ = UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(
-        bind(listener_.borrow().raw(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-    EXPECT_EQ(listen(listener_.borrow().raw(), 1), 0);
-  }
-  ~MeetingTest() override { std::filesystem::remove_all(directory_); }
+// A process that passes two places, and is at its end with 7.
+pid_t PassPlaces(const std::string& meet_socket) {
+  const pid_t child = fork();
+  if (child != 0) return child;
+  TestHooks hooks;
+  hooks.meet_at = {HookPoint::kSaved, HookPoint::kAnnounced};
+  hooks.meet_socket = meet_socket;
+  hooks.Reach(HookPoint::kPause);
+  hooks.Reach(HookPoint::kSaved);
+  hooks.Reach(HookPoint::kAnnounced);
+  _exit(7);
+}
 
-  // Passes places: exits with 7 behind them.
-  pid_t Pass() {
-    const pid_t child = fork();
-    if (child != 0) return child;
-    TestHooks hooks;
-    hooks.meet_at = {HookPoint::kSaved, HookPoint::kAnnounced};
-    hooks.meet_socket = path_;
-    hooks.Reach(HookPoint::kPause);
-    hooks.Reach(HookPoint::kSaved);
-    hooks.Reach(HookPoint::kAnnounced);
-    _exit(7);
-  }
-  UniqueFd Meet(std::string_view place) {
-    UniqueFd peer(accept(listener_.borrow().raw(), nullptr, nullptr));
-    char line[32] = {};
-    const ssize_t got = recv(peer.borrow().raw(), line, sizeof(line) - 1, 0);
-    EXPECT_EQ(std::string(line, got < 0 ? 0 : static_cast<size_t>(got)), std::string(place) + "\n");
-    return peer;
-  }
-
-  char directory_[32] = "/tmp/rehome-meet-XXXXXX";
-  std::string path_;
-  UniqueFd listener_;
-};
-
-TEST_F(MeetingTest, WhoMeetsWaitsUntilItIsSentOnOrLeftAlone) {
-  const pid_t child = Pass();
+TEST(TestHooksTest, WhoMeetsWaitsUntilItIsSentOnOrLeftAlone) {
+  Meeting meeting;
+  const pid_t child = PassPlaces(meeting.path());
   {
-    const UniqueFd peer = Meet("saved");
+    const UniqueFd peer = meeting.Await("saved");
     int status = 0;
     EXPECT_EQ(waitpid(child, &status, WNOHANG), 0);
     EXPECT_EQ(send(peer.borrow().raw(), "x", 1, 0), 1);
-    static_cast<void>(Meet("announced"));  // closed: goes on too
+    static_cast<void>(meeting.Await("announced"));  // closed: goes on too
   }
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
-TEST_F(MeetingTest, WhereNobodyListensNobodyWaits) {
-  listener_.Reset();
-  const pid_t child = Pass();
+TEST(TestHooksTest, WhereNobodyListensNobodyWaits) {
+  Meeting meeting;
+  meeting.Close();
+  const pid_t child = PassPlaces(meeting.path());
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(WEXITSTATUS(status), 7);

@@ -77,17 +77,17 @@ void SourceSide::Describe(bool hold, rehome_vm& vm) {
   vm.state_capacity = StateWriter(state_format_, machine_.vcpu_count()).capacity();
   AddFd(vm, REHOME_FD_CONFIG, 0, "", machine_.config_file());
 
-  // Without hold the sockets are not described: they can change while the answer is sent.
-  if (!hold) return;
+  // Sockets that are not held are not described: they can change while the answer is sent.
   Console& console = machine_.devices().console();
-  console.Hold();
+  if (hold) console.Hold();
+  if (!console.held()) return;
   if (console.listener().valid()) {
     AddFd(vm, REHOME_FD_NAMED, 0, kConsoleListenFd, console.listener());
   }
   if (console.client().valid()) {
     AddFd(vm, REHOME_FD_NAMED, 0, kConsoleClientFd, console.client());
   }
-  described_digest_ = vm.layout_digest;
+  if (hold) described_digest_ = vm.layout_digest;
 }
 
 uint64_t SourceSide::LayoutDigest() const {

@@ -33,7 +33,8 @@ class SourceSide : private PausedWork {
   SourceSide(Machine& machine, VcpuCrew& crew, uint32_t state_format, const TestHooks& hooks);
 
   // Fills `vm`; its descriptors stay the machine's. With `hold` the console keeps its sockets from
-  // now on, and they are part of the description.
+  // now on. While it does they are part of the description. Asks the kernel nothing: the VM may be
+  // dead.
   void Describe(bool hold, rehome_vm& vm);
   uint64_t LayoutDigest() const;
 

@@ -114,6 +114,12 @@ absl::StatusOr<Proposal> ReadProposal(uint32_t strategy, const rehome_vm& source
   proposal.state_format = source.state_format;
   if (proposal.moves() != fds->vm.valid()) return Invalid("the VM's descriptor");
   proposal.source_vm = std::move(fds->vm);
+  for (const UniqueFd& memory : fds->memory) {
+    if (!proposal.moves()) break;
+    auto duplicate = Duplicate(memory.borrow());
+    if (!duplicate.ok()) return duplicate.status();
+    proposal.source_memory.push_back(*std::move(duplicate));
+  }
 
   auto config = ReadVmConfig(fds->config.borrow());
   if (!config.ok()) return config.status();

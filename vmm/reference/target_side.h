@@ -29,6 +29,10 @@ namespace rehome {
 // What the source said in PREPARE, sorted; owns its descriptors.
 struct Proposal {
   ReceivedVm vm;
+  // With MOVE, for as long as that may be needed. The kernel ends a binding with the last
+  // descriptor of its guest_memfd file, and MOVE compares bindings: if source and daemon die, these
+  // are the last.
+  std::vector<UniqueFd> source_memory;
   UniqueFd source_vm;  // MOVE strategies only
   uint32_t strategy = 0;
   uint32_t state_format = 0;

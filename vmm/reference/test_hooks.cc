@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/reference/test_hooks.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -86,10 +87,17 @@ std::vector<std::string> MisbehaviourNames() {
 
 void TestHooks::Reach(HookPoint point) const {
   if (std::find(meet_at.begin(), meet_at.end(), point) != meet_at.end()) Meet(point);
+  if (point != die_at && point != hang_at && point != stop_at) return;
+  if (!IsMyTurn()) return;
   if (point == die_at) Die();
   if (point == hang_at) Hang();
   // Not kill(): that could stop another thread first and let this one run on.
   if (point == stop_at) raise(SIGSTOP);
+}
+
+bool TestHooks::IsMyTurn() const {
+  if (once_file.empty()) return true;
+  return UniqueFd(open(once_file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)).valid();
 }
 
 void TestHooks::Die() {

@@ -68,6 +68,9 @@ struct TestHooks {
   HookPoint stop_at = HookPoint::kNone;
   std::vector<HookPoint> meet_at;
   std::string meet_socket;
+  // Dies, hangs and stops only if it is the one that creates this file: the first of several VMMs
+  // with the same command line. "" = always.
+  std::string once_file;
   Misbehaviour misbehave = Misbehaviour::kNone;
 
   // Called at each place, on whatever thread passes it. Dies as from SIGKILL, stops the calling
@@ -77,6 +80,7 @@ struct TestHooks {
   void Reach(HookPoint point) const;
 
  private:
+  bool IsMyTurn() const;
   [[noreturn]] static void Die();
   [[noreturn]] static void Hang();
   void Meet(HookPoint point) const;

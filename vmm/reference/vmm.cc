@@ -187,8 +187,9 @@ rehome_register Vmm::Registration() const {
 
 // ---- AgentHandler: source
 
+// Also where the guest has been handed over: a daemon may want the VM's descriptors once more.
 absl::Status Vmm::Describe(bool hold, rehome_vm& vm) {
-  if (guest_ != Guest::kHere) return NoGuest();
+  if (guest_ == Guest::kNone) return NoGuest();
   source_side_->Describe(hold, vm);
   return absl::OkStatus();
 }

@@ -27,6 +27,13 @@ bool Moves(uint32_t strategy) {
   return strategy == REHOME_STRATEGY_LINK_MOVE || strategy == REHOME_STRATEGY_MAP_MOVE;
 }
 
+uint64_t PatienceEnds() { return rehome_monotonic_ns() + kHarnessPatienceMs * 1'000'000ull; }
+
+rehome_vm_fd* FindFd(rehome_vm& vm, uint32_t role) {
+  return std::find_if(vm.fds, vm.fds + vm.fd_count,
+                      [role](const auto& fd) { return fd.entry.role == role; });
+}
+
 bool Failed(const std::string& what) {
   ADD_FAILURE() << what;
   return false;
@@ -134,6 +141,21 @@ bool VmmHarness::Launch(const Hop& hop) {
   if (source_link_.Describe(migration_, true, description_.get()) != 0u) {
     return Failed("DESCRIBE: " + source_link_.refusal_text());
   }
+  Keep(*description_, source_escrow_);
+  return MakeBlock(hop) && StartTarget(hop);
+}
+
+void VmmHarness::Keep(rehome_vm& vm, std::vector<UniqueFd>& escrow) {
+  escrow.clear();
+  for (uint32_t i = 0; i < vm.fd_count; ++i) {
+    auto copy = Duplicate(BorrowedFd(vm.fds[i].fd));
+    EXPECT_TRUE(copy.ok());
+    escrow.push_back(*std::move(copy));
+    vm.fds[i].fd = escrow.back().borrow().raw();
+  }
+}
+
+bool VmmHarness::MakeBlock(const Hop& hop) {
   DropBlock();
   const rehome_block_params params = {.migration_id = migration_.c_str(),
                                       .state_capacity = description_->state_capacity,
@@ -143,7 +165,10 @@ bool VmmHarness::Launch(const Hop& hop) {
                                       .strategy = hop.strategy};
   block_fd_ = UniqueFd(rehome_block_create(&params));
   if (rehome_block_map(block_fd_.borrow().raw(), &block_) != 0) return Failed("handover block");
+  return true;
+}
 
+bool VmmHarness::StartTarget(const Hop& hop) {
   FakePair pair = MakeFakePair();
   std::vector<std::string> arguments = {Binary(hop.version), "--target", "--kernel=" + kernel_,
                                         "--check-on-exit", "--agent-socket=" + daemon_.path()};
@@ -170,7 +195,9 @@ std::optional<uint32_t> VmmHarness::Prepare() {
         source->fds);
   }
   source->fds[source->fd_count++] = {{REHOME_FD_BLOCK, 0, ""}, block_fd_.borrow().raw()};
-  return target_link_.Prepare(terms, *source, answer_.get());
+  const auto status = target_link_.Prepare(terms, *source, answer_.get());
+  if (status == 0u) Keep(*answer_, target_escrow_);
+  return status;
 }
 
 bool VmmHarness::Arm() {
@@ -191,8 +218,7 @@ bool VmmHarness::Start() {
 }
 
 bool VmmHarness::AwaitVerdict(uint32_t verdict) {
-  const uint64_t deadline = rehome_monotonic_ns() + kHarnessPatienceMs * 1'000'000ull;
-  if (rehome_block_wait_verdict_in(&block_, REHOME_VERDICT_BIT(verdict), deadline) == 0) {
+  if (rehome_block_wait_verdict_in(&block_, REHOME_VERDICT_BIT(verdict), PatienceEnds()) == 0) {
     return true;
   }
   return Failed("verdict is " + std::to_string(rehome_block_verdict(&block_)));
@@ -210,9 +236,14 @@ bool VmmHarness::Finish() {
     if (exit_code != 0)
       return Failed("the source exited " + std::to_string(exit_code.value_or(-1)));
   }
+  BecomeOwner();
+  return true;
+}
+
+void VmmHarness::BecomeOwner() {
   source_ = std::move(target_);
   source_link_ = std::move(target_link_);
-  return true;
+  for (auto* escrow : {&source_escrow_, &target_escrow_, &dead_target_escrow_}) escrow->clear();
 }
 
 bool VmmHarness::Move(const Hop& hop) {
@@ -226,6 +257,58 @@ bool VmmHarness::Move(const Hop& hop) {
     rehome_block_set_fence_proven(&block_);
   }
   return AwaitVerdict(REHOME_VERDICT_RUNNING) && Finish();
+}
+
+bool VmmHarness::RestartDaemon() {
+  source_link_.Close();
+  target_link_.Close();
+  for (int i = 0; i < 2; ++i) {
+    FakeLink link = daemon_.Accept();
+    if (!link.AnswerHello()) return Failed("no HELLO");
+    if (link.peer() == source_.pid()) {
+      source_link_ = std::move(link);
+    } else if (link.peer() == target_.pid()) {
+      target_link_ = std::move(link);
+    }
+  }
+  return (source_link_.open() && target_link_.open()) || Failed("not both came back");
+}
+
+bool VmmHarness::LaunchRescuer(const Hop& hop, int vm_fd) {
+  const size_t vm = FindFd(*description_, REHOME_FD_VM) - description_->fds;
+  description_->fds[vm].fd = vm_fd >= 0 ? vm_fd : source_escrow_[vm].borrow().raw();
+  ForgetTarget();
+  hop_ = hop;
+  if (!MakeBlock(hop) || !StartTarget(hop)) return false;
+  if (Prepare() != 0u) return Failed("PREPARE: " + target_link_.refusal_text());
+  // What was said to be dead must be believed before it is shown to be.
+  if (!source_.running()) rehome_block_set_fence_proven(&block_);
+  if (target_link_.ArmTarget(migration_, source_.pidfd()) == 0u) return true;
+  return Failed("ARM_TARGET: " + target_link_.refusal_text());
+}
+
+bool VmmHarness::StartRescue(const Hop& hop, bool from_source) {
+  for (const uint32_t open : {REHOME_VERDICT_CLAIMED, REHOME_VERDICT_COMMITTED}) {
+    rehome_block_move_verdict(&block_, open, REHOME_VERDICT_ABORTED);
+  }
+  const std::vector<uint8_t> state(block_.state, block_.state + rehome_block_state_size(&block_));
+  dead_target_escrow_ = std::move(target_escrow_);
+  if (!LaunchRescuer(hop, from_source ? -1 : FindFd(*answer_, REHOME_FD_VM)->fd)) return false;
+  std::copy(state.begin(), state.end(), block_.state);
+  return rehome_block_set_source_ready(&block_, state.size()) == 0 || Failed("source ready");
+}
+
+bool VmmHarness::Rescue(const Hop& hop, bool from_source) {
+  if (!StartRescue(hop, from_source) || !AwaitVerdict(REHOME_VERDICT_RUNNING)) return false;
+  if (!target_link_.AwaitEvent(REHOME_EVENT_FIRST_RUN)) return Failed("no FIRST_RUN");
+  const auto registered = target_link_.AnswerRegister();
+  if (!registered || registered->migration_id != migration_) return Failed("no REGISTER");
+  if (source_.running()) {
+    if (source_link_.Order(REHOME_MSG_RELEASE, migration_) != 0u) return Failed("RELEASE");
+    if (source_.AwaitExit() != 0) return Failed("the stranded source did not exit");
+  }
+  BecomeOwner();
+  return true;
 }
 
 bool VmmHarness::AwaitRollback() {

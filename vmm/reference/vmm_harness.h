@@ -84,6 +84,16 @@ class VmmHarness {
   bool AwaitRollback();
   void ForgetTarget();
 
+  // What the daemon does when the target is dead and nobody can run the guest: a new target gets
+  // the dead one's VM to move from (the source's where `from_source`) and a copy of the state.
+  // Rescue() is a whole one: afterwards the new target is the owner. StartRescue() ends with the
+  // state's announcement.
+  bool Rescue(const Hop& hop, bool from_source);
+  bool StartRescue(const Hop& hop, bool from_source);
+
+  // The daemon dies and comes back: both VMMs have connected again and said HELLO.
+  bool RestartDaemon();
+
   // SIGTERM to the owner; its exit code says whether the guest is intact (--check-on-exit).
   std::optional<int> EndGuest();
 
@@ -97,10 +107,18 @@ class VmmHarness {
   // Of the last migration, ns; 0: not reached.
   std::array<uint64_t, REHOME_PHASE_COUNT> phases() const;
   const std::string& migration() const { return migration_; }
+  const rehome_block& block() const { return block_; }
   const std::string& console_path() const { return console_path_; }
 
  private:
   void DropBlock();
+  bool MakeBlock(const Hop& hop);
+  bool StartTarget(const Hop& hop);
+  // Up to ARM_TARGET; moves from `vm_fd`, or from the source's VM if that is negative.
+  bool LaunchRescuer(const Hop& hop, int vm_fd);
+  void BecomeOwner();  // the target
+  // Duplicates: what a connection has received is closed with the next message.
+  void Keep(rehome_vm& vm, std::vector<UniqueFd>& escrow);
 
   const std::string kernel_;
   std::string directory_, console_path_;
@@ -109,6 +127,9 @@ class VmmHarness {
   FakeLink source_link_, target_link_;
   rehome_hello target_hello_ = {};
   std::unique_ptr<rehome_vm> description_, answer_;
+  std::vector<UniqueFd> source_escrow_, target_escrow_;  // of those two
+  // MOVE compares bindings with the dead target's, which are there as long as its files are open.
+  std::vector<UniqueFd> dead_target_escrow_;
   Hop hop_;
   int hops_ = 0;
   std::string migration_;

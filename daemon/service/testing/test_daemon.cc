@@ -47,7 +47,10 @@ TestDaemon::TestDaemon(const Options& options)
     : peers_(options.max_connections),
       watches_(options.max_watch_streams, options.heartbeat_interval),
       vm_service_(&vms_, &watches_),
-      host_service_(SampleFacts()) {
+      host_service_(SampleFacts(), [] { return PinnedBytes{.finished = 4096}; }) {
+  for (const Migration& record : options.earlier) {
+    if (absl::Status status = journal_.Append(record); !status.ok()) Die(status);
+  }
   auto registry =
       Registry::Create({.concurrent = 4, .boot_id = "this-boot", .check_profile = CheckProfile},
                        &journal_, &vms_, &effects_);

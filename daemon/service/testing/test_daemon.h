@@ -43,6 +43,9 @@ class TestDaemon {
     size_t max_connections = kMaxApiConnections;
     // Who may connect; the user that runs the test, unless told otherwise.
     PeerPolicy allowed = {.uids = {geteuid()}, .gids = {}};
+    // What an earlier daemon left. Not taken up: the registry stays RECOVERING if one is
+    // unfinished.
+    std::vector<Migration> earlier;
   };
   explicit TestDaemon(const Options& options);
   TestDaemon() : TestDaemon(Options{}) {}

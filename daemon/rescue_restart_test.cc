@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is kept of a rescue, and what another daemon makes of it.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <utility>
+
+#include "daemon/escrow.h"
+#include "daemon/escrow_keeping.h"
+#include "daemon/testing/rescue_fixture.h"
+
+namespace rehome {
+namespace {
+
+// ---- what the service manager keeps ----
+
+TEST_F(RescueTest, TheEscrowIsKeptFromArmingOnAndDroppedWithTheMigration) {
+  Strand(REHOME_VERDICT_COMMITTED);
+  for (const char* name : {"block", "source-vm", "target-vm", "memory-0", "description"}) {
+    EXPECT_TRUE(Stored(name)) << name;
+  }
+  EXPECT_NE(record_.armed_ns, 0u);
+  EXPECT_EQ(record_.memory_inodes, std::vector<InodeId>{Of(world_.memory)});
+  EXPECT_EQ(world_.Perform(Effect::kDiscardTarget, record_).event, Event::kTargetDiscarded);
+  EXPECT_TRUE(world_.store.stored.empty());
+}
+
+TEST_F(RescueTest, TheNewBlockIsKeptBeforeTheNewTargetIsArmed) {
+  Strand(REHOME_VERDICT_COMMITTED);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  (void)world_.Perform(Effect::kBuildRescue, record_);
+  EXPECT_TRUE(Stored("rescue-block"));
+  EXPECT_TRUE(Stored("rescue-vm-0"));
+  EXPECT_TRUE(Stored("block")) << "it has the saved state";
+}
+
+// ---- the daemon ends in the middle ----
+
+class RescueRestartTest : public RescueTest {
+ protected:
+  // A rescue's target has been armed; then another daemon comes, without anything in a store.
+  void Restart() {
+    Strand(REHOME_VERDICT_COMMITTED);
+    world_.target_child.Kill();
+    record_.source = *IdentifyProcess(world_.source_child.Pidfd().borrow());
+    record_ = world_.Perform(Effect::kBuildRescue, record_).update;
+    MapNew();
+    for (const NamedFd& item : world_.store.stored) {
+      if (item.name == "block") old_fd_ = *Duplicate(item.fd.borrow());
+    }
+    world_.store.stored.clear();
+    world_.source = std::make_shared<FakeVmmLink>(record_.source);
+    world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+    world_.source->script.hand_in = [this](const std::string&) { return HandIn(old_fd_); };
+    world_.target->script.hand_in = [this](const std::string&) { return HandIn(world_.block_fd); };
+    world_.target->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+    record_.restarts = 1;
+    record_.interrupted_step = Step::kRescueHandingOver;
+    world_.effects = world_.factory->Create("m-1");
+  }
+  absl::StatusOr<HandedIn> HandIn(const UniqueFd& block) {
+    return HandedIn{.block = *Duplicate(block.borrow()), .vm = Vm(world_.vm)};
+  }
+  UniqueFd old_fd_;
+};
+
+TEST_F(RescueRestartTest, ARescuesTargetThatRanMeanwhileIsBelievedByItsOwnBlock) {
+  Restart();
+  EffectsWorld::WalkTo(new_, REHOME_VERDICT_RUNNING);
+  EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kVerdictRunning);
+}
+
+TEST_F(RescueRestartTest, ARescuesTargetThatDidNotRunIsLeftToBeSettled) {
+  Restart();
+  EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kStuck);
+}
+
+TEST_F(RescueRestartTest, WithoutTheDeadTargetsBlockTheSavedStateIsNotRunAgain) {
+  Restart();
+  targets_.at(0)->child.Kill();
+  world_.target->Close();
+  EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kUnreachable);
+}
+
+TEST_F(RescueTest, WhatAPredecessorKeptOfARescueIsPutInItsPlace) {
+  Strand(REHOME_VERDICT_COMMITTED, /*moves=*/true);
+  world_.target_child.Kill();
+  record_ = world_.Perform(Effect::kBuildRescue, record_).update;
+  RestoredEscrow kept{.source = Vm(world_.vm), .target = Vm(first_target_vm_)};
+  for (const NamedFd& item : world_.store.stored) {
+    if (item.name == "block") kept.block = *Duplicate(item.fd.borrow());
+    if (item.name == "rescue-block") kept.rescue_block = *Duplicate(item.fd.borrow());
+    if (item.name == "rescue-vm-0") kept.rescue_vms.push_back({*Duplicate(item.fd.borrow()), {}});
+  }
+  Escrow escrow;
+  ASSERT_TRUE(FillEscrow(std::move(kept), record_, escrow).ok());
+  EXPECT_TRUE(escrow.KnowsVerdict(record_));
+  EXPECT_EQ(escrow.block->verdict(), REHOME_VERDICT_OPEN);
+  EXPECT_TRUE(escrow.StateBlock().SourceReady());
+  EXPECT_EQ(Of(escrow.target->vm), Of(targets_.at(0)->vm));
+  ASSERT_EQ(escrow.context.size(), 2u);
+  EXPECT_EQ(Of(escrow.context[0].vm), Of(first_target_vm_));
+  EXPECT_FALSE(escrow.context[1].vm.valid()) << "the source's is tried last";
+}
+
+TEST(EscrowTest, WithoutTheBlockOfARescuesTargetNobodyKnowsWhetherItRan) {
+  Escrow escrow;
+  Migration record;
+  record.target = {.pid = 10, .start_ticks = 1};
+  EXPECT_FALSE(escrow.KnowsVerdict(record));
+  escrow.block = *HandoverBlock::Create({.migration_id = "m-1",
+                                         .state_capacity = 4096,
+                                         .claim_timeout = std::chrono::seconds(1),
+                                         .resolve_timeout = std::chrono::seconds(1)});
+  EXPECT_TRUE(escrow.KnowsVerdict(record));
+  record.rescue = {.attempts = 1, .dead_target = record.target};
+  EXPECT_TRUE(escrow.KnowsVerdict(record)) << "the step RESCUING: none has been armed since";
+  record.target = {.pid = 11, .start_ticks = 1};
+  EXPECT_FALSE(escrow.KnowsVerdict(record));
+  escrow.block_is_rescues = true;
+  EXPECT_TRUE(escrow.KnowsVerdict(record));
+}
+
+}  // namespace
+}  // namespace rehome

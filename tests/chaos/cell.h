@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The kill matrix, as data: which cells there are, and what docs/handover.md and docs/recovery.md
+// promise about each. Pure.
+#ifndef REHOME_TESTS_CHAOS_CELL_H_
+#define REHOME_TESTS_CHAOS_CELL_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "proto/rehome/v1/migration.pb.h"
+
+namespace rehome::chaos {
+
+// How a guest is made and moved.
+struct Variant {
+  std::string name;     // "map-before"
+  std::string backend;  // "kvm", "sim"
+  std::string vm_type;
+  std::string memory_kind;  // of the VMM's --memory-kind; "": the VM type's own
+  v1::Migration::FencePolicy policy = v1::Migration::BEFORE_RESUME;
+  v1::Migration::Strategy strategy = v1::Migration::MAP;
+
+  bool moves() const { return strategy == v1::Migration::LINK_MOVE; }
+};
+
+enum class Side : uint8_t { kSource, kTarget };
+
+// Where the VMM of one side is held while the blow falls.
+struct Phase {
+  Side side = Side::kSource;
+  std::string place;  // vmm/reference/test_hooks.h
+
+  std::string Name() const { return (side == Side::kSource ? "source:" : "target:") + place; }
+};
+
+struct Victims {
+  bool daemon = false;
+  bool source = false;
+  bool target = false;
+
+  std::string Name() const;  // "daemon+source"
+};
+
+enum class Blow : uint8_t {
+  kKill,  // SIGKILL
+  kStop,  // SIGSTOP, and SIGCONT once the outcome is known
+};
+
+struct Cell {
+  Variant variant;
+  Phase phase;
+  Victims victims;
+  Blow blow = Blow::kKill;
+  bool store = false;  // a service manager keeps the daemon's escrow
+
+  std::string Name() const;
+};
+
+std::vector<Variant> Variants(const std::string& backend);
+// In the order in which a migration passes them, `resume` last: it is reached when a target dies.
+std::vector<Phase> Phases(const Variant& variant);
+// Every victim and pair of victims that there is at that phase; and, with a service manager, all
+// three.
+std::vector<Cell> Cells(const Variant& variant, Blow blow);
+
+// The target dies by itself at the claim, or the source would never come to this phase.
+bool TargetDiesFirst(const Phase& phase);
+
+// Whether the promise has an exception for this cell. Only kills can lose a guest: of who had it.
+bool MayBeLost(const Cell& cell);
+// Whether nobody can know who has the guest before those that hang are let go.
+bool MayBeIndeterminate(const Cell& cell);
+
+}  // namespace rehome::chaos
+
+#endif  // REHOME_TESTS_CHAOS_CELL_H_

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/chaos/cell_run.h"
+
+#include <poll.h>
+
+#include <functional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "client/api_error.h"
+#include "tests/chaos/stage.h"
+#include "tests/harness/proc.h"
+#include "vmm/reference/guest_check.h"
+
+namespace rehome::chaos {
+namespace {
+
+using harness::GuestProbe;
+using harness::ScopedStop;
+using std::chrono::milliseconds;
+using v1::Migration;
+
+// Bound of every wait for something that must happen.
+constexpr milliseconds kPatience{30'000};
+// For the daemon to settle a migration while a VMM hangs. What it waits for itself is shorter.
+constexpr milliseconds kHungPatience{15'000};
+// What goes by itself is no leftover: a child that is about to be reaped, a connection.
+constexpr milliseconds kLeftoverPatience{5'000};
+// A stopped process is given so long to show that the guest runs all the same, elsewhere.
+constexpr milliseconds kStillness{20};
+constexpr int kLookMs = 5;
+
+bool Eventually(const std::function<bool()>& holds) {
+  for (milliseconds waited{0}; waited < kLeftoverPatience; waited += milliseconds(kLookMs)) {
+    if (holds()) return true;
+    poll(nullptr, 0, kLookMs);
+  }
+  return holds();
+}
+
+// What matters of a record, for a line of a table.
+std::string Brief(const Migration& record) {
+  return absl::StrCat(Migration::State_Name(record.state()), ", ",
+                      Migration::GuestOwner_Name(record.guest_owner()), ", ",
+                      DetailsOf(record.error()).info.reason(), " (", record.error().message(), ")");
+}
+
+// Judges one cell after the blow.
+class Judge {
+ public:
+  Judge(const Cell& cell, Stage& stage, CellResult& result)
+      : cell_(cell), stage_(stage), result_(result) {}
+
+  // Every step of a cell from the blow on.
+  absl::Status Run();
+
+ private:
+  void Fault(std::string_view what) { result_.faults.emplace_back(what); }
+  absl::Status StrikeAndSettle();
+  absl::StatusOr<Migration> AwaitOutcome();
+  void JudgeLoss(const Migration& record);
+  void JudgeLife(const Migration& record);
+  void JudgeGuest(pid_t pid);
+  void AwaitVmms(const std::vector<pid_t>& expected);
+  void JudgeRemains();
+
+  const Cell& cell_;
+  Stage& stage_;
+  CellResult& result_;
+};
+
+absl::Status Judge::Run() {
+  absl::Status status = StrikeAndSettle();
+  if (!status.ok()) return status;
+  absl::StatusOr<Migration> record = AwaitOutcome();
+  if (!record.ok()) return record.status();
+  if (record->guest_owner() == Migration::NOBODY) {
+    JudgeLoss(*record);
+  } else {
+    JudgeLife(*record);
+  }
+  for (const std::string& violation : stage_.watch().violations()) Fault(violation);
+  if (!result_.faults.empty()) Fault("the record says " + Brief(*record));
+  JudgeRemains();
+  return absl::OkStatus();
+}
+
+absl::Status Judge::StrikeAndSettle() {
+  absl::Status status = stage_.Strike();
+  if (!status.ok() || !cell_.victims.daemon) return status;
+  stage_.AwaitSettled();
+  if (!cell_.victims.source && !cell_.victims.target) {
+    result_.orphaned_standstill = stage_.watch().longest_standstill();
+    if (result_.orphaned_standstill > kClaimTimeout + kResolveTimeout + kLoadMargin) {
+      Fault(absl::StrCat("without its daemon the guest stood still for ",
+                         result_.orphaned_standstill.count(), " ms"));
+    }
+  }
+  return stage_.BringDaemonBack();
+}
+
+absl::StatusOr<Migration> Judge::AwaitOutcome() {
+  const bool hung = cell_.blow == Blow::kStop && (cell_.victims.source || cell_.victims.target);
+  absl::StatusOr<Migration> record = stage_.AwaitEnd(hung ? kHungPatience : kPatience);
+  if (!record.ok() && hung) {
+    Fault("not settled while a VMM hangs: " + record.status().ToString());
+    stage_.LetVmmsGo();
+    record = stage_.AwaitEnd(kPatience);
+  }
+  stage_.LetVmmsGo();
+  if (!record.ok() || record->state() != Migration::INDETERMINATE) return record;
+  if (!MayBeIndeterminate(cell_)) Fault("without need: " + Brief(*record));
+  result_.ending = "resolved, ";
+  if (absl::Status status = stage_.Resolve(); !status.ok()) return status;
+  record = stage_.AwaitEnd(kPatience);
+  if (record.ok() && record->state() == Migration::INDETERMINATE) {
+    Fault("INDETERMINATE, and resolving it changes nothing");
+  }
+  return record;
+}
+
+void Judge::JudgeLoss(const Migration& record) {
+  result_.ending += "lost";
+  result_.outcome = Outcome::kLostHonestly;
+  if (!MayBeLost(cell_)) Fault("the guest was lost without need");
+  if (record.state() != Migration::FAILED) Fault("lost, and not FAILED");
+  if (DetailsOf(record.error()).info.reason().empty() || record.error().message().empty()) {
+    Fault("lost without a reason");
+  }
+  AwaitVmms({});
+  if (!Eventually([&] { return absl::IsNotFound(stage_.host().GetVm(kVmId).status()); })) {
+    Fault("a lost VM is still listed");
+  }
+}
+
+void Judge::JudgeLife(const Migration& record) {
+  const bool on_source = record.guest_owner() == Migration::SOURCE;
+  if (!on_source && record.guest_owner() != Migration::TARGET) {
+    Fault("the record names no owner");
+    return;
+  }
+  result_.outcome = Outcome::kHeld;
+  result_.ending += on_source ? "source" : "target";
+  if (on_source && record.state() != Migration::FAILED) Fault("on the source, and not FAILED");
+  const pid_t pid = on_source ? stage_.source() : record.target().pid();
+  stage_.watch().AddProcess(pid);
+  AwaitVmms({pid});
+  JudgeGuest(pid);
+  if (!Eventually([&] {
+        const auto vm = stage_.host().GetVm(kVmId);
+        return vm.ok() && vm->process().pid() == pid;
+      })) {
+    Fault("the VM is not listed under the process that has it");
+  }
+}
+
+// It goes on in `pid`, nowhere else, and has missed and repeated nothing since it was started.
+void Judge::JudgeGuest(pid_t pid) {
+  if (!stage_.watch().AwaitProgress(kLeftoverPatience)) {
+    Fault("nobody runs the guest");
+    return;
+  }
+  {
+    const absl::StatusOr<ScopedStop> stop = ScopedStop::Stop(pid, kPatience);
+    if (!stop.ok()) return Fault("its process: " + stop.status().ToString());
+    const absl::StatusOr<GuestProbe> probe = GuestProbe::Attach(pid);
+    if (!probe.ok()) return Fault("its memory: " + probe.status().ToString());
+    GuestChecker checker;
+    const absl::StatusOr<GuestReport> report = checker.Check(*probe);
+    if (!report.ok()) return Fault("its memory: " + report.status().ToString());
+    if (!report->intact) Fault("the guest is damaged: " + report->difference);
+    if (report->errors != 0) Fault(absl::StrCat("the guest counts ", report->errors, " errors"));
+    if (stage_.watch().AwaitProgress(kStillness)) Fault("the guest also runs somewhere else");
+  }
+  if (!stage_.watch().AwaitProgress(kLeftoverPatience)) Fault("the guest does not go on");
+}
+
+void Judge::AwaitVmms(const std::vector<pid_t>& expected) {
+  std::vector<pid_t> vmms;
+  if (Eventually([&] { return (vmms = stage_.Vmms()) == expected; })) return;
+  std::string text = "VMMs that live:";
+  for (const pid_t pid : vmms) absl::StrAppend(&text, " ", pid);
+  absl::StrAppend(&text, "; expected:");
+  for (const pid_t pid : expected) absl::StrAppend(&text, " ", pid);
+  Fault(absl::StrCat(text, "; the source was ", stage_.source()));
+}
+
+void Judge::JudgeRemains() {
+  const std::vector<pid_t> vmms = stage_.Vmms();
+  result_.leftovers = harness::FindLeftovers(stage_.host(), stage_.footprint(), vmms,
+                                             stage_.inodes(), kLeftoverPatience);
+  if (absl::Status down = stage_.host().ShutDown(); !down.ok()) Fault(down.ToString());
+  for (std::string& remains : harness::FindRemains(stage_.host(), stage_.inodes())) {
+    result_.leftovers.push_back("after the shutdown: " + remains);
+  }
+  if (absl::StrContains(stage_.host().VmmLogs(), "the guest is NOT intact")) {
+    Fault("a VMM found its guest damaged");
+  }
+}
+
+}  // namespace
+
+CellResult RunCell(const Cell& cell) {
+  CellResult result;
+  Stage stage(cell);
+  absl::Status status = stage.SetUp();
+  if (status.ok()) status = stage.ReachPhase();
+  if (status.ok()) status = Judge(cell, stage, result).Run();
+  if (!status.ok()) result.faults.push_back(status.ToString());
+  if (result.faults.empty() && result.leftovers.empty()) return result;
+  if (!result.faults.empty()) result.outcome = Outcome::kBroken;
+  result.logs = stage.Logs();
+  return result;
+}
+
+}  // namespace rehome::chaos

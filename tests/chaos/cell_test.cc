@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/chaos/cell.h"
+
+#include <set>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "vmm/reference/test_hooks.h"
+
+namespace rehome::chaos {
+namespace {
+
+std::vector<Cell> AllCells() {
+  std::vector<Cell> cells;
+  for (const char* backend : {"kvm", "sim"}) {
+    for (const Variant& variant : Variants(backend)) {
+      for (const Blow blow : {Blow::kKill, Blow::kStop}) {
+        for (Cell& cell : Cells(variant, blow)) cells.push_back(std::move(cell));
+      }
+    }
+  }
+  return cells;
+}
+
+TEST(Matrix, EveryCellIsThereOnce) {
+  std::set<std::string> names;
+  for (const Cell& cell : AllCells()) EXPECT_TRUE(names.insert(cell.Name()).second) << cell.Name();
+}
+
+TEST(Matrix, ItStrikesAtEveryPlaceThatAVmmCanNameAndAtNoOther) {
+  std::set<std::string> struck;
+  for (const Cell& cell : AllCells()) struck.insert(cell.phase.place);
+  const std::vector<std::string> names = HookPointNames();
+  EXPECT_EQ(struck, std::set<std::string>(names.begin(), names.end()));
+}
+
+TEST(Matrix, EachPhaseHasEachVictimAndEachPair) {
+  std::set<std::string> seen;
+  for (const Cell& cell : AllCells()) {
+    if (cell.phase.Name() == "target:claimed" && cell.variant.name == "link-move" && !cell.store) {
+      seen.insert(cell.victims.Name() + (cell.blow == Blow::kKill ? "/kill" : "/stop"));
+    }
+  }
+  for (const char* who :
+       {"daemon", "source", "target", "daemon+source", "daemon+target", "source+target"}) {
+    EXPECT_TRUE(seen.contains(std::string(who) + "/kill")) << who;
+    EXPECT_TRUE(seen.contains(std::string(who) + "/stop")) << who;
+  }
+}
+
+TEST(Promise, TheDeathOfTheDaemonAloneNeverCostsAGuest) {
+  for (const Cell& cell : AllCells()) {
+    if (cell.victims.source || cell.victims.target) continue;
+    EXPECT_FALSE(MayBeLost(cell)) << cell.Name();
+  }
+}
+
+TEST(Promise, AHangNeverCostsAGuest) {
+  for (const Cell& cell : AllCells()) {
+    if (cell.blow != Blow::kStop) continue;
+    EXPECT_FALSE(MayBeLost(cell)) << cell.Name();
+  }
+}
+
+TEST(Promise, AStoreSavesEveryGuestWhoseStateIsCompleteAndHasNotRunOn) {
+  for (const Cell& cell : AllCells()) {
+    if (!cell.store) continue;
+    EXPECT_FALSE(MayBeLost(cell)) << cell.Name();
+  }
+}
+
+TEST(Promise, OnlyAHungSourceLeavesTheOutcomeOpen) {
+  for (const Cell& cell : AllCells()) {
+    if (!MayBeIndeterminate(cell)) continue;
+    EXPECT_EQ(cell.blow, Blow::kStop) << cell.Name();
+    EXPECT_TRUE(cell.victims.source) << cell.Name();
+  }
+}
+
+}  // namespace
+}  // namespace rehome::chaos

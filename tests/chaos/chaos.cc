@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `./dev chaos`: the kill matrix, as a table for people, for the documentation, and in JSON.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tests/chaos/matrix.h"
+
+namespace rehome::chaos {
+namespace {
+
+constexpr int kMaxRounds = 1000;
+constexpr int kMaxHosts = 64;
+constexpr char kBoth[] = "all";
+
+struct ChaosOptions {
+  std::string backend = kBoth;
+  int rounds = 1;
+  int hosts = kHostsAtOnce;
+  std::string only;  // cells whose name contains it
+  bool json = false;
+  bool markdown = false;
+  bool verbose = false;
+};
+
+std::vector<Cell> Select(const ChaosOptions& options) {
+  std::vector<Cell> cells;
+  for (const char* backend : {"kvm", "sim"}) {
+    if (options.backend != kBoth && options.backend != backend) continue;
+    for (const Variant& variant : Variants(backend)) {
+      for (const Blow blow : {Blow::kKill, Blow::kStop}) {
+        for (Cell& cell : Cells(variant, blow)) {
+          if (cell.Name().find(options.only) != std::string::npos) cells.push_back(std::move(cell));
+        }
+      }
+    }
+  }
+  return cells;
+}
+
+std::string Json(const ChaosOptions& options, const Summary& summary, double seconds) {
+  double load[1] = {0};
+  getloadavg(load, 1);
+  return nlohmann::ordered_json{
+      {"backend", options.backend},
+      {"cells", summary.cells},
+      {"held", summary.held},
+      {"broken", summary.broken},
+      {"lost_honestly", summary.lost_honestly},
+      {"leftovers", summary.leftovers},
+      {"longest_orphaned_standstill_ms", summary.longest_orphaned_standstill_ms},
+      {"seconds", seconds},
+      {"load", load[0]}}
+      .dump();
+}
+
+int Run(const ChaosOptions& options) {
+  if (options.backend != "sim" && access("/dev/kvm", R_OK | W_OK) != 0) {
+    std::fprintf(stderr, "chaos: /dev/kvm cannot be used here; --backend=sim needs none\n");
+    return 1;
+  }
+  const std::vector<Cell> selected = Select(options);
+  if (selected.empty()) {
+    std::fprintf(stderr, "chaos: no cell is called that\n");
+    return 2;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<RanCell> ran;
+  size_t done = 0;
+  for (int round = 0; round < options.rounds; ++round) {
+    const std::vector<RanCell> cells = RunCells(selected, options.hosts, [&](const RanCell& cell) {
+      const bool bad = cell.result.outcome == Outcome::kBroken || !cell.result.leftovers.empty();
+      ++done;
+      // stdout is the document's, or the table's.
+      std::FILE* out = options.markdown ? stderr : stdout;
+      std::fprintf(out, "%4zu  %-58s %s\n", done, cell.cell.Name().c_str(),
+                   Describe(cell.result).c_str());
+      if (bad && options.verbose) std::fprintf(stderr, "%s\n", cell.result.logs.c_str());
+      std::fflush(out);
+    });
+    ran.insert(ran.end(), cells.begin(), cells.end());
+  }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  const Summary summary = Summarize(ran);
+  std::printf("%s", ToMarkdown(ran).c_str());
+  std::printf(
+      "%d cells: %d held, %d lost honestly, %d broken, %d leftovers, in %.0f s; without its "
+      "daemon a guest stood still for at most %lld ms\n",
+      summary.cells, summary.held, summary.lost_honestly, summary.broken, summary.leftovers,
+      took.count(), static_cast<long long>(summary.longest_orphaned_standstill_ms));
+  if (options.json) std::printf("%s\n", Json(options, summary, took.count()).c_str());
+  return summary.broken == 0 && summary.leftovers == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace rehome::chaos
+
+int main(int argc, char** argv) {
+  using namespace rehome::chaos;
+  ChaosOptions options;
+  CLI::App app("Kills and stops daemon, source and target at every place of a migration.", "chaos");
+  app.add_option("--backend", options.backend, "kernel: kvm, sim or all (default)")
+      ->check(CLI::IsMember({"kvm", "sim", kBoth}));
+  app.add_option("--rounds", options.rounds, "runs of each cell")->check(CLI::Range(1, kMaxRounds));
+  app.add_option("--hosts", options.hosts, "cells at once")->check(CLI::Range(1, kMaxHosts));
+  app.add_option("--only", options.only, "cells whose name contains this");
+  app.add_flag("--json", options.json, "a last line in JSON");
+  app.add_flag("--markdown", options.markdown, "nothing but tables on stdout, for docs/chaos.md");
+  app.add_flag("--verbose", options.verbose, "logs of what went wrong");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return Run(options);
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The whole kill matrix of one backend (REHOME_CHAOS_BACKEND), one round.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "tests/chaos/matrix.h"
+
+namespace rehome::chaos {
+namespace {
+
+struct Part {
+  Variant variant;
+  Blow blow;
+};
+
+std::vector<Part> Parts() {
+  std::vector<Part> parts;
+  for (const Variant& variant : Variants(REHOME_CHAOS_BACKEND)) {
+    for (const Blow blow : {Blow::kKill, Blow::kStop}) parts.push_back({variant, blow});
+  }
+  return parts;
+}
+
+std::string Title(const Part& part) {
+  std::string title = part.variant.name + (part.blow == Blow::kKill ? "_kill" : "_stop");
+  for (char& c : title) c = c == '-' ? '_' : c;
+  return title;
+}
+
+void PrintTo(const Part& part, std::ostream* out) { *out << Title(part); }
+
+class KillMatrixTest : public testing::TestWithParam<Part> {};
+
+TEST_P(KillMatrixTest, LeavesOneOwnerOrAnHonestLossAndNothingElse) {
+  if (GetParam().variant.backend == "kvm" && access("/dev/kvm", F_OK) != 0) {
+    GTEST_SKIP() << "this machine has no /dev/kvm";
+  }
+  const std::vector<Cell> cells = Cells(GetParam().variant, GetParam().blow);
+  const std::vector<RanCell> ran = RunCells(cells, kHostsAtOnce, [](const RanCell&) {});
+  for (const RanCell& cell : ran) {
+    EXPECT_TRUE(cell.result.outcome != Outcome::kBroken && cell.result.leftovers.empty())
+        << cell.cell.Name() << ": " << Describe(cell.result) << "\n"
+        << cell.result.logs;
+  }
+  const Summary summary = Summarize(ran);
+  std::printf("%d cells: %d held, %d lost honestly, %d broken, %d leftovers\n", summary.cells,
+              summary.held, summary.lost_honestly, summary.broken, summary.leftovers);
+  EXPECT_EQ(static_cast<size_t>(summary.held + summary.lost_honestly), cells.size());
+  EXPECT_GT(summary.held, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(, KillMatrixTest, testing::ValuesIn(Parts()),
+                         [](const auto& info) { return Title(info.param); });
+
+}  // namespace
+}  // namespace rehome::chaos

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/chaos/matrix.h"
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace rehome::chaos {
+namespace {
+
+std::string ColumnOf(const Cell& cell) {
+  return cell.victims.Name() + (cell.store ? ", with a store" : "");
+}
+
+// Endings of the rounds of a cell, each once.
+std::string Entry(const std::set<std::string>& endings) { return absl::StrJoin(endings, " / "); }
+
+std::string Short(const CellResult& result) {
+  if (result.outcome == Outcome::kBroken) return "**broken**";
+  return result.leftovers.empty() ? result.ending : "**leftovers**";
+}
+
+std::string Table(const std::vector<const RanCell*>& cells) {
+  std::vector<std::string> columns, rows;
+  std::map<std::string, std::map<std::string, std::set<std::string>>> entries;
+  const auto note = [](std::vector<std::string>& names, const std::string& name) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  for (const RanCell* ran : cells) {
+    note(columns, ColumnOf(ran->cell));
+    note(rows, ran->cell.phase.Name());
+    entries[ran->cell.phase.Name()][ColumnOf(ran->cell)].insert(Short(ran->result));
+  }
+  std::string text = absl::StrCat("| phase | ", absl::StrJoin(columns, " | "), " |\n|---|");
+  for (size_t i = 0; i < columns.size(); ++i) text += "---|";
+  for (const std::string& row : rows) {
+    absl::StrAppend(&text, "\n| ", row, " |");
+    for (const std::string& column : columns) {
+      absl::StrAppend(&text, " ", Entry(entries[row][column]), " |");
+    }
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+std::vector<RanCell> RunCells(const std::vector<Cell>& cells, int hosts_at_once,
+                              const std::function<void(const RanCell&)>& on_done) {
+  std::vector<RanCell> ran(cells.size());
+  std::atomic<size_t> next = 0;
+  std::mutex mutex;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < hosts_at_once; ++i) {
+    threads.emplace_back([&] {
+      for (size_t index = next++; index < cells.size(); index = next++) {
+        ran[index] = {cells[index], RunCell(cells[index])};
+        const std::lock_guard lock(mutex);
+        on_done(ran[index]);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return ran;
+}
+
+Summary Summarize(const std::vector<RanCell>& cells) {
+  Summary summary;
+  for (const RanCell& ran : cells) {
+    ++summary.cells;
+    summary.held += ran.result.outcome == Outcome::kHeld ? 1 : 0;
+    summary.broken += ran.result.outcome == Outcome::kBroken ? 1 : 0;
+    summary.lost_honestly += ran.result.outcome == Outcome::kLostHonestly ? 1 : 0;
+    summary.leftovers += static_cast<int>(ran.result.leftovers.size());
+    summary.longest_orphaned_standstill_ms = std::max<int64_t>(
+        summary.longest_orphaned_standstill_ms, ran.result.orphaned_standstill.count());
+  }
+  return summary;
+}
+
+std::string Describe(const CellResult& result) {
+  std::string text;
+  switch (result.outcome) {
+    case Outcome::kHeld:
+      text = absl::StrCat("held (", result.ending, ")");
+      break;
+    case Outcome::kLostHonestly:
+      text = absl::StrCat("lost honestly (", result.ending, ")");
+      break;
+    case Outcome::kBroken:
+      text = absl::StrCat("BROKEN (", result.ending, "): ", absl::StrJoin(result.faults, "; "));
+      break;
+  }
+  if (!result.leftovers.empty()) {
+    absl::StrAppend(&text, "; LEFT: ", absl::StrJoin(result.leftovers, "; "));
+  }
+  return text;
+}
+
+std::string ToMarkdown(const std::vector<RanCell>& cells) {
+  std::vector<std::string> titles;
+  std::map<std::string, std::vector<const RanCell*>> tables;
+  for (const RanCell& ran : cells) {
+    const std::string title =
+        absl::StrCat(ran.cell.variant.backend, ", ", ran.cell.variant.name, ", ",
+                     ran.cell.blow == Blow::kKill ? "SIGKILL" : "SIGSTOP");
+    if (!tables.contains(title)) titles.push_back(title);
+    tables[title].push_back(&ran);
+  }
+  std::string text;
+  for (const std::string& title : titles) {
+    absl::StrAppend(&text, "## ", title, "\n\n", Table(tables[title]), "\n");
+  }
+  return text;
+}
+
+}  // namespace rehome::chaos

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs many cells, several at a time, and tells what came of them.
+#ifndef REHOME_TESTS_CHAOS_MATRIX_H_
+#define REHOME_TESTS_CHAOS_MATRIX_H_
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/chaos/cell.h"
+#include "tests/chaos/cell_run.h"
+
+namespace rehome::chaos {
+
+// Hosts beside each other. Most of a cell is waiting for deadlines.
+inline constexpr int kHostsAtOnce = 4;
+
+struct RanCell {
+  Cell cell;
+  CellResult result;
+};
+
+// `on_done` is called after each cell, by one thread at a time.
+std::vector<RanCell> RunCells(const std::vector<Cell>& cells, int hosts_at_once,
+                              const std::function<void(const RanCell&)>& on_done);
+
+struct Summary {
+  int cells = 0;
+  int held = 0;
+  int broken = 0;
+  int lost_honestly = 0;
+  int leftovers = 0;
+  int64_t longest_orphaned_standstill_ms = 0;
+};
+Summary Summarize(const std::vector<RanCell>& cells);
+
+// "held (target)", "lost", "BROKEN: ..." in a line.
+std::string Describe(const CellResult& result);
+
+// Markdown: a table for each variant and blow, a row for each phase, a column for each victim.
+std::string ToMarkdown(const std::vector<RanCell>& cells);
+
+}  // namespace rehome::chaos
+
+#endif  // REHOME_TESTS_CHAOS_MATRIX_H_

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/chaos/stage.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kvmglue/fd_passing.h"
+#include "tests/chaos/cell_run.h"
+#include "tests/harness/proc.h"
+
+namespace rehome::chaos {
+namespace {
+
+using harness::HostUnderTest;
+using std::chrono::milliseconds;
+
+// For a migration to come to its phase: 100 ms on a quiet machine.
+constexpr milliseconds kArriveTimeout{30'000};
+// Before the pause a side that hangs is given up after this; as short as the API admits.
+constexpr milliseconds kHangDeadline{1'000};
+constexpr milliseconds kDeadline{30'000};
+constexpr uint64_t kMemoryMib = 8;
+// Between two looks at what cannot be waited for.
+constexpr int kLookMs = 2;
+// The guest takes few steps, so that recomputing them is cheap.
+const char* const kGuestArguments[] = {"--check-on-exit", "--heartbeat-ms=0", "--step-ns=20000",
+                                       "--working-set-pages=64"};
+
+std::string Meet(const Phase& phase) { return "--meet-at=" + phase.place; }
+
+}  // namespace
+
+Stage::~Stage() {
+  watch_.reset();
+  if (meeting_ != nullptr) meeting_->Release();
+  host_.reset();
+  // It became ours when its daemon died.
+  if (target_pid_ > 0) waitpid(target_pid_, nullptr, WNOHANG);
+}
+
+absl::Status Stage::SetUp() {
+  absl::Status status = StartHost();
+  return status.ok() ? StartGuest() : status;
+}
+
+absl::Status Stage::StartHost() {
+  absl::StatusOr<harness::MeetingPlace> meeting = harness::MeetingPlace::Open();
+  if (!meeting.ok()) return meeting.status();
+  meeting_ = std::make_unique<harness::MeetingPlace>(*std::move(meeting));
+  harness::HostOptions options = {
+      .kernel = cell_.variant.backend,
+      .daemon_lines = {absl::StrCat("handover_timeout_ms = ", kClaimTimeout.count()),
+                       absl::StrCat("resolve_timeout_ms = ", kResolveTimeout.count())},
+      .target_arguments = {"--check-on-exit"}};
+  if (cell_.phase.side == Side::kTarget) {
+    options.target_arguments.push_back(Meet(cell_.phase));
+    options.target_arguments.push_back("--meet-socket=" + meeting_->path());
+  }
+  if (TargetDiesFirst(cell_.phase)) options.target_arguments.push_back("--die-at=claimed");
+  if (cell_.store) {
+    absl::StatusOr<std::unique_ptr<harness::ServiceManager>> manager =
+        harness::ServiceManager::Open();
+    if (!manager.ok()) return manager.status();
+    manager_ = *std::move(manager);
+    options.service_manager = manager_.get();
+  }
+  absl::StatusOr<std::unique_ptr<HostUnderTest>> host = HostUnderTest::Start(options);
+  if (!host.ok()) return host.status();
+  host_ = *std::move(host);
+  return absl::OkStatus();
+}
+
+absl::Status Stage::StartGuest() {
+  harness::VmmOptions options = {
+      .vm_id = kVmId, .vm_type = cell_.variant.vm_type, .memory_mib = kMemoryMib};
+  options.arguments.assign(std::begin(kGuestArguments), std::end(kGuestArguments));
+  if (!cell_.variant.memory_kind.empty()) {
+    options.arguments.push_back("--memory-kind=" + cell_.variant.memory_kind);
+  }
+  if (cell_.phase.side == Side::kSource) {
+    options.arguments.push_back(Meet(cell_.phase));
+    options.arguments.push_back("--meet-socket=" + meeting_->path());
+  }
+  absl::StatusOr<harness::StartedVmm> vmm = host_->StartVmm(options);
+  if (!vmm.ok()) return vmm.status();
+  vmm_ = *std::move(vmm);
+  source_pid_ = vmm_.process.pid();
+  // Registered a moment before the guest is loaded.
+  absl::StatusOr<std::unique_ptr<harness::GuestWatch>> watch = absl::NotFoundError("no guest");
+  absl::StatusOr<harness::GuestProbe> probe = absl::NotFoundError("no guest");
+  for (milliseconds waited{0}; !watch.ok() && waited < kArriveTimeout; waited += milliseconds(2)) {
+    probe = harness::GuestProbe::Attach(source_pid_);
+    if (probe.ok()) watch = harness::GuestWatch::Start(source_pid_);
+    if (!watch.ok()) poll(nullptr, 0, kLookMs);
+  }
+  if (!watch.ok()) return watch.status();
+  watch_ = *std::move(watch);
+  for (const harness::GuestMemoryFile& file : probe->files()) inodes_.push_back(file.inode);
+  if (!watch_->AwaitProgress(kArriveTimeout)) return absl::InternalError("the guest never ran");
+  absl::StatusOr<harness::Footprint> footprint = harness::FootprintOf(*host_);
+  if (!footprint.ok()) return footprint.status();
+  footprint_ = *std::move(footprint);
+  return absl::OkStatus();
+}
+
+MigrationClient Stage::NewClient() const {
+  return MigrationClient(ClientOptions{.socket_path = host_->api_socket()});
+}
+
+absl::Status Stage::ReachPhase() {
+  watch_->ResetStandstill();
+  v1::CreateMigrationRequest request;
+  request.set_vm(absl::StrCat("virtualMachines/", kVmId));
+  request.set_target_profile(harness::ProfileOfVersion(2));
+  request.set_fence_policy(cell_.variant.policy);
+  const milliseconds deadline = cell_.blow == Blow::kStop ? kHangDeadline : kDeadline;
+  request.mutable_deadline()->set_seconds(
+      std::chrono::duration_cast<std::chrono::seconds>(deadline).count());
+  const absl::StatusOr<v1::Migration> created = NewClient().CreateMigration(request);
+  if (!created.ok()) return created.status();
+  migration_ = created->name();
+  const absl::StatusOr<harness::MeetingPlace::Arrival> arrival = meeting_->Await(kArriveTimeout);
+  if (!arrival.ok()) return arrival.status();
+  return FindTarget(*arrival);
+}
+
+absl::Status Stage::FindTarget(const harness::MeetingPlace::Arrival& arrival) {
+  if (cell_.phase.side == Side::kTarget) {
+    target_pid_ = arrival.pid;
+  } else {
+    v1::GetMigrationRequest get;
+    get.set_name(migration_);
+    const absl::StatusOr<v1::Migration> record = NewClient().GetMigration(get);
+    if (!record.ok()) return record.status();
+    target_pid_ = record->target().pid();
+  }
+  if (target_pid_ == 0) return absl::OkStatus();
+  watch_->AddProcess(target_pid_);
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(target_pid_);
+  if (pidfd.ok()) {
+    target_pidfd_ = *std::move(pidfd);
+  } else if (cell_.victims.target) {
+    return pidfd.status();
+  }
+  return absl::OkStatus();
+}
+
+// The daemon first: it is not to see what happens to the others.
+void Stage::Signal(int signal_number) {
+  if (cell_.victims.daemon) host_->daemon().Signal(signal_number);
+  if (cell_.victims.source) vmm_.process.Signal(signal_number);
+  if (cell_.victims.target && target_pidfd_) {
+    SendSignal(target_pidfd_.borrow(), signal_number).IgnoreError();
+  }
+}
+
+absl::Status Stage::Strike() {
+  Signal(cell_.blow == Blow::kKill ? SIGKILL : SIGSTOP);
+  absl::Status status;
+  if (cell_.blow == Blow::kStop) status = AwaitStopped();
+  if (cell_.blow == Blow::kKill && cell_.victims.daemon) host_->KillDaemon();
+  meeting_->Release();
+  return status;
+}
+
+// SIGKILL is everybody's at once. SIGSTOP is one thread's, which then stops the others: the one
+// that is held could pass on meanwhile.
+absl::Status Stage::AwaitStopped() const {
+  std::vector<pid_t> stopped;
+  if (cell_.victims.daemon) stopped.push_back(host_->daemon().pid());
+  if (cell_.victims.source) stopped.push_back(source_pid_);
+  if (cell_.victims.target) stopped.push_back(target_pid_);
+  for (const pid_t pid : stopped) {
+    for (milliseconds waited{0};
+         harness::ThreadStates(pid).find_first_not_of('T') != std::string::npos;
+         waited += milliseconds(kLookMs)) {
+      if (waited > kArriveTimeout) return absl::InternalError("a process does not stop");
+      poll(nullptr, 0, kLookMs);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Stage::AwaitSettled() { watch_->AwaitProgress(kClaimTimeout + kResolveTimeout + kLoadMargin); }
+
+absl::Status Stage::BringDaemonBack() {
+  if (cell_.blow == Blow::kKill) return host_->StartDaemon();
+  host_->daemon().Signal(SIGCONT);
+  return absl::OkStatus();
+}
+
+void Stage::LetVmmsGo() {
+  if (cell_.blow != Blow::kStop) return;
+  if (cell_.victims.source) vmm_.process.Signal(SIGCONT);
+  if (cell_.victims.target && target_pidfd_) {
+    SendSignal(target_pidfd_.borrow(), SIGCONT).IgnoreError();
+  }
+}
+
+absl::Status Stage::Resolve() {
+  v1::ResolveMigrationRequest request;
+  request.set_name(migration_);
+  return NewClient().ResolveMigration(request).status();
+}
+
+absl::StatusOr<v1::Migration> Stage::AwaitEnd(milliseconds timeout) {
+  return NewClient().WatchMigration(migration_, {.timeout = timeout});
+}
+
+std::string Stage::Logs() const {
+  if (host_ == nullptr) return "";
+  return "rehomed:\n" + host_->DaemonLog() + "\nVMMs:\n" + host_->VmmLogs();
+}
+
+std::vector<pid_t> Stage::Vmms() const {
+  std::vector<pid_t> vmms = host_->Processes();
+  std::erase(vmms, host_->daemon().pid());
+  return vmms;
+}
+
+}  // namespace rehome::chaos

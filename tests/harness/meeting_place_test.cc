@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/harness/meeting_place.h"
+
+#include <unistd.h>
+
+#include <future>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "vmm/reference/test_hooks.h"
+
+namespace rehome::harness {
+namespace {
+
+constexpr std::chrono::milliseconds kBound{30'000};
+constexpr std::chrono::milliseconds kMoment{50};
+
+TEST(MeetingPlace, HoldsTheFirstWhoComesUntilItIsReleasedAndNobodyAfterwards) {
+  auto place = MeetingPlace::Open();
+  ASSERT_TRUE(place.ok()) << place.status();
+  const TestHooks hooks = {.meet_at = {HookPoint::kClaimed, HookPoint::kRunning},
+                           .meet_socket = place->path()};
+  std::future<void> vmm = std::async(std::launch::async, [&] { hooks.Reach(HookPoint::kClaimed); });
+  const auto arrival = place->Await(kBound);
+  ASSERT_TRUE(arrival.ok()) << arrival.status();
+  EXPECT_EQ(arrival->place, "claimed");
+  EXPECT_EQ(arrival->pid, getpid());
+  EXPECT_EQ(vmm.wait_for(kMoment), std::future_status::timeout) << "it was not held";
+  place->Release();
+  EXPECT_EQ(vmm.wait_for(kBound), std::future_status::ready);
+  hooks.Reach(HookPoint::kRunning);
+}
+
+TEST(MeetingPlace, SaysSoWhenNobodyComes) {
+  auto place = MeetingPlace::Open();
+  ASSERT_TRUE(place.ok()) << place.status();
+  EXPECT_EQ(place->Await(kMoment).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+}  // namespace
+}  // namespace rehome::harness
