@@ -152,7 +152,8 @@ TEST_F(VmmDeathTest, OfEveryTargetLeavesTheGuestInEscrowAndSaysSo) {
   EXPECT_EQ(record.state(), Migration::INDETERMINATE) << record.DebugString();
   EXPECT_EQ(record.guest_owner(), Migration::UNDECIDED);
   EXPECT_EQ(record.rescue().attempts(), 3);
-  // The source is there, with a VM that is dead, and the daemon with what a fourth target would need.
+  // The source is there, with a VM that is dead, and the daemon with what a fourth target would
+  // need.
   EXPECT_EQ(GetVm("guest").process().pid(), record.source().pid());
 }
 

@@ -21,6 +21,7 @@ bool EndSource(SimContext& context, Migration& record) {
     context.world.Kill(*source);
   }
   record.fence.process_exited = context.AwaitDeath(source, kExitTimeout);
+  record.fence.exited_ns = context.world.now() * 1000;
   return record.fence.process_exited;
 }
 
@@ -29,14 +30,19 @@ bool HoldsMemory(const Process& process) {
          (process.target.at == TargetAt::kNone || process.target.at >= TargetAt::kPrepared);
 }
 
-void CheckHolders(SimContext& context, Migration& record) {
-  record.fence.inodes_checked = 1;
-  record.fence.foreign_holders.clear();
+bool CheckHolders(SimContext& context, Migration& record) {
+  InodeSearch found;
+  found.inode = record.memory_inodes.front();
   for (const Process& process : context.world.processes) {
     if (process.guest != context.source->guest || !HoldsMemory(process)) continue;
-    if (process.identity == record.target) continue;
-    record.fence.foreign_holders.push_back({process.identity.pid, "vmm", "fd"});
+    const bool target = process.identity == record.target;
+    const HolderClass whose = target ? HolderClass::kTarget : HolderClass::kForeign;
+    found.holders.push_back({process.identity.pid, "vmm", "fd", whose});
+    if (!target) ++found.foreign;
   }
+  record.fence.search.begun_ns = context.world.now() * 1000;
+  record.fence.search.memory = {found};
+  return found.foreign == 0 && found.HeldByTarget();
 }
 
 void EndHold(SimContext& context) {
@@ -73,13 +79,13 @@ Outcome SimFirstRun(SimContext& context, Migration record) {
 }
 
 Outcome SimFence(SimContext& context, Migration record) {
-  record.fence.observer = "rehomed";
+  record.fence.observer = {"rehomed", {1, 1, 1}};
   record.fence.source = record.source;
   record.fence.kernel_vm_dead = context.world.guests[context.source->guest].moves;
-  bool complete = EndSource(context, record);
-  if (complete) CheckHolders(context, record);
-  complete = complete && record.fence.complete() && !context.IsDead(context.target);
+  const bool complete = EndSource(context, record) && CheckHolders(context, record);
+  const bool target_lost = context.IsDead(context.target);
   context.DropEscrow(record.id);
+  if (target_lost) return Answer(Event::kTargetLost, "TARGET_DIED", std::move(record));
   if (complete) return Answer(Event::kFenceProven, std::move(record));
   return Answer(Event::kFenceIncomplete, "FENCE_TIMEOUT", std::move(record));
 }

@@ -16,6 +16,7 @@ namespace rehome::sim {
 struct SimEscrow {
   std::shared_ptr<Block> block;  // of the latest target
   std::shared_ptr<Block> saved;  // in a rescue: the source's, with the state
+  bool block_is_rescues = false;
   bool memory = false;
   std::shared_ptr<KvmVm> source_vm;
   std::shared_ptr<KvmVm> target_vm;  // of the latest target

@@ -21,6 +21,7 @@ void TakeFromStore(SimContext& context, const Migration& record) {
   escrow.source_vm = stored.source_vm;
   if (stored.rescue_block != nullptr) {
     escrow.saved = std::exchange(escrow.block, stored.rescue_block);
+    escrow.block_is_rescues = true;
     std::vector<std::shared_ptr<KvmVm>> vms = {nullptr, stored.target_vm};
     for (const auto& vm : stored.rescue_vms) {
       if (vm != nullptr) vms.push_back(vm);
@@ -42,21 +43,42 @@ void FindLinks(SimContext& context) {
   });
 }
 
-void TakeFromAgents(SimContext& context) {
+// In a rescue the source has an earlier block than the target: that with the saved state.
+void PutHandedIn(SimContext& context, const Migration& record, const Process& side,
+                 const std::shared_ptr<Block>& block) {
   SimEscrow& escrow = context.escrow;
-  const Process* source = context.source;
-  if (!context.IsDead(source) && context.world.Answers(*source) && !escrow.memory &&
-      source->source.block != nullptr) {
-    escrow.memory = true;
-    escrow.source_vm = source->kvm;
-    if (escrow.block == nullptr) escrow.block = source->source.block;
+  const bool is_target = &side == context.target;
+  const bool needs_block = !KnowsVerdict(context, record);
+  if (needs_block && is_target && record.rescue.attempts > 0) {
+    if (block->moves) {
+      if (escrow.target_vm != nullptr) escrow.context.push_back(escrow.target_vm);
+      escrow.context.push_back(nullptr);  // the source's
+    }
+    escrow.target_vm = nullptr;
+    escrow.saved = std::move(escrow.block);
+    escrow.block_is_rescues = true;
   }
-  context.Pause(300);
-  const Process* target = context.target;
-  if (!context.IsDead(target) && context.world.Answers(*target) &&
-      target->target.block != nullptr) {
-    if (escrow.target_vm == nullptr) escrow.target_vm = target->kvm;
-    if (escrow.block == nullptr) escrow.block = target->target.block;
+  if (needs_block) escrow.block = block;
+  if (is_target) {
+    if (escrow.target_vm == nullptr) escrow.target_vm = side.kvm;
+  } else if (!escrow.memory) {
+    escrow.memory = true;
+    escrow.source_vm = side.kvm;
+  }
+}
+
+void TakeFromAgents(SimContext& context, const Migration& record) {
+  for (const bool is_target : {false, true}) {
+    const Process* side = is_target ? context.target : context.source;
+    const SimEscrow& escrow = context.escrow;
+    const bool described = is_target ? escrow.target_vm != nullptr : escrow.memory;
+    if (KnowsVerdict(context, record) && described) continue;
+    if (context.IsDead(side) || !context.world.Answers(*side)) continue;
+    // Kept, because the process may drop it while the answer is under way.
+    const std::shared_ptr<Block> block = is_target ? side->target.block : side->source.block;
+    if (block == nullptr) continue;
+    context.Pause(300);
+    if (!context.daemon.dead) PutHandedIn(context, record, *side, block);
   }
 }
 
@@ -71,7 +93,7 @@ bool KnowsVerdict(const SimContext& context, const Migration& record) {
   if (context.escrow.block == nullptr) return false;
   const Rescue& rescue = record.rescue;
   return rescue.attempts == 0 || record.target == rescue.dead_target ||
-         context.escrow.saved != nullptr;
+         context.escrow.block_is_rescues;
 }
 
 void SimRebuild(SimContext& context, const Migration& record) {
@@ -80,7 +102,7 @@ void SimRebuild(SimContext& context, const Migration& record) {
   context.handover_start = record.armed_ns / 1000;
   TakeFromStore(context, record);
   FindLinks(context);
-  TakeFromAgents(context);
+  TakeFromAgents(context, record);
   const Process* target = context.target;
   if (record.owner == GuestOwner::kTarget && !context.IsDead(target) &&
       context.world.Answers(*target)) {
@@ -90,7 +112,7 @@ void SimRebuild(SimContext& context, const Migration& record) {
 
 Outcome SimRecover(SimContext& context, Migration record) {
   FindLinks(context);
-  if (context.escrow.block == nullptr) TakeFromAgents(context);
+  if (!KnowsVerdict(context, record)) TakeFromAgents(context, record);
   Findings found;
   found.before_start = WasBeforeStart(record);
   found.source = context.LookAtSource(kAgentTimeout);

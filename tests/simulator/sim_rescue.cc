@@ -59,6 +59,7 @@ bool BuildOne(SimContext& context, Migration& record) {
   context.target->target.move_from = at_source ? escrow.source_vm : escrow.context.front();
   if (escrow.saved == nullptr) escrow.saved = std::move(escrow.block);
   escrow.block = std::move(block);
+  escrow.block_is_rescues = true;
   escrow.target_vm = context.target->kvm;
   escrow.target_settled = false;
   KeepRescue(context, record);
