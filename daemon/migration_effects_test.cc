@@ -222,19 +222,6 @@ TEST_F(HandoverTest, CancelAfterTheClaimIsTooLate) {
   EXPECT_EQ(world_.Perform(Effect::kHandOver, record_).event, Event::kVerdictRunning);
 }
 
-TEST_F(HandoverTest, ACancelSparesTheSavedStateOfASourceThatDied) {
-  Arm(FencePolicy::kAfterResume);
-  OnStart([this] {
-    ASSERT_EQ(rehome_block_set_source_ready(&block_, 0), 0);
-    world_.source_child.Kill();
-    ASSERT_TRUE(AwaitExit(world_.source_child.Pidfd().borrow(), std::chrono::seconds(20)));
-    world_.interrupt->Raise();
-  });
-  // The target may still claim it, and else a rescue's may.
-  EXPECT_EQ(world_.Perform(Effect::kHandOver, record_).event, Event::kStuck);
-  EXPECT_EQ(rehome_block_verdict(&block_), REHOME_VERDICT_OPEN);
-}
-
 TEST_F(HandoverTest, ASourceThatDiesWithTheVerdictOpenClosesItForTheTarget) {
   Arm(FencePolicy::kAfterResume);
   OnStart([this] { world_.source_child.Kill(); });

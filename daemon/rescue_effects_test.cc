@@ -200,5 +200,16 @@ TEST_F(RescueTest, ATargetThatCannotBuildTheVmIsEndedAndReplaced) {
   for (const auto& target : targets_) EXPECT_FALSE(target->child.alive());
 }
 
+TEST_F(RescueTest, ACancelSparesTheSavedStateOfADeadSource) {
+  Strand(REHOME_VERDICT_OPEN);
+  world_.source->script.start = [](const std::string&) { return absl::OkStatus(); };
+  world_.source_child.Kill();
+  ASSERT_TRUE(AwaitExit(world_.source_child.Pidfd().borrow(), std::chrono::seconds(20)));
+  world_.interrupt->Raise();
+  // The target may still claim it, and else a rescue's may.
+  EXPECT_EQ(world_.Perform(Effect::kHandOver, record_).event, Event::kStuck);
+  EXPECT_EQ(rehome_block_verdict(&old_), REHOME_VERDICT_OPEN);
+}
+
 }  // namespace
 }  // namespace rehome
