@@ -64,6 +64,12 @@ Failure WhyAborted(EffectContext& context, const Migration& record) {
   return AbortedByPeer(record);
 }
 
+// The source has done its part and is dead: the saved state is the guest. Made ABORTED it would be
+// lost, because nobody could tell that the source had not gone on from it before it died.
+bool OnlyStateIsLeft(const Escrow& escrow) {
+  return HasExited(escrow.source_pidfd.borrow()) && escrow.block->SourceReady();
+}
+
 }  // namespace
 
 Outcome HandOverEffect(EffectContext& context, Migration record) {
@@ -71,7 +77,7 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
   HandoverBlock& block = *escrow.block;
   escrow.handover_start_ns = rehome_monotonic_ns();
   absl::Status started = escrow.source_link->Start(record.id, context.dependencies.timeouts.agent);
-  if (!started.ok() && block.AbortIfOpen()) {
+  if (!started.ok() && !OnlyStateIsLeft(escrow) && block.AbortIfOpen()) {
     return FailedOutcome(Event::kVerdictAborted, Annotate(started, "START"), std::move(record));
   }
   const uint64_t limit = OverdueNs(context, record);
@@ -92,7 +98,7 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
       to_fence = false;
       FenceBeforeResume(context, record);
     }
-    if (context.interrupt.raised() && block.AbortIfOpen()) {
+    if (context.interrupt.raised() && !OnlyStateIsLeft(escrow) && block.AbortIfOpen()) {
       return {Event::kVerdictAborted,
               {"INTERRUPTED", "stopped while the verdict was still open"},
               std::move(record)};

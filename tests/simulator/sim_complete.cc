@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// After the blackout, as daemon/completion_effects.cc.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tests/simulator/sim_context.h"
+
+namespace rehome::sim {
+namespace {
+
+bool EndSource(SimContext& context, Migration& record) {
+  Process* source = context.source;
+  if (!context.IsDead(source) && record.fence.kill_sent_ns == 0 && context.Ask(source)) {
+    context.world.After(50, [&world = context.world, source] { world.Exit(*source); });
+    context.AwaitDeath(source, kReleaseTimeout);
+  }
+  if (context.daemon.dead) return false;
+  if (!context.IsDead(source)) {
+    record.fence.kill_sent_ns = context.world.now() * 1000;
+    context.world.Kill(*source);
+  }
+  record.fence.process_exited = context.AwaitDeath(source, kExitTimeout);
+  return record.fence.process_exited;
+}
+
+bool HoldsMemory(const Process& process) {
+  return process.alive &&
+         (process.target.at == TargetAt::kNone || process.target.at >= TargetAt::kPrepared);
+}
+
+void CheckHolders(SimContext& context, Migration& record) {
+  record.fence.inodes_checked = 1;
+  record.fence.foreign_holders.clear();
+  for (const Process& process : context.world.processes) {
+    if (process.guest != context.source->guest || !HoldsMemory(process)) continue;
+    if (process.identity == record.target) continue;
+    record.fence.foreign_holders.push_back({process.identity.pid, "vmm", "fd"});
+  }
+}
+
+void EndHold(SimContext& context) {
+  Process& process = *context.source;
+  SourceSide& source = process.source;
+  if (!context.Ask(&process) || context.daemon.dead) {
+    process.connection_lost = !context.daemon.dead && process.alive;  // cut off
+    return;
+  }
+  if (source.block != nullptr) source.block->Swap(REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED);
+  if (source.at == SourceAt::kHeld || source.at == SourceAt::kArmed) source = SourceSide();
+}
+
+}  // namespace
+
+Outcome SimFirstRun(SimContext& context, Migration record) {
+  Process* target = context.target;
+  if (target != nullptr && context.world.Answers(*target)) {
+    context.daemon.vms->HandOver(record.request.vm_id, target->link);
+  }
+  if (record.restarts > 0 && context.TargetSaysItRuns()) {
+    return Answer(Event::kFirstRunSeen, std::move(record));
+  }
+  context.Wait(kFirstRunTimeout, [&] {
+    return context.IsDead(target) || (context.world.Answers(*target) && target->target.first_run);
+  });
+  if (!context.IsDead(target) && context.TargetSaysItRuns()) {
+    return Answer(Event::kFirstRunSeen, std::move(record));
+  }
+  if (context.AwaitDeath(target, kReleaseTimeout)) {
+    return Answer(Event::kTargetLost, "TARGET_DIED", std::move(record));
+  }
+  return Answer(Event::kUnreachable, "FIRST_RUN_NOT_SEEN", std::move(record));
+}
+
+Outcome SimFence(SimContext& context, Migration record) {
+  record.fence.observer = "rehomed";
+  record.fence.source = record.source;
+  record.fence.kernel_vm_dead = context.world.guests[context.source->guest].moves;
+  bool complete = EndSource(context, record);
+  if (complete) CheckHolders(context, record);
+  complete = complete && record.fence.complete() && !context.IsDead(context.target);
+  context.DropEscrow(record.id);
+  if (complete) return Answer(Event::kFenceProven, std::move(record));
+  return Answer(Event::kFenceIncomplete, "FENCE_TIMEOUT", std::move(record));
+}
+
+Outcome SimDiscard(SimContext& context, Migration record) {
+  if (!context.IsDead(context.source)) EndHold(context);
+  if (context.daemon.dead) return Answer(Event::kFenceIncomplete, std::move(record));
+  if (context.target != nullptr) context.world.Kill(*context.target);
+  const bool dead = context.AwaitDeath(context.target, kExitTimeout);
+  context.DropEscrow(record.id);
+  if (dead) return Answer(Event::kTargetDiscarded, std::move(record));
+  return Answer(Event::kFenceIncomplete, "TARGET_NOT_DISCARDED", std::move(record));
+}
+
+}  // namespace rehome::sim
