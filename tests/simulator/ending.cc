@@ -51,7 +51,7 @@ class Ending {
       return;
     }
     const Process* source = world_.Find(record.source);
-    if (!record.fence.complete()) Violate("a success without proof");
+    if (!record.fence.complete(record.memory_inodes)) Violate("a success without proof");
     if (source == nullptr || source->alive) Violate("a success with a living source");
     if (record.owner != GuestOwner::kTarget) Violate("a success that the target does not own");
   }

@@ -30,13 +30,17 @@ bool HoldsMemory(const Process& process) {
 }
 
 void CheckHolders(SimContext& context, Migration& record) {
-  record.fence.inodes_checked = 1;
-  record.fence.foreign_holders.clear();
+  InodeSearch search = {.inode = record.memory_inodes.front(), .holders = {}};
   for (const Process& process : context.world.processes) {
     if (process.guest != context.source->guest || !HoldsMemory(process)) continue;
-    if (process.identity == record.target) continue;
-    record.fence.foreign_holders.push_back({process.identity.pid, "vmm", "fd"});
+    const bool target = process.identity == record.target;
+    const HolderClass holder_class = target ? HolderClass::kTarget : HolderClass::kForeign;
+    search.holders.push_back({process.identity.pid, "vmm", "fd", holder_class});
+    search.foreign += target ? 0 : 1;
   }
+  record.fence.search = {.memory = {std::move(search)},
+                         .begun_ns = context.world.now() * 1000,
+                         .init_shielded = false};
 }
 
 void EndHold(SimContext& context) {
@@ -73,13 +77,15 @@ Outcome SimFirstRun(SimContext& context, Migration record) {
 }
 
 Outcome SimFence(SimContext& context, Migration record) {
-  record.fence.observer = "rehomed";
+  record.fence.observer = {"rehomed", {}};
   record.fence.source = record.source;
   record.fence.kernel_vm_dead = context.world.guests[context.source->guest].moves;
   bool complete = EndSource(context, record);
   if (complete) CheckHolders(context, record);
-  complete = complete && record.fence.complete() && !context.IsDead(context.target);
+  complete = complete && record.fence.complete(record.memory_inodes);
+  const bool target_lost = context.IsDead(context.target);
   context.DropEscrow(record.id);
+  if (target_lost) return Answer(Event::kTargetLost, "TARGET_DIED", std::move(record));
   if (complete) return Answer(Event::kFenceProven, std::move(record));
   return Answer(Event::kFenceIncomplete, "FENCE_TIMEOUT", std::move(record));
 }
