@@ -89,10 +89,9 @@ Migration FinishedMigration(int number) {
   record.phases = {1, 2, 3, 4, 5, 6, 7, 8};
   record.fence.process_exited = true;
   record.fence.observer = {"rehomed", record.source};
-  record.fence.search.memory = {
-      {.inode = record.memory_inodes.front(),
-       .holders = {{12345, "rehome-vmm-2", "fd", HolderClass::kTarget},
-                   {4321, "rehomed", "fd", HolderClass::kDaemon}}}};
+  record.fence.search.memory = {{.inode = record.memory_inodes.front(),
+                                 .holders = {{12345, "rehome-vmm-2", "fd", HolderClass::kTarget},
+                                             {4321, "rehomed", "fd", HolderClass::kDaemon}}}};
   record.fence.kernel_release = "6.18.0-amd64";
   record.boot_id = "00000000-0000-0000-0000-000000000000";
   record.create_time_unix_ns = record.end_time_unix_ns = 1'700'000'000'000'000'000;
