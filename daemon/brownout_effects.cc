@@ -72,11 +72,15 @@ Outcome LossIfSourceDied(EffectContext& context, Outcome outcome) {
   const BorrowedFd pidfd =
       escrow.source_pidfd.valid() ? escrow.source_pidfd.borrow() : escrow.source_link->pidfd();
   // A dying process is noticed by others, and closes its connection, a little before its pidfd
-  // tells. An interrupt is an order and no sign of death.
-  const bool sign = outcome.event == Event::kRefused || escrow.source_link->closed();
-  const std::chrono::milliseconds wait =
-      sign ? context.dependencies.timeouts.release : std::chrono::milliseconds(0);
-  if (!pidfd.valid() || !AwaitExit(pidfd, wait)) return outcome;
+  // tells; on a host that has much to do, longer. An interrupt is an order and no sign of death.
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  const bool refused = outcome.event == Event::kRefused;
+  bool dead =
+      pidfd.valid() && AwaitExit(pidfd, refused ? timeouts.release : std::chrono::milliseconds(0));
+  if (!dead && pidfd.valid() && escrow.source_link->closed()) {
+    dead = AwaitExit(pidfd, timeouts.agent);
+  }
+  if (!dead) return outcome;
   outcome.event = Event::kSourceLost;
   outcome.cause = {"SOURCE_DIED", absl::StrCat("the source VMM exited before the handover (",
                                                outcome.cause.message, ")")};

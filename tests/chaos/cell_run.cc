@@ -140,6 +140,12 @@ void Judge::JudgeLife(const Migration& record) {
     Fault("the record names no owner");
     return;
   }
+  if (record.state() == Migration::SUCCEEDED && cell_.victims.target && MayBeLost(cell_)) {
+    // The blow came when all was proven: a VMM that dies after its migration, as any can.
+    result_.outcome = Outcome::kLostHonestly;
+    result_.ending += "target, then dead";
+    return AwaitVmms({});
+  }
   result_.outcome = Outcome::kHeld;
   result_.ending += on_source ? "source" : "target";
   if (on_source && record.state() != Migration::FAILED) Fault("on the source, and not FAILED");

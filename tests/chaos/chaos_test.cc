@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The whole kill matrix of one backend (REHOME_CHAOS_BACKEND), one round.
+// The kill matrix of one backend (REHOME_CHAOS_BACKEND) and one blow (REHOME_CHAOS_BLOW), one
+// round.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -21,7 +22,7 @@ struct Part {
 std::vector<Part> Parts() {
   std::vector<Part> parts;
   for (const Variant& variant : Variants(REHOME_CHAOS_BACKEND)) {
-    for (const Blow blow : {Blow::kKill, Blow::kStop}) parts.push_back({variant, blow});
+    parts.push_back({variant, Blow::REHOME_CHAOS_BLOW});
   }
   return parts;
 }

@@ -14,7 +14,7 @@
 namespace rehome::chaos {
 
 // Hosts beside each other. Most of a cell is waiting for deadlines.
-inline constexpr int kHostsAtOnce = 4;
+inline constexpr int kHostsAtOnce = 3;
 
 struct RanCell {
   Cell cell;

@@ -21,8 +21,9 @@ using std::chrono::milliseconds;
 
 // For a migration to come to its phase: 100 ms on a quiet machine.
 constexpr milliseconds kArriveTimeout{30'000};
-// Before the pause a side that hangs is given up after this; as short as the API admits.
-constexpr milliseconds kHangDeadline{1'000};
+// Before the pause a side that hangs is given up after this: short, and still long enough to come
+// to the phase on a host with much to do.
+constexpr milliseconds kHangDeadline{4'000};
 constexpr milliseconds kDeadline{30'000};
 constexpr uint64_t kMemoryMib = 8;
 // Between two looks at what cannot be waited for.

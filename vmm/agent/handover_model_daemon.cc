@@ -60,7 +60,8 @@ void Explorer::DaemonWatches() {
       });
     }
     if (now_.target_life == kAlive || now_.target_life == kHung) StopHangingTarget();
-    if (now_.source_life == kDead && now_.fence != REHOME_FENCE_STATE_PROVEN) {
+    if (now_.source_life == kDead && now_.fence != REHOME_FENCE_STATE_PROVEN &&
+        now_.fence != REHOME_FENCE_STATE_TARGET_CONDEMNED) {
       Step(life, [](State* s) { s->fence = REHOME_FENCE_STATE_PROVEN; });
     }
   }

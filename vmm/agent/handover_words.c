@@ -142,8 +142,15 @@ int rehome_block_condemn(struct rehome_block *block, enum rehome_side side) {
 
 void rehome_block_set_fence_proven(struct rehome_block *block) {
   uint32_t *word = &block->shared->fence_word;
-  __atomic_store_n(word, (uint32_t)REHOME_FENCE_STATE_PROVEN, __ATOMIC_RELEASE);
-  rehome_futex_wake(word, (uint32_t)kAnyBit);
+  uint32_t now = load(word);
+  /* Whoever condemned the target may be about to kill it: it must not pass for one that may run. */
+  while (now != REHOME_FENCE_STATE_TARGET_CONDEMNED && now != REHOME_FENCE_STATE_PROVEN) {
+    if (exchange(word, now, REHOME_FENCE_STATE_PROVEN)) {
+      rehome_futex_wake(word, (uint32_t)kAnyBit);
+      return;
+    }
+    now = load(word);
+  }
 }
 
 int rehome_block_wait_fence_proven(const struct rehome_block *block, uint64_t deadline_ns) {
