@@ -79,11 +79,14 @@ void Act(EffectContext& context, Action action, Migration& record) {
     case Action::kAbortCommitted:
       escrow.block->AbortFrom(REHOME_VERDICT_COMMITTED);
       return;
+    // What dies is waited for a little: the next look would find it dying still.
     case Action::kKillTarget:
       (void)KillProcess(context, escrow.target_pidfd);
+      (void)AwaitExit(escrow.target_pidfd.borrow(), kLookPause);
       return;
     case Action::kCondemnTarget:
       CondemnAndKillTarget(context);
+      (void)AwaitExit(escrow.target_pidfd.borrow(), kLookPause);
       return;
     case Action::kFinishFence:
       FinishFence(context, record);
@@ -93,6 +96,7 @@ void Act(EffectContext& context, Action action, Migration& record) {
       return;
     case Action::kEndEmptySource:
       (void)KillProcess(context, escrow.source_pidfd);
+      (void)AwaitExit(escrow.source_pidfd.borrow(), kLookPause);
       return;
   }
 }
@@ -135,7 +139,7 @@ Outcome AbortEffect(EffectContext& context, Migration record) {
   // A claimant gets the rest of its time: the block's deadlines are the VMMs' business first.
   const uint64_t overdue = OverdueNs(context, record);
   const uint64_t limit = std::max(start, overdue) + Nanoseconds(timeouts.resolve) +
-                         Nanoseconds(timeouts.resume) + Nanoseconds(timeouts.exit);
+                         Nanoseconds(timeouts.resume) + Nanoseconds(ExitTimeout(context));
   for (uint64_t now = start; now < limit; now = rehome_monotonic_ns()) {
     const Observation seen = Look(context, record, now >= overdue);
     const Action action = Settle(seen);

@@ -130,10 +130,19 @@ Outcome FenceSourceEffect(EffectContext& context, Migration record) {
   record.fence.kernel_release = KernelRelease();
   AskKernel(context, record);
   absl::Status status = EndSource(context, record);
+  // After RUNNING nothing is rescued, and the service manager would be found among the holders. If
+  // it does not listen, the search says so.
+  context.dependencies.store->Remove(record.id).IgnoreError();
+  context.dependencies.store->Barrier().IgnoreError();
   if (status.ok()) status = CheckHolders(context, record);
   // Last of all, because it explains whatever else was found.
   const bool target_lost = HasExited(context.escrow.target_pidfd.borrow());
-  // Last, so that until here a rescue would have had everything it needs.
+  // A target that found back late has registered while its id was still taken.
+  if (!target_lost && context.escrow.target_link->closed()) {
+    absl::StatusOr<std::shared_ptr<VmmLink>> late =
+        context.dependencies.await_link(record.target, milliseconds(0), nullptr);
+    if (late.ok()) context.dependencies.vms->HandOver(record.request.vm_id, *late);
+  }
   DropEscrow(context, record);
   if (target_lost) {
     return {Event::kTargetLost,

@@ -75,6 +75,14 @@ Advanced Announce(const Migration& record, Advanced next, Journal* journal) {
     next = Decide(record, Event::kRefused, FailureOf(status), {});
     status = journal->Append(next.record);
   }
+  // A later daemon must be able to tell who took the verdict, and which process is the new target.
+  // The escrow is kept, and a resolve tries again.
+  const bool rescues =
+      next.record.step == Step::kRescuing || next.record.step == Step::kRescueHandingOver;
+  if (!status.ok() && rescues) {
+    next = Decide(record, Event::kUnreachable, FailureOf(status), {});
+    status = journal->Append(next.record);
+  }
   if (!status.ok() && next.record.journal_failure.none()) {
     next.record.journal_failure = FailureOf(status);
   }

@@ -88,6 +88,7 @@ class Items {
     if (!fds_.contains(name)) return UniqueFd();
     return std::move(fds_.extract(name).mapped());
   }
+  bool Has(const std::string& name) const { return fds_.contains(name); }
   absl::Status CheckEmpty() const {
     if (fds_.empty()) return absl::OkStatus();
     return Damaged(absl::StrCat("item ", fds_.begin()->first, " belongs to nothing"));
@@ -150,9 +151,21 @@ absl::StatusOr<std::vector<UniqueFd>> SourceFds(const WireDescription& wire, Ite
   return fds;
 }
 
-absl::StatusOr<std::vector<UniqueFd>> TargetFds(const WireDescription& wire, Items& items) {
+// systemd keeps one descriptor of each open file (same_fd()): a target that maps the source's own
+// file has no item for it. AssembleDescription() holds what is taken instead against the slot's
+// inode.
+absl::StatusOr<std::vector<UniqueFd>> TargetFds(const WireDescription& wire,
+                                                const VmDescription& source, Items& items) {
   std::vector<UniqueFd> fds;
   for (const WireFd& entry : wire.fds) {
+    const bool is_memory = entry.role == REHOME_FD_MEMORY;
+    if (is_memory && !items.Has(absl::StrCat(kEscrowTargetMemoryPrefix, entry.index)) &&
+        entry.index < source.memory.size()) {
+      absl::StatusOr<UniqueFd> same = Duplicate(source.memory[entry.index].borrow());
+      if (!same.ok()) return same.status();
+      fds.push_back(*std::move(same));
+      continue;
+    }
     absl::StatusOr<UniqueFd> fd = items.Take(
         entry.role == REHOME_FD_VM ? std::string(kEscrowTargetVm)
                                    : absl::StrCat(kEscrowTargetMemoryPrefix, entry.index));
@@ -225,7 +238,7 @@ absl::StatusOr<RestoredEscrow> RestoreEscrow(std::vector<NamedFd> fds, const FdK
       Assemble(wire->source, SourceFds(wire->source, items), kinds);
   if (!source.ok()) return source.status();
   absl::StatusOr<VmDescription> target =
-      Assemble(wire->target, TargetFds(wire->target, items), kinds);
+      Assemble(wire->target, TargetFds(wire->target, *source, items), kinds);
   if (!target.ok()) return target.status();
   if (source->vm_id != target->vm_id) return Damaged("source and target are of different VMs");
   absl::StatusOr<UniqueFd> block = items.Take(kEscrowBlock);

@@ -27,8 +27,8 @@ absl::Status KeepEscrow(EffectContext& context, const Migration& record) {
       EscrowItems(*escrow.source, *escrow.target, escrow.block->fd(), description->borrow()));
 }
 
-void KeepRescue(EffectContext& context, const Migration& record) {
-  if (!CanKeep(context)) return;
+absl::Status KeepRescue(EffectContext& context, const Migration& record) {
+  if (!CanKeep(context)) return absl::OkStatus();
   const Escrow& escrow = context.escrow;
   const size_t number = std::min<size_t>(record.rescue.attempts, kMaxStoredRescueVms) - 1;
   std::vector<EscrowItem> items = {
@@ -38,7 +38,7 @@ void KeepRescue(EffectContext& context, const Migration& record) {
     items.push_back({absl::StrCat(kEscrowRescueMemoryPrefix, number * REHOME_MAX_MEMORIES + i),
                      escrow.target->memory[i].borrow()});
   }
-  context.dependencies.store->Put(record.id, items).IgnoreError();
+  return context.dependencies.store->Put(record.id, items);
 }
 
 absl::Status FillEscrow(RestoredEscrow restored, const Migration& record, Escrow& escrow) {

@@ -15,10 +15,11 @@ namespace rehome {
 // EscrowStore::Put(); nothing is stored then. REQUIRES: source, target and block.
 absl::Status KeepEscrow(EffectContext& context, const Migration& record);
 
-// Adds the block and the VM of a rescue's target. Best effort: without them another daemon can go
-// on only with what this target itself hands in, and a guest that stands still does not wait for a
-// service manager. REQUIRES: as above.
-void KeepRescue(EffectContext& context, const Migration& record);
+// Adds the block and the VM of a rescue's target. On an error (those of EscrowStore::Put()) the
+// block of an earlier attempt may still be stored, and would be taken for this target's: the caller
+// removes all, and another daemon can go on only with what the target itself hands in. REQUIRES: as
+// above.
+absl::Status KeepRescue(EffectContext& context, const Migration& record);
 
 // Puts what a predecessor stored in its place, also in the middle of a rescue. DATA_LOSS /
 // ESCROW_DAMAGED, with the escrow as it was, if a block is none of this migration.

@@ -70,6 +70,7 @@ class ManagerEscrowStore final : public EscrowStore {
   bool supported() const override { return manager_->present(); }
   absl::Status Put(const std::string& migration_id, const std::vector<EscrowItem>& items) override;
   absl::Status Remove(const std::string& migration_id) override;
+  absl::Status Barrier() override { return manager_->Barrier(); }
   std::vector<NamedFd> Take(const std::string& migration_id) override;
   std::vector<std::string> restored() const override;
   size_t DropUnclaimed(const std::set<std::string>& unfinished) override;
@@ -83,6 +84,7 @@ class ManagerEscrowStore final : public EscrowStore {
     std::set<std::string> items;  // that the manager has of it
     std::vector<NamedFd> fds;     // that came back and were not taken
     bool came_back = false;
+    bool doomed = false;  // its removal was asked for and failed; tried again
   };
 
   void TakeBack(NamedFd fd);
@@ -95,6 +97,7 @@ class ManagerEscrowStore final : public EscrowStore {
   absl::Status Store(const std::string& migration_id, Entry& entry, const EscrowItem& item);
   // Makes the manager close `items`, and takes those off the entry that it has closed.
   absl::Status Forget(const std::string& migration_id, Entry& entry, std::set<std::string> items);
+  void RetryDoomed();
 
   ServiceManager* const manager_;
   mutable std::mutex mutex_;  // guards what follows; held while the manager is told
@@ -176,6 +179,7 @@ absl::Status ManagerEscrowStore::Put(const std::string& migration_id,
   absl::Status status = CheckItems(migration_id, items);
   if (!status.ok() || !supported()) return status;
   std::lock_guard lock(mutex_);
+  RetryDoomed();
   status = CheckRoom(migration_id, items);
   if (!status.ok()) return status;
   Entry& entry = entries_[migration_id];
@@ -197,12 +201,25 @@ absl::Status ManagerEscrowStore::Put(const std::string& migration_id,
 
 absl::Status ManagerEscrowStore::Remove(const std::string& migration_id) {
   std::lock_guard lock(mutex_);
+  RetryDoomed();
   const auto found = entries_.find(migration_id);
   if (found == entries_.end()) return absl::OkStatus();
   found->second.fds.clear();
   const absl::Status status = Forget(migration_id, found->second, found->second.items);
+  found->second.doomed = !status.ok();
   if (status.ok()) entries_.erase(found);
   return status;
+}
+
+void ManagerEscrowStore::RetryDoomed() {
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    if (!it->second.doomed) {
+      ++it;
+      continue;
+    }
+    if (!Forget(it->first, it->second, it->second.items).ok()) return;
+    it = entries_.erase(it);
+  }
 }
 
 std::vector<NamedFd> ManagerEscrowStore::Take(const std::string& migration_id) {
@@ -236,8 +253,9 @@ size_t ManagerEscrowStore::DropUnclaimed(const std::set<std::string>& unfinished
       continue;
     }
     dropped += std::max(entry.items.size(), entry.fds.size());
-    Forget(id, entry, entry.items).IgnoreError();
-    it = entries_.erase(it);
+    entry.fds.clear();
+    entry.doomed = !Forget(id, entry, entry.items).ok();
+    it = entry.doomed ? std::next(it) : entries_.erase(it);
   }
   return dropped;
 }

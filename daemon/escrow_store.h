@@ -77,6 +77,10 @@ class EscrowStore {
   // UNAVAILABLE / SERVICE_MANAGER_FAILED: still stored, may be called again.
   virtual absl::Status Remove(const std::string& migration_id) = 0;
 
+  // Blocks until the manager has done what it was told before: Remove() only tells it. UNAVAILABLE
+  // / SERVICE_MANAGER_FAILED. OK without a manager.
+  virtual absl::Status Barrier() = 0;
+
   // What an earlier daemon had stored of it, by item; empty if nothing, or taken already. The
   // manager keeps its own duplicates until Remove().
   virtual std::vector<NamedFd> Take(const std::string& migration_id) = 0;

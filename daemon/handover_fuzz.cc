@@ -86,8 +86,10 @@ bool Feed(std::span<const std::byte> input) {
   const bool may_kill_source = (*block)->MayKill(REHOME_SIDE_SOURCE);
   REHOME_PROMISE(!may_kill_target || !may_kill_source);
   REHOME_PROMISE(!quiet || (may_kill_target && (*block)->verdict() == REHOME_VERDICT_ABORTED));
+  // A condemned target stays condemned; otherwise the source is out from now on.
   (*block)->SetFenceProven();
-  REHOME_PROMISE((*block)->MayKill(REHOME_SIDE_SOURCE) && !(*block)->MayKill(REHOME_SIDE_TARGET));
+  REHOME_PROMISE((*block)->MayKill(REHOME_SIDE_TARGET) == may_kill_target);
+  REHOME_PROMISE((*block)->MayKill(REHOME_SIDE_SOURCE) == !may_kill_target);
   return true;
 }
 

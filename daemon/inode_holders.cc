@@ -149,10 +149,12 @@ bool IsOurFork(int32_t pid) {
 absl::StatusOr<Finds> HeldAfterFork(int32_t pid, const std::vector<InodeId>& inodes) {
   const auto deadline = std::chrono::steady_clock::now() + kForkSettleTimeout;
   absl::StatusOr<Finds> finds = HeldBy(pid, inodes);
-  while (finds.ok() && finds->any() && IsOurFork(pid) &&
-         std::chrono::steady_clock::now() < deadline) {
-    std::this_thread::sleep_for(kForkSettlePause);
+  while (finds.ok() && finds->any() && std::chrono::steady_clock::now() < deadline) {
+    const bool may_be_fork = IsOurFork(pid);
+    if (may_be_fork) std::this_thread::sleep_for(kForkSettlePause);
+    // Once more in any case: it can have come to exec between the two looks.
     finds = HeldBy(pid, inodes);
+    if (!may_be_fork) break;
   }
   return finds;
 }

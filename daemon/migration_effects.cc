@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/migration_effects.h"
 
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "daemon/abort_effect.h"
@@ -13,6 +15,20 @@
 namespace rehome {
 namespace {
 
+// While thousands of agents come back, descriptors can run out for a moment; a migration that ended
+// for that would never be fenced.
+constexpr int kRebuildAttempts = 20;
+constexpr std::chrono::milliseconds kRebuildPause{100};
+
+absl::Status RebuildPatiently(EffectContext& context, const Migration& record) {
+  absl::Status status = Rebuild(context, record);
+  for (int attempt = 1; attempt < kRebuildAttempts && !status.ok(); ++attempt) {
+    std::this_thread::sleep_for(kRebuildPause);
+    status = Rebuild(context, record);
+  }
+  return status;
+}
+
 class RealMigrationEffects : public MigrationEffects {
  public:
   explicit RealMigrationEffects(const EffectDependencies& dependencies)
@@ -22,7 +38,7 @@ class RealMigrationEffects : public MigrationEffects {
     EffectContext context{dependencies_, escrow_, interrupt};
     // Of a migration that another daemon drove before there is nothing here yet.
     if (record.restarts > 0 && !rebuilt_) {
-      const absl::Status status = Rebuild(context, record);
+      const absl::Status status = RebuildPatiently(context, record);
       if (!status.ok()) return FailedOutcome(FailureEvent(record.step), status, record);
       rebuilt_ = true;
     }

@@ -47,13 +47,14 @@ void TakeFromStore(EffectContext& context, const Migration& record) {
   if (restored.ok()) FillEscrow(*std::move(restored), record, escrow).IgnoreError();
 }
 
-// A living process's connection, or a link that says that there is none.
+// A living process's connection, or a link that says that there is none. Bounded by `rejoin`; a
+// cancel is no reason to know less.
 std::shared_ptr<VmmLink> FindLink(EffectContext& context, const ProcessIdentity& process,
                                   BorrowedFd pidfd, steady_clock::time_point deadline) {
   if (!HasExited(pidfd)) {
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now());
-    absl::StatusOr<std::shared_ptr<VmmLink>> link = context.dependencies.await_link(
-        process, std::max(left, milliseconds(0)), &context.interrupt);
+    absl::StatusOr<std::shared_ptr<VmmLink>> link =
+        context.dependencies.await_link(process, std::max(left, milliseconds(0)), nullptr);
     if (link.ok()) return *std::move(link);
   }
   return NewGoneLink(process);
@@ -168,17 +169,32 @@ absl::Status Rebuild(EffectContext& context, const Migration& record) {
   return absl::OkStatus();
 }
 
+namespace {
+
+// Whether the guest has been paused, whatever the record says.
+bool HasStarted(const Findings& found) {
+  return found.source == SourceSight::kPaused || found.source == SourceSight::kVmDead ||
+         found.verdict == REHOME_VERDICT_CLAIMED || found.verdict == REHOME_VERDICT_COMMITTED;
+}
+
+}  // namespace
+
 Event EventOf(const Findings& found) {
   const bool source_dead = found.source == SourceSight::kDead;
-  if (found.before_start) return source_dead ? Event::kSourceLost : Event::kSourceResumed;
+  // What is seen counts for more than a record, which can be older than it (journal.md: a torn
+  // tail).
+  if (found.target_runs_guest || found.verdict == REHOME_VERDICT_RUNNING) {
+    return Event::kVerdictRunning;
+  }
+  if (found.before_start && !HasStarted(found)) {
+    return source_dead ? Event::kSourceLost : Event::kSourceResumed;
+  }
   if (found.verdict.has_value()) {
-    if (*found.verdict == REHOME_VERDICT_RUNNING) return Event::kVerdictRunning;
     const bool resumed =
         *found.verdict == REHOME_VERDICT_ABORTED && found.source == SourceSight::kRunsGuest;
     return resumed ? Event::kSourceResumed : Event::kStuck;
   }
-  // A target drops its block once it has run the guest, a source once it runs it again.
-  if (found.target_runs_guest) return Event::kVerdictRunning;
+  // A source drops its block once it runs the guest again.
   if (found.source == SourceSight::kRunsGuest) return Event::kSourceResumed;
   return source_dead && found.target_dead ? Event::kSourceLost : Event::kUnreachable;
 }

@@ -86,6 +86,7 @@ Registry::~Registry() { Stop(); }
 
 absl::Status Registry::LoadJournal() {
   std::vector<Migration> of_other_boots;
+  std::vector<Migration> overtaken;
   absl::Status status = journal_->Load([&](const Migration& record) {
     if (record.step == Step::kDone) {
       index_.Add(record, nullptr);
@@ -97,17 +98,32 @@ absl::Status Registry::LoadJournal() {
     // Keeps its place in the order until it is closed below; the journal cannot be called here.
     if (record.boot_id != options_.boot_id) {
       of_other_boots.push_back(record);
-    } else {
-      TakeOver(active);
+      return;
     }
+    // A later one of a VM is admitted only once this one has ended: its end was not journalled.
+    const auto earlier = active_by_vm_.find(record.request.vm_id);
+    if (earlier != active_by_vm_.end()) {
+      overtaken.push_back(earlier->second->record);
+      --recovering_;
+    }
+    TakeOver(active);
   });
   if (!status.ok()) return status;
-  for (const Migration& record : of_other_boots) CloseOfOtherBoot(record);
+  for (const Migration& record : of_other_boots) Close(CloseAfterReboot(record));
+  for (const Migration& record : overtaken) {
+    Migration closed = record;
+    closed.state = MigrationState::kFailed;
+    closed.step = Step::kDone;
+    closed.owner = GuestOwner::kNobody;
+    closed.failure = {std::string(reason::kJournalFailed),
+                      "its end was not journalled; a later migration of its VM is on record"};
+    closed.revision++;
+    Close(std::move(closed));
+  }
   return absl::OkStatus();
 }
 
-void Registry::CloseOfOtherBoot(const Migration& record) {
-  Migration closed = CloseAfterReboot(record);
+void Registry::Close(Migration closed) {
   closed.end_time_unix_ns = UnixNanos();
   const absl::Status status = journal_->Append(closed);
   if (!status.ok()) {
@@ -340,6 +356,8 @@ absl::StatusOr<Migration> Registry::Cancel(const std::string& id) {
                         absl::StrCat("migration ", id, ": the guest runs on the target"));
     }
     RaiseInterrupt(active, StopCause::kCancelled);
+    // Only one that has done nothing yet ends on the caller's thread.
+    if (active->record.step != Step::kQueued || active->recovering) return active->record;
     if (!TakeFromQueue(active)) return active->record;
   }
   RunHere(active);
@@ -353,6 +371,10 @@ absl::StatusOr<Migration> Registry::Resolve(const std::string& id) {
   std::lock_guard<std::mutex> lock(mutex_);
   const MigrationEntry* entry = index_.Find(id);
   if (entry == nullptr) return NoSuchMigration(id);
+  if (entry->active != nullptr && entry->active->recovering) {
+    return MakeStatus(absl::StatusCode::kUnavailable, reason::kRecovering,
+                      absl::StrCat("migration ", id, " is being looked at already"));
+  }
   if (entry->active == nullptr || entry->state != MigrationState::kIndeterminate) {
     return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kNotIndeterminate,
                       absl::StrCat("migration ", id, " is ", MigrationStateName(entry->state)));

@@ -119,7 +119,7 @@ class Registry {
 
   Registry(Options options, Journal* journal, VmDirectory* vms, EffectsFactory* effects);
   absl::Status LoadJournal();
-  void CloseOfOtherBoot(const Migration& record);
+  void Close(Migration closed);
   void TakeOver(const Active& active);
 
   // Steps of Create().

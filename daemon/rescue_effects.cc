@@ -124,8 +124,8 @@ absl::Status BuildOne(EffectContext& context, Migration& record) {
   escrow.block_is_rescues = true;
   escrow.target = std::move(built->vm);
   escrow.target_settled = false;
-  KeepRescue(context, record);
-  return absl::OkStatus();
+  if (KeepRescue(context, record).ok()) return absl::OkStatus();
+  return context.dependencies.store->Remove(record.id);
 }
 
 Outcome Unreachable(const Failure& why, Migration record) {

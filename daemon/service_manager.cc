@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/service_manager.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
@@ -93,6 +94,21 @@ absl::Status ServiceManager::Notify(std::string_view lines, std::span<const Borr
     if (ReasonOf(sent) != "SOCKET_FULL") return Failed(std::string(sent.message()));
     if (!AwaitWritable(socket_fd->borrow(), deadline)) return Failed("does not read its socket");
   }
+}
+
+absl::Status ServiceManager::Barrier() const {
+  if (!present()) return absl::OkStatus();
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return Failed(strerror(errno));
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  const BorrowedFd sent = writer.borrow();
+  if (absl::Status status = Notify("BARRIER=1", {&sent, 1}); !status.ok()) return status;
+  writer.Reset();
+  // The manager's copy is the last one: closing it hangs the pipe up.
+  pollfd entry = {.fd = reader.borrow().raw(), .events = 0, .revents = 0};
+  const int ready = poll(&entry, 1, static_cast<int>(kServiceManagerTimeout.count()));
+  return ready == 1 ? absl::OkStatus() : Failed("does not answer a barrier");
 }
 
 }  // namespace rehome

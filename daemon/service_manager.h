@@ -43,6 +43,10 @@ class ServiceManager {
   // the message is in the manager's queue and outlives this process. OK without a manager.
   // UNAVAILABLE / SERVICE_MANAGER_FAILED after kServiceManagerTimeout, or with errno in words.
   absl::Status Notify(std::string_view lines, std::span<const BorrowedFd> fds = {}) const;
+  // Blocks until the manager has processed every message before it (BARRIER=1, sd_notify(3),
+  // systemd 246). OK without a manager. UNAVAILABLE / SERVICE_MANAGER_FAILED after
+  // kServiceManagerTimeout.
+  absl::Status Barrier() const;
   // What the manager kept for us, with its names. The first call gets it.
   std::vector<NamedFd> TakeDescriptors() { return std::move(descriptors_); }
 

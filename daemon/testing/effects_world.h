@@ -77,6 +77,7 @@ class ScriptedStore : public EscrowStore {
     stored.clear();
     return absl::OkStatus();
   }
+  absl::Status Barrier() override { return absl::OkStatus(); }
   std::vector<NamedFd> Take(const std::string&) override { return std::move(stored); }
   std::vector<std::string> restored() const override { return {}; }
   size_t DropUnclaimed(const std::set<std::string>&) override { return 0; }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/harness/service_manager.h"
 
+#include <linux/kcmp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <utility>
@@ -28,6 +31,11 @@ std::string ValueOf(const std::string& message, const std::string& variable) {
   if (found == std::string::npos) return "";
   const size_t begin = found + key.size();
   return lines.substr(begin, lines.find('\n', begin) - begin);
+}
+
+bool IsSameOpenFile(BorrowedFd a, BorrowedFd b) {
+  const pid_t self = getpid();
+  return syscall(SYS_kcmp, self, self, KCMP_FILE, a.raw(), b.raw()) == 0;
 }
 
 }  // namespace
@@ -79,7 +87,13 @@ void ServiceManager::Apply(const std::string& message, std::vector<UniqueFd> fds
   const std::string name = ValueOf(message, "FDNAME");
   if (ValueOf(message, "FDSTOREREMOVE") == "1") stored_.erase(name);
   if (ValueOf(message, "FDSTORE") != "1" || ValueOf(message, "FDPOLL") != "0") return;
-  for (UniqueFd& fd : fds) stored_.emplace(name, std::move(fd));
+  for (UniqueFd& fd : fds) {
+    // service_add_fd_store(): one descriptor of each open file, and not a word about the others.
+    const bool known = std::any_of(stored_.begin(), stored_.end(), [&fd](const auto& entry) {
+      return IsSameOpenFile(entry.second.borrow(), fd.borrow());
+    });
+    if (!known) stored_.emplace(name, std::move(fd));
+  }
 }
 
 absl::StatusOr<Process> ServiceManager::Start(Process::Options options) {
