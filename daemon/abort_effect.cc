@@ -35,7 +35,8 @@ Observation Look(EffectContext& context, const Migration& record, bool overdue) 
       .source = source,
       .target_dead = target_dead,
       .overdue = overdue,
-      .can_rescue = escrow.HoldsGuest(HasMove(record.strategy)) && escrow.KnowsVerdict(record),
+      .can_rescue = escrow.HoldsGuest(HasMove(record.strategy), source == SourceSight::kVmDead) &&
+                    escrow.KnowsVerdict(record),
       .source_was_out = WasOutBefore(record),
   };
 }

@@ -18,9 +18,12 @@ uint64_t Escrow::MemoryBytes() const {
   return source.has_value() ? source->layout.TotalBytes() : 0;
 }
 
-bool Escrow::HoldsGuest(bool moves) const {
+bool Escrow::HoldsGuest(bool moves, bool source_vm_dead) const {
   if (block == nullptr || !source.has_value() || source->memory.empty()) return false;
-  return !moves || source->vm.valid() || (target.has_value() && target->vm.valid());
+  if (!moves || (source->vm.valid() && !source_vm_dead)) return true;
+  const bool of_dead_target = std::any_of(context.begin(), context.end(),
+                                          [](const ContextVm& vm) { return vm.vm.valid(); });
+  return of_dead_target || (target.has_value() && target->vm.valid());
 }
 
 bool Escrow::KnowsVerdict(const Migration& record) const {

@@ -52,8 +52,8 @@ struct Escrow {
   std::vector<InodeId> MemoryInodes() const;
   uint64_t MemoryBytes() const;
   // Whether all is here that another target needs to go on from the saved state: memory, and with
-  // MOVE a VM that has the context or had it.
-  bool HoldsGuest(bool moves) const;
+  // MOVE a VM that may have the context. A source whose VM is dead has it no more.
+  bool HoldsGuest(bool moves, bool source_vm_dead) const;
   // Whether `block` is the one of the target on record. Without that of a rescue's target nobody
   // can tell whether it ran the guest, and so whether the saved state is history.
   bool KnowsVerdict(const Migration& record) const;

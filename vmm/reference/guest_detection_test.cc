@@ -157,6 +157,12 @@ TEST_F(GuestDetectionTest, AGuestThatIsSavedAndRestoredUnchangedIsIntact) {
   EXPECT_EQ(kOnKvm, report.ticks > 0);
 }
 
+TEST_F(GuestDetectionTest, APauseThatFollowsAnotherAtOnceIsAPauseOfItsOwn) {
+  int pauses = 0;
+  for (int i = 0; i < 1000; ++i) WhilePaused([&](Vcpu&) { ++pauses; });
+  EXPECT_EQ(pauses, 1000);
+}
+
 TEST_F(GuestDetectionTest, ALostRegister) {
   EXPECT_TRUE(
       DamageIsNoticed(REHOME_GUEST_ERROR_REGISTER, [](VcpuState& state) { state.regs.r12 ^= 1; }));

@@ -85,8 +85,8 @@ void VcpuCrew::Main(uint32_t index) {
     if (command == kStop) break;
     if (command == kRun && has_guest) {
       RunGuest(index);
-    } else if (command == kPause && has_guest) {
-      DoPausedWork(index);
+    } else if (command >= kPause && has_guest) {
+      DoPausedWork(index, command);
     } else {
       command_.wait(command, std::memory_order_acquire);
     }
@@ -199,7 +199,8 @@ absl::Status VcpuCrew::Pause(PausedWork& work) {
   work_ = &work;
   stopped_ = finished_ = pause_done_ = 0;
   uint32_t running = kRun;
-  if (!command_.compare_exchange_strong(running, kPause)) return ended;
+  if (!command_.compare_exchange_strong(running, next_pause_)) return ended;
+  next_pause_ = std::max<uint32_t>(next_pause_ + 1, kPause);  // it may wrap around
   command_.notify_all();
   KickAll();
   // No spinning: the vCPU threads need the CPU, and nobody waits for this one.
@@ -207,7 +208,7 @@ absl::Status VcpuCrew::Pause(PausedWork& work) {
   return ended_ ? ended : absl::OkStatus();
 }
 
-void VcpuCrew::DoPausedWork(uint32_t index) {
+void VcpuCrew::DoPausedWork(uint32_t index, uint32_t pause) {
   const auto count = static_cast<uint32_t>(vcpus_.size());
   // No vCPU may run while another is saved: it could still send it an interrupt.
   if (stopped_.fetch_add(1) + 1 == count) {
@@ -221,12 +222,12 @@ void VcpuCrew::DoPausedWork(uint32_t index) {
     pause_done_ = 1;
     pause_done_.notify_all();
   }
-  command_.wait(kPause, std::memory_order_acquire);
+  command_.wait(pause, std::memory_order_acquire);
 }
 
 void VcpuCrew::Resume() {
-  uint32_t paused = kPause;
-  command_.compare_exchange_strong(paused, ended_ ? kEnded : kRun);
+  uint32_t paused = command_.load(std::memory_order_relaxed);
+  if (paused >= kPause) command_.compare_exchange_strong(paused, ended_ ? kEnded : kRun);
   command_.notify_all();
 }
 

@@ -82,7 +82,9 @@ class VcpuCrew {
 
  private:
   // What the threads are to do; a futex word.
-  enum Command : uint32_t { kNotYet = 0, kRun = 1, kPause = 2, kEnded = 3, kStop = 4 };
+  // From kPause on every value is a pause, each another one: a thread that is slow to leave one
+  // must not take the next for the same.
+  enum Command : uint32_t { kNotYet = 0, kRun = 1, kEnded = 2, kStop = 3, kPause = 4 };
 
   void Main(uint32_t index);
   bool TakeOver(uint32_t index);
@@ -92,7 +94,8 @@ class VcpuCrew {
   void ServePortIo(uint32_t index);
   void ContinueAfterKick(uint32_t index);
   void NoteFirstRun(uint32_t index);
-  void DoPausedWork(uint32_t index);
+  // `pause`: the command that asked for it.
+  void DoPausedWork(uint32_t index, uint32_t pause);
   void End(GuestEnd end, const std::string& text);
   void KickAll();
 
@@ -103,6 +106,7 @@ class VcpuCrew {
   const std::chrono::nanoseconds spin_;
 
   std::atomic<uint32_t> command_{kNotYet};
+  uint32_t next_pause_ = kPause;
   // Of the pause under way.
   PausedWork* work_ = nullptr;
   std::atomic<uint32_t> stopped_{0};
