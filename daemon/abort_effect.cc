@@ -21,10 +21,16 @@ bool WasOutBefore(const Migration& record) {
          record.interrupted_step == Step::kRescueHandingOver;
 }
 
-Observation Look(EffectContext& context, const Migration& record, bool overdue) {
+Observation Look(EffectContext& context, Migration& record, bool overdue) {
   Escrow& escrow = context.escrow;
   // The block last: what the dead wrote in it is final then.
   const SourceSight source = LookAtSource(context, record, kLookPause);
+  if (source == SourceSight::kVmDead && !record.fence.kernel_vm_dead) {
+    // Once its process is dead too, nobody can say so any more.
+    record.fence.kernel_vm_dead = true;
+    record.fence.kernel_observer = {"source", record.source};
+    record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
+  }
   const bool target_dead = HasExited(escrow.target_pidfd.borrow());
   return {
       .verdict = escrow.block->verdict(),
@@ -35,7 +41,7 @@ Observation Look(EffectContext& context, const Migration& record, bool overdue) 
       .source = source,
       .target_dead = target_dead,
       .overdue = overdue,
-      .can_rescue = escrow.HoldsGuest(HasMove(record.strategy), source == SourceSight::kVmDead) &&
+      .can_rescue = escrow.HoldsGuest(HasMove(record.strategy), record.fence.kernel_vm_dead) &&
                     escrow.KnowsVerdict(record),
       .source_was_out = WasOutBefore(record),
   };

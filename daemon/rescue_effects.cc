@@ -188,7 +188,8 @@ std::optional<Failure> AwaitRunning(EffectContext& context, const Migration& rec
 
 Outcome BuildRescueEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
-  if (!escrow.HoldsGuest(HasMove(record.strategy), false) || !escrow.StateBlock().SourceReady()) {
+  if (!escrow.HoldsGuest(HasMove(record.strategy), record.fence.kernel_vm_dead) ||
+      !escrow.StateBlock().SourceReady()) {
     return {Event::kSourceLost,
             {std::string(reason::kGuestLost), "the escrow has no saved state to go on from"},
             std::move(record)};

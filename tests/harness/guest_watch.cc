@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/harness/guest_watch.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <optional>
-#include <sstream>
+#include <string>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "kvmglue/fd.h"
 #include "vmm/reference/guest_check.h"
 
 namespace rehome::harness {
@@ -25,10 +27,12 @@ constexpr int kLookMs = 1;
 constexpr size_t kGuestTimeField = 43 - 3;
 
 std::optional<uint64_t> GuestTicks(pid_t pid) {
-  std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
-  std::stringstream text;
-  text << file.rdbuf();
-  const std::string stat = text.str();
+  // Not an ifstream: a program that another thread starts meanwhile would inherit its descriptor.
+  const UniqueFd file(open(absl::StrCat("/proc/", pid, "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+  char text[4096];  // field 2 is at most 64 bytes, the 50 others are numbers
+  const ssize_t size = file ? read(file.borrow().raw(), text, sizeof(text)) : -1;
+  if (size <= 0) return std::nullopt;
+  const std::string stat(text, static_cast<size_t>(size));
   const size_t name_end = stat.rfind(')');
   if (name_end == std::string::npos) return std::nullopt;
   const std::vector<std::string> fields =

@@ -99,9 +99,18 @@ std::vector<std::string> FindLeftovers(HostUnderTest& host, const Footprint& bef
                                        const std::vector<InodeId>& inodes,
                                        std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
+  // What is left stays; what one look alone sees was in use at that moment.
+  std::vector<std::string> previous;
   while (true) {
     std::vector<std::string> found = LookOnce(host, before, vmms, inodes);
-    if (found.empty() || std::chrono::steady_clock::now() >= deadline) return found;
+    if (found.empty()) return found;
+    if (std::chrono::steady_clock::now() >= deadline && !previous.empty()) {
+      std::erase_if(found, [&previous](const std::string& what) {
+        return std::find(previous.begin(), previous.end(), what) == previous.end();
+      });
+      return found;
+    }
+    previous = std::move(found);
     poll(nullptr, 0, kLookMs);
   }
 }
