@@ -57,13 +57,19 @@ absl::Status ChildReaper::Watch(BorrowedFd pidfd) {
 }
 
 void ChildReaper::Run() {
-  epoll_event events[kEventsPerTurn];
-  while (!stopping_) {
-    const int count = epoll_wait(epoll_.borrow().raw(), events, kEventsPerTurn, /*timeout=*/-1);
-    for (int i = 0; i < count; ++i) {
-      if (events[i].data.fd != wakeup_.fd().raw()) Reap(events[i].data.fd);
-    }
+  while (!stopping_) Turn(/*timeout_ms=*/-1);
+  // The exits from before the stop. The wakeup stays signalled, so one event is no child.
+  while (Turn(/*timeout_ms=*/0) > 1) {
   }
+}
+
+int ChildReaper::Turn(int timeout_ms) {
+  epoll_event events[kEventsPerTurn];
+  const int count = epoll_wait(epoll_.borrow().raw(), events, kEventsPerTurn, timeout_ms);
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.fd != wakeup_.fd().raw()) Reap(events[i].data.fd);
+  }
+  return count;
 }
 
 void ChildReaper::Reap(int raw) {

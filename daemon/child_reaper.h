@@ -24,7 +24,8 @@ class ChildReaper {
  public:
   // RESOURCE_EXHAUSTED / FD_LIMIT.
   static absl::StatusOr<std::unique_ptr<ChildReaper>> Create();
-  // Stops the thread. Children that live are left alone; they are init's when the daemon has ended.
+  // Reaps what has exited and stops the thread. Children that live are left alone; they are init's
+  // when the daemon has ended.
   ~ChildReaper();
 
   // Reaps the child behind `pidfd` when it exits; keeps a duplicate until then. RESOURCE_EXHAUSTED
@@ -35,6 +36,7 @@ class ChildReaper {
   ChildReaper(UniqueFd epoll, Wakeup wakeup)
       : epoll_(std::move(epoll)), wakeup_(std::move(wakeup)) {}
   void Run();
+  int Turn(int timeout_ms);  // the number of events handled, the wakeup among them
   void Reap(int raw);
 
   const UniqueFd epoll_;

@@ -203,6 +203,20 @@ TEST_F(ProcessLauncherTest, ReapsAChildThatNobodyWaitsFor) {
   EXPECT_EQ(CountOpenFds(), before);
 }
 
+TEST_F(ProcessLauncherTest, LeavesNoZombieOfAChildThatExitedBeforeItsOwnEnd) {
+  // Many, because the reaper's thread may be quicker or slower than the end.
+  for (int round = 0; round < 50; ++round) {
+    {
+      absl::StatusOr<LaunchedVmm> vmm = launcher_->Launch("report", absl::StrCat("m-", round));
+      ASSERT_TRUE(vmm.ok()) << vmm.status();
+      ASSERT_TRUE(AwaitReadable(vmm->pidfd.borrow()));
+    }
+    launcher_.reset();
+    ASSERT_FALSE(HasChildren()) << "round " << round;
+    Start();
+  }
+}
+
 TEST_F(ProcessLauncherTest, AChildOutlivesItsLauncher) {
   absl::StatusOr<LaunchedVmm> vmm = launcher_->Launch("wait", "m-9");
   ASSERT_TRUE(vmm.ok());
