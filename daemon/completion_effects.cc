@@ -81,6 +81,16 @@ absl::Status CheckHolders(EffectContext& context, Migration& record) {
   return absl::OkStatus();
 }
 
+// Whether the target is dead. A search that missed it may have looked at a process that had already
+// given up its memory but not yet exited, so that one waits.
+bool TargetIsLost(EffectContext& context, const Migration& record) {
+  const BorrowedFd target = context.escrow.target_pidfd.borrow();
+  for (const InodeSearch& found : record.fence.search.memory) {
+    if (!found.HeldByTarget()) return AwaitExit(target, ExitTimeout(context));
+  }
+  return HasExited(target);
+}
+
 // A target answers so only once its first KVM_RUN has come back.
 bool SaysItRuns(EffectContext& context, const Migration& record) {
   absl::StatusOr<VmmLink::Probe> probe =
@@ -136,7 +146,7 @@ Outcome FenceSourceEffect(EffectContext& context, Migration record) {
   context.dependencies.store->Barrier().IgnoreError();
   if (status.ok()) status = CheckHolders(context, record);
   // Last of all, because it explains whatever else was found.
-  const bool target_lost = HasExited(context.escrow.target_pidfd.borrow());
+  const bool target_lost = TargetIsLost(context, record);
   // A target that found back late has registered while its id was still taken.
   if (!target_lost && context.escrow.target_link->closed()) {
     absl::StatusOr<std::shared_ptr<VmmLink>> late =

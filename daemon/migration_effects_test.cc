@@ -364,6 +364,18 @@ TEST_F(HandoverTest, ASearchThatDoesNotEvenFindTheTargetProvesNothing) {
   EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
 }
 
+TEST_F(HandoverTest, ATargetThatWasExitingDuringTheSearchIsLost) {
+  Arm(FencePolicy::kAfterResume);
+  world_.fence.allowed_holds = false;
+  // It exits when the effect already waits for that, or before: either way it is lost.
+  std::thread killer;
+  world_.fence.on_search = [&] { killer = std::thread([&] { world_.target_child.Kill(); }); };
+  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
+  killer.join();
+  EXPECT_EQ(outcome.event, Event::kTargetLost);
+  EXPECT_EQ(outcome.cause.reason, "TARGET_DIED");
+}
+
 TEST_F(HandoverTest, AProcFilesystemThatCannotBeReadProvesNothing) {
   Arm(FencePolicy::kAfterResume);
   world_.fence.search_status =

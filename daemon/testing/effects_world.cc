@@ -87,6 +87,7 @@ absl::StatusOr<uint64_t> ScriptedFence::AwaitExit(BorrowedFd pidfd,
 absl::StatusOr<HolderSearch> ScriptedFence::FindHolders(
     const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) {
   searched = inodes;
+  on_search();
   if (!search_status.ok()) return search_status;
   HolderSearch search;
   search.begun_ns = rehome_monotonic_ns();

@@ -48,6 +48,7 @@ class ScriptedFence : public Fence {
 
   absl::Status search_status;
   bool allowed_holds = true;
+  std::function<void()> on_search = [] {};
   std::vector<InodeHolder> foreign;
   int kills = 0;
   std::vector<InodeId> searched;
