@@ -34,6 +34,9 @@ constexpr char kShortAgent[] = "agent_timeout_ms = 1000";
 constexpr char kShortFirstRun[] = "first_run_timeout_ms = 2000";
 // Also how long a daemon waits for a source that is silent before it says INDETERMINATE.
 constexpr char kShortExit[] = "exit_timeout_ms = 3000";
+// On a machine with ten times the work that it can do, the kernel has been seen to take more than
+// 10 s to take down the VM of a killed process.
+constexpr char kLongExit[] = "exit_timeout_ms = 60000";
 // A source that is held at `release` is to be struck before it is killed for not leaving.
 constexpr char kLongRelease[] = "release_timeout_ms = 2000";
 // Letters of field 3 of /proc/PID/stat, proc(5).
@@ -76,7 +79,7 @@ absl::Status Stage::StartHost() {
     options.daemon_lines.emplace_back(kShortAgent);
   }
   if (hangs && cell_.victims.target) options.daemon_lines.emplace_back(kShortFirstRun);
-  if (MayBeIndeterminate(cell_)) options.daemon_lines.emplace_back(kShortExit);
+  options.daemon_lines.emplace_back(MayBeIndeterminate(cell_) ? kShortExit : kLongExit);
   if (cell_.phase.place == "release") options.daemon_lines.emplace_back(kLongRelease);
   if (cell_.phase.side == Side::kTarget) {
     options.target_arguments.push_back(Meet(cell_.phase));
