@@ -42,9 +42,9 @@ struct ReceivedVm {
 
 class Machine {
  public:
-  // A VM with the built-in guest, ready to run. FAILED_PRECONDITION / GUEST_UNLOADABLE where the
-  // guest's memory is private and the kernel is a real one: nothing can put a guest there. Errors
-  // of everything that it is built from.
+  // A VM with the built-in guest, ready to run. FAILED_PRECONDITION / GUEST_UNLOADABLE for SNP and
+  // TDX on a real kernel: this VMM has no launch for them. Errors of everything that it is built
+  // from.
   static absl::StatusOr<std::unique_ptr<Machine>> Start(const Host& host,
                                                         const GuestOptions& options);
   // A VM around the memory of another, to be restored. Nothing of the guest's memory is touched and
@@ -64,8 +64,10 @@ class Machine {
   Machine() = default;
   absl::Status CreateVcpus();
   absl::Status LoadGuestForKvm(const GuestOptions& options);
+  absl::Status LoadPrivateGuest(const GuestOptions& options);
   absl::Status LoadGuestForSim(const GuestOptions& options);
   absl::Status SealMemory();
+  absl::Status MakePrivate();
 
   VmConfig config_;
   UniqueFd config_file_;
