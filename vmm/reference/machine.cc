@@ -11,7 +11,7 @@
 #include "kvmglue/vcpu_state.h"
 #include "vmm/reference/guest_loader.h"
 #include "vmm/reference/os_status.h"
-#include "vmm/reference/private_loader.h"
+#include "vmm/reference/private_memory.h"
 
 namespace rehome {
 namespace {
@@ -124,7 +124,7 @@ absl::Status Machine::LoadPrivateGuest(const GuestOptions& options) {
   std::vector<std::byte> image(REHOME_GUEST_RESERVED);
   rehome_guest_boot_info boot = MakeBootInfo(options, *ram_);
   LoadGuest(boot, image);
-  status = LoadPrivateMemory(*vm_, *vcpus_[0], static_cast<uint32_t>(ram_->slots().size()), image);
+  status = CopyIntoPrivate(*vm_, *vcpus_[0], FreeSlot(), image);
   for (size_t i = 0; status.ok() && i < vcpus_.size(); ++i) {
     status = StartGuestVcpu(boot, *vcpus_[i]);
   }
@@ -164,6 +164,20 @@ absl::Status Machine::MakePrivate() {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+uint32_t Machine::FreeSlot() const { return static_cast<uint32_t>(ram_->slots().size()); }
+
+absl::StatusOr<std::unique_ptr<GuestMemoryReader>> Machine::OpenForCheck() {
+  absl::StatusOr<std::unique_ptr<GuestMemoryReader>> reader = ram_->OpenForCheck();
+  const bool copyable =
+      config_.vm_type == VmType::kSwProtected && ram_->size_bytes() <= kPrivateCopyEnd;
+  if (reader.ok() || !copyable) return reader;
+  check_copy_.resize(ram_->size_bytes());
+  absl::Status status = CopyOutOfPrivate(*vm_, *vcpus_[0], FreeSlot(), check_copy_);
+  if (!status.ok()) return status;
+  return std::make_unique<MappedGuestMemory>(
+      std::vector<std::span<const std::byte>>{std::span<const std::byte>(check_copy_)});
 }
 
 }  // namespace rehome

@@ -158,7 +158,7 @@ int Vmm::EndGuest() {
 }
 
 int Vmm::CheckGuest() {
-  auto memory = machine_->ram().OpenForCheck();
+  auto memory = machine_->OpenForCheck();
   absl::StatusOr<GuestReport> report =
       memory.ok() ? GuestChecker().Check(**memory) : absl::StatusOr<GuestReport>(memory.status());
   if (!report.ok()) {

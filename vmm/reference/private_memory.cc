@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "vmm/reference/private_loader.h"
+#include "vmm/reference/private_memory.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -19,9 +20,10 @@ namespace {
 
 constexpr uint64_t kPage = REHOME_GUEST_PAGE;
 constexpr uint64_t kGib = 1 << 30;
+static_assert(kPrivateCopyEnd == kGib);  // one directory
 constexpr uint64_t kLargePage = 2 << 20;
-// The loader's memslot is in the hole, so that it is nowhere in the guest's RAM: the image, then
-// tables that map the first GiB and the hole's, then the code.
+// The memslot is in the hole, so that it is nowhere in the guest's RAM: what is copied, then tables
+// that map the first GiB and the hole's, then the code.
 constexpr uint64_t kSlotGpa = REHOME_GUEST_HOLE_START;
 constexpr uint64_t kTables = 4;  // one of each upper level, and a directory for each GiB
 constexpr uint64_t kExtraPages = kTables + 1;
@@ -43,34 +45,33 @@ constexpr uint8_t kCode[] = {
     0xeb, 0xfe,                    // jmp .
 };
 
-// The loader's memory, here and in the VM.
-class LoaderSlot {
+// The shared memory of the copy, here and in the VM.
+class CopySlot {
  public:
-  explicit LoaderSlot(uint64_t image_bytes) : image_bytes_(image_bytes) {}
-  ~LoaderSlot() {
+  explicit CopySlot(uint64_t data_bytes) : data_bytes_(data_bytes) {}
+  ~CopySlot() {
     if (memory_ != MAP_FAILED) munmap(memory_, size());
   }
-  LoaderSlot(const LoaderSlot&) = delete;
-  LoaderSlot& operator=(const LoaderSlot&) = delete;
+  CopySlot(const CopySlot&) = delete;
+  CopySlot& operator=(const CopySlot&) = delete;
 
-  absl::Status Fill(std::span<const std::byte> image) {
+  absl::Status Map() {
     memory_ = mmap(nullptr, size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory_ == MAP_FAILED) return OsError("mmap", "the loader's memory", errno);
-    auto* bytes = static_cast<std::byte*>(memory_);
-    std::memcpy(bytes, image.data(), image.size());
-    std::memcpy(bytes + (code_gpa() - kSlotGpa), kCode, sizeof(kCode));
+    if (memory_ == MAP_FAILED) return OsError("mmap", "shared memory of a copy", errno);
+    std::memcpy(data().data() + (code_gpa() - kSlotGpa), kCode, sizeof(kCode));
     WriteTables();
     return absl::OkStatus();
   }
 
-  uint64_t size() const { return image_bytes_ + kExtraPages * kPage; }
+  std::span<std::byte> data() const { return {static_cast<std::byte*>(memory_), data_bytes_}; }
+  uint64_t size() const { return data_bytes_ + kExtraPages * kPage; }
   uint64_t hva() const { return reinterpret_cast<uint64_t>(memory_); }
-  uint64_t tables_gpa() const { return kSlotGpa + image_bytes_; }
+  uint64_t tables_gpa() const { return kSlotGpa + data_bytes_; }
   uint64_t code_gpa() const { return tables_gpa() + kTables * kPage; }
 
  private:
   uint64_t* Table(uint64_t number) {
-    return reinterpret_cast<uint64_t*>(static_cast<std::byte*>(memory_) + image_bytes_ +
+    return reinterpret_cast<uint64_t*>(static_cast<std::byte*>(memory_) + data_bytes_ +
                                        number * kPage);
   }
   void WriteTables() {
@@ -83,7 +84,7 @@ class LoaderSlot {
     }
   }
 
-  const uint64_t image_bytes_;
+  const uint64_t data_bytes_;
   void* memory_ = MAP_FAILED;
 };
 
@@ -100,7 +101,11 @@ kvm_segment KernelSegment(uint16_t selector, bool code) {
   return segment;
 }
 
-absl::Status PointAtCode(Vcpu& vcpu, const LoaderSlot& loader, uint64_t image_bytes) {
+struct Copy {
+  uint64_t from, to, bytes;  // guest-physical
+};
+
+absl::Status PointAtCode(Vcpu& vcpu, const CopySlot& slot, const Copy& copy) {
   auto state = std::make_unique<VcpuState>();
   absl::Status status = vcpu.SaveState(*state);
   if (!status.ok()) return status;
@@ -108,15 +113,15 @@ absl::Status PointAtCode(Vcpu& vcpu, const LoaderSlot& loader, uint64_t image_by
   sregs.cs = KernelSegment(REHOME_GUEST_KERNEL_CS, true);
   sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = KernelSegment(0x10, false);
   sregs.cr0 = kCr0;
-  sregs.cr3 = loader.tables_gpa();
+  sregs.cr3 = slot.tables_gpa();
   sregs.cr4 = kCr4PhysicalAddressExtension;
   sregs.efer = kEferLongMode;
   state->regs = {};
-  state->regs.rip = loader.code_gpa();
+  state->regs.rip = slot.code_gpa();
   state->regs.rflags = kRflags;
-  state->regs.rsi = kSlotGpa;
-  state->regs.rdi = 0;
-  state->regs.rcx = image_bytes / sizeof(uint64_t);
+  state->regs.rsi = copy.from;
+  state->regs.rdi = copy.to;
+  state->regs.rcx = copy.bytes / sizeof(uint64_t);
   state->mp_state.mp_state = KVM_MP_STATE_RUNNABLE;
   return vcpu.RestoreState(*state);
 }
@@ -132,28 +137,41 @@ absl::Status RunCopy(Vcpu& vcpu) {
     if (copied) return vcpu.CompletePendingIo();
     break;
   }
-  return MakeStatus(absl::StatusCode::kInternal, "GUEST_UNLOADABLE",
-                    absl::StrCat("copying into private memory: ", vcpu.DescribeExit()));
+  return MakeStatus(absl::StatusCode::kInternal, "PRIVATE_COPY_FAILED",
+                    absl::StrCat("instead of copying, the vCPU said: ", vcpu.DescribeExit()));
+}
+
+absl::Status RunIn(Vm& vm, Vcpu& vcpu, uint32_t number, const CopySlot& slot, const Copy& copy) {
+  Memslot memslot;
+  memslot.slot = number;
+  memslot.gpa = kSlotGpa;
+  memslot.size_bytes = slot.size();
+  memslot.hva = slot.hva();
+  absl::Status status = vm.SetMemslot(memslot, BorrowedFd());
+  if (!status.ok()) return status;
+  status = PointAtCode(vcpu, slot, copy);
+  if (status.ok()) status = RunCopy(vcpu);
+  const absl::Status deleted = vm.DeleteMemslot(number, 0);
+  return status.ok() ? deleted : status;
 }
 
 }  // namespace
 
-absl::Status LoadPrivateMemory(Vm& vm, Vcpu& vcpu, uint32_t slot,
-                               std::span<const std::byte> image) {
-  LoaderSlot loader(image.size());
-  absl::Status status = loader.Fill(image);
+absl::Status CopyIntoPrivate(Vm& vm, Vcpu& vcpu, uint32_t slot, std::span<const std::byte> image) {
+  CopySlot shared(image.size());
+  absl::Status status = shared.Map();
   if (!status.ok()) return status;
-  Memslot memslot;
-  memslot.slot = slot;
-  memslot.gpa = kSlotGpa;
-  memslot.size_bytes = loader.size();
-  memslot.hva = loader.hva();
-  status = vm.SetMemslot(memslot, BorrowedFd());
+  std::copy(image.begin(), image.end(), shared.data().begin());
+  return RunIn(vm, vcpu, slot, shared, {.from = kSlotGpa, .to = 0, .bytes = image.size()});
+}
+
+absl::Status CopyOutOfPrivate(Vm& vm, Vcpu& vcpu, uint32_t slot, std::span<std::byte> out) {
+  CopySlot shared(out.size());
+  absl::Status status = shared.Map();
   if (!status.ok()) return status;
-  status = PointAtCode(vcpu, loader, image.size());
-  if (status.ok()) status = RunCopy(vcpu);
-  const absl::Status deleted = vm.DeleteMemslot(slot, 0);
-  return status.ok() ? deleted : status;
+  status = RunIn(vm, vcpu, slot, shared, {.from = 0, .to = kSlotGpa, .bytes = out.size()});
+  if (status.ok()) std::copy(shared.data().begin(), shared.data().end(), out.begin());
+  return status;
 }
 
 }  // namespace rehome
