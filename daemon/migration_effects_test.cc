@@ -13,6 +13,7 @@
 #include "daemon/machine.h"
 #include "daemon/process_identity.h"
 #include "daemon/testing/effects_world.h"
+#include "daemon/testing/handover_fixture.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/protocol.h"
 
@@ -137,39 +138,6 @@ TEST(LaunchTest, ALaunchThatFailsRefusesWithItsReason) {
 }
 
 // ---- blackout ----
-
-// A world whose both sides are armed, with the block as a VMM sees it. The targets of these tests
-// have their memory checked elsewhere, so the mapping check is taken out by linking: strategy LINK.
-class HandoverTest : public testing::Test {
- protected:
-  void Arm(FencePolicy policy) {
-    world_.host.capabilities.push_back({.name = "guest_memfd_link", .available = true});
-    world_.source->script.describe = [this](const std::string&, bool) {
-      VmDescription vm = world_.Describe();
-      vm.layout.slots[0].flags = kMemslotGuestMemfd;
-      return vm;
-    };
-    world_.spoil_target = [](VmDescription& vm) { vm.layout.slots[0].flags = kMemslotGuestMemfd; };
-    record_ = world_.Armed(policy);
-    ASSERT_EQ(record_.strategy, Strategy::kLink);
-    ASSERT_TRUE(world_.block_fd.valid());
-    block_ = world_.MapBlock();
-  }
-  void TearDown() override {
-    if (block_.shared != nullptr) rehome_block_unmap(&block_);
-  }
-  // The VMMs' part, done when START arrives.
-  void OnStart(std::function<void()> act) {
-    world_.source->script.start = [act](const std::string&) {
-      act();
-      return absl::OkStatus();
-    };
-  }
-
-  EffectsWorld world_;
-  Migration record_;
-  rehome_block block_{};
-};
 
 TEST_F(HandoverTest, RunningIsSuccessWithoutTouchingTheSource) {
   Arm(FencePolicy::kAfterResume);
@@ -318,94 +286,6 @@ TEST_F(HandoverTest, AScribbledVerdictIsNeverASuccess) {
 }
 
 // ---- completion ----
-
-TEST_F(HandoverTest, FirstRunNeedsTheTargetsWord) {
-  Arm(FencePolicy::kAfterResume);
-  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kUnreachable);
-  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
-  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
-  EXPECT_EQ(world_.vms.LinkOf("vm-1")->get(), world_.target.get());
-}
-
-TEST_F(HandoverTest, ATargetThatDiedAfterRunningIsLost) {
-  Arm(FencePolicy::kAfterResume);
-  world_.target_child.Kill();
-  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kTargetLost);
-}
-
-TEST_F(HandoverTest, FenceIsProvenOnlyWhenTheSourceIsGoneAndNobodyHoldsTheMemory) {
-  Arm(FencePolicy::kAfterResume);
-  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
-  EXPECT_EQ(outcome.event, Event::kFenceProven);
-  const FenceProof& proof = outcome.update.fence;
-  EXPECT_TRUE(proof.complete(outcome.update.memory_inodes));
-  EXPECT_EQ(proof.observer, (Observer{"rehomed", IdentifySelf()}));
-  EXPECT_EQ(proof.source, record_.source);
-  EXPECT_GE(proof.search.begun_ns, proof.exited_ns);
-  EXPECT_FALSE(world_.source_child.alive());
-  EXPECT_EQ(world_.fence.searched.size(), 1u);
-}
-
-TEST_F(HandoverTest, AForeignHolderMakesTheFenceIncomplete) {
-  Arm(FencePolicy::kAfterResume);
-  world_.fence.foreign = {{.pid = 1, .command = "leak", .how = "fd"}};
-  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
-  EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
-  EXPECT_EQ(outcome.cause.reason, "MEMORY_STILL_HELD");
-  EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
-}
-
-TEST_F(HandoverTest, ASearchThatDoesNotEvenFindTheTargetProvesNothing) {
-  Arm(FencePolicy::kAfterResume);
-  world_.fence.allowed_holds = false;
-  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
-  EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
-  EXPECT_EQ(outcome.cause.reason, "MEMORY_NOT_FOUND");
-  EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
-}
-
-TEST_F(HandoverTest, ATargetThatWasExitingDuringTheSearchIsLost) {
-  Arm(FencePolicy::kAfterResume);
-  world_.fence.allowed_holds = false;
-  // It exits when the effect already waits for that, or before: either way it is lost.
-  std::thread killer;
-  world_.fence.on_search = [&] { killer = std::thread([&] { world_.target_child.Kill(); }); };
-  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
-  killer.join();
-  EXPECT_EQ(outcome.event, Event::kTargetLost);
-  EXPECT_EQ(outcome.cause.reason, "TARGET_DIED");
-}
-
-TEST_F(HandoverTest, AProcFilesystemThatCannotBeReadProvesNothing) {
-  Arm(FencePolicy::kAfterResume);
-  world_.fence.search_status =
-      MakeStatus(absl::StatusCode::kUnknown, "HOLDERS_UNREADABLE", "pid 7");
-  EXPECT_EQ(world_.Perform(Effect::kFenceSource, record_).event, Event::kFenceIncomplete);
-}
-
-TEST_F(HandoverTest, DiscardKillsTheTargetAndSparesTheSource) {
-  Arm(FencePolicy::kAfterResume);
-  EXPECT_EQ(world_.Perform(Effect::kDiscardTarget, record_).event, Event::kTargetDiscarded);
-  EXPECT_FALSE(world_.target_child.alive());
-  EXPECT_TRUE(world_.source_child.alive());
-  const std::vector<std::string> calls = world_.source->calls();
-  EXPECT_NE(std::find(calls.begin(), calls.end(), "CANCEL m-1"), calls.end());
-}
-
-size_t OpenFds() {
-  size_t count = 0;
-  for (int fd = 0; fd < 1024; ++fd) count += fcntl(fd, F_GETFD) != -1 ? 1 : 0;
-  return count;
-}
-
-TEST_F(HandoverTest, NoMemoryFdOutlivesTheFence) {
-  Arm(FencePolicy::kAfterResume);
-  const size_t before = OpenFds();
-  (void)world_.Perform(Effect::kFenceSource, record_);
-  // VM and memory of source and target, and the block; in the store VMs, memory, block,
-  // description.
-  EXPECT_EQ(OpenFds(), before - 11);
-}
 
 }  // namespace
 }  // namespace rehome
