@@ -21,7 +21,7 @@ namespace {
 constexpr size_t kBytes = 16 * 4096;
 constexpr uint32_t kRamSlot = 0, kFreeSlot = 1;
 
-class PrivateCopyTest : public testing::Test {
+class PrivateCopyTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (const std::string why = testing::WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
