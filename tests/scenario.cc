@@ -23,6 +23,7 @@ using v1::Migration;
 namespace {
 
 constexpr int kLookAgainMs = 2;
+constexpr int kHeartbeatsHeard = 3;
 
 bool HasExited(const UniqueFd& pidfd) {
   pollfd poll_fd{.fd = pidfd.borrow().raw(), .events = POLLIN, .revents = 0};
@@ -86,6 +87,23 @@ void Scenario::StartHost(harness::HostOptions options) {
 }
 
 void Scenario::StartGuest(const harness::VmmOptions& options) {
+  Add(options);
+  if (!HasFatalFailure()) ExpectGuestLives(guest(options.vm_id));
+  ASSERT_FALSE(HasFailure());
+}
+
+void Scenario::StartUnseenGuest(const harness::VmmOptions& options) {
+  Add(options);
+  ASSERT_FALSE(HasFailure());
+  FollowedGuest& added = guest(options.vm_id);
+  absl::StatusOr<Heartbeats> heard = Heartbeats::Attach(added.console_path, kPatience);
+  ASSERT_TRUE(heard.ok()) << heard.status();
+  added.heard = *std::move(heard);
+  ExpectGuestLives(added);
+  ASSERT_FALSE(HasFailure());
+}
+
+void Scenario::Add(const harness::VmmOptions& options) {
   harness::VmmOptions checked = options;
   checked.arguments.push_back("--check-on-exit");
   absl::StatusOr<harness::StartedVmm> vmm = host_->StartVmm(checked);
@@ -94,8 +112,6 @@ void Scenario::StartGuest(const harness::VmmOptions& options) {
   guest.vm_id = options.vm_id;
   guest.console_path = vmm->console_path;
   started_.push_back(*std::move(vmm));
-  ExpectGuestLives(guest);
-  ASSERT_FALSE(HasFailure());
 }
 
 v1::CreateMigrationRequest Scenario::RequestFor(const std::string& profile,
@@ -128,6 +144,24 @@ v1::VirtualMachine Scenario::GetVm(const std::string& vm_id) const {
 void Scenario::ExpectGuestLives(FollowedGuest& guest) {
   const pid_t pid = GetVm(guest.vm_id).process().pid();
   ASSERT_NE(pid, 0) << guest.vm_id << " is not listed";
+  guest.heard ? Listen(guest, pid) : Look(guest, pid);
+  if (HasFatalFailure() || guest.pid == pid) return;
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(pid);
+  ASSERT_TRUE(pidfd.ok()) << pidfd.status();
+  guest.pid = pid;
+  guest.pidfd = *std::move(pidfd);
+}
+
+void Scenario::Listen(FollowedGuest& guest, pid_t pid) {
+  const absl::Status heard = guest.heard->Follow(kHeartbeatsHeard, kPatience);
+  ASSERT_TRUE(heard.ok()) << guest.vm_id << ": " << heard;
+  const std::vector<InodeId> inodes = harness::GuestMemfdsOf(pid);
+  ASSERT_FALSE(inodes.empty()) << "process " << pid << " has no guest memory";
+  if (guest.inodes.empty()) guest.inodes = inodes;
+  EXPECT_EQ(inodes, guest.inodes) << "the guest's memory is in other files than before";
+}
+
+void Scenario::Look(FollowedGuest& guest, pid_t pid) {
   absl::StatusOr<GuestProbe> probe = GuestProbe::Attach(pid);
   // A guest that has just been started may not have been loaded yet.
   EXPECT_TRUE(Eventually([&] {
@@ -153,11 +187,6 @@ void Scenario::ExpectGuestLives(FollowedGuest& guest) {
   }
   if (guest.inodes.empty()) guest.inodes = InodesOf(*probe);
   EXPECT_EQ(InodesOf(*probe), guest.inodes) << "the guest's memory is in other files than before";
-  if (guest.pid == pid) return;
-  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(pid);
-  ASSERT_TRUE(pidfd.ok()) << pidfd.status();
-  guest.pid = pid;
-  guest.pidfd = *std::move(pidfd);
 }
 
 void Scenario::ExpectStayed(FollowedGuest& guest) {

@@ -14,12 +14,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kvmglue/fd.h"
 #include "tests/harness/guest_probe.h"
 #include "tests/harness/host_under_test.h"
+#include "tests/heartbeats.h"
 #include "vmm/reference/guest_check.h"
 
 namespace rehome {
@@ -39,6 +41,8 @@ struct FollowedGuest {
   std::vector<InodeId> inodes;  // of its memory
   std::vector<uint64_t> steps;  // of each vCPU, as last seen
   GuestChecker checker;
+  // Where a real kernel keeps the memory private, the guest is heard instead: it checks itself.
+  std::optional<Heartbeats> heard;
   bool lost = false;  // died on purpose; nothing is expected of it at the end
 };
 
@@ -55,6 +59,8 @@ class Scenario : public testing::Test {
   // Each fails the test fatally if it cannot do what it says.
   void StartHost(harness::HostOptions options);
   void StartGuest(const harness::VmmOptions& options = {});
+  // A guest whose memory is read by nobody outside. REQUIRES: it has heartbeats (--heartbeat-ms).
+  void StartUnseenGuest(const harness::VmmOptions& options);
 
   harness::HostUnderTest& host() { return *host_; }
   FollowedGuest& guest(const std::string& vm_id = "guest") { return guests_.at(vm_id); }
@@ -67,7 +73,8 @@ class Scenario : public testing::Test {
   v1::Migration Watch(const std::string& name);
 
   // The guest runs in the process that the daemon lists, its chain goes on from where it was last
-  // seen, and memory and registers are those of a guest that never left off. Remembers the process.
+  // seen, and memory and registers are those of a guest that never left off; of an unseen guest: no
+  // heartbeat is missing and it counts no errors. Remembers the process.
   void ExpectGuestLives(FollowedGuest& guest);
   // The guest runs in the very process in which it ran before.
   void ExpectStayed(FollowedGuest& guest);
@@ -83,6 +90,9 @@ class Scenario : public testing::Test {
   v1::VirtualMachine GetVm(const std::string& vm_id) const;
 
  private:
+  void Add(const harness::VmmOptions& options);
+  void Look(FollowedGuest& guest, pid_t pid);
+  void Listen(FollowedGuest& guest, pid_t pid);
   void ExpectProof(const v1::Migration& record, const Move& move, const FollowedGuest& guest);
   void ExpectBlackout(const v1::Migration& record, const Move& move);
   void ExpectIntactAtTheEnd();

@@ -8,6 +8,10 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+#include <filesystem>
+#include <system_error>
+#include <tuple>
 // glibc 2.36 left __BEGIN_DECLS out of this header.
 extern "C" {
 #include <sys/pidfd.h>
@@ -205,6 +209,24 @@ std::vector<Holder> HoldersOf(const std::vector<InodeId>& inodes) {
     }
   }
   return holders;
+}
+
+std::vector<InodeId> GuestMemfdsOf(pid_t pid) {
+  std::vector<InodeId> inodes;
+  for (const std::string& fd : ListProc(ProcPath(pid, "fd"))) {
+    const std::string path = ProcPath(pid, "fd/" + fd);
+    struct stat status = {};
+    std::error_code gone;
+    const std::string name = std::filesystem::read_symlink(path, gone).string();
+    if (gone || name.find("kvm-gmem") == std::string::npos) continue;
+    if (stat(path.c_str(), &status) != 0) continue;
+    const InodeId id = {.device = status.st_dev, .inode = status.st_ino};
+    if (!Contains(inodes, id)) inodes.push_back(id);
+  }
+  std::sort(inodes.begin(), inodes.end(), [](const InodeId& a, const InodeId& b) {
+    return std::tie(a.device, a.inode) < std::tie(b.device, b.inode);
+  });
+  return inodes;
 }
 
 ScopedStop::ScopedStop(UniqueFd pidfd) : pidfd_(std::move(pidfd)) {}

@@ -69,6 +69,10 @@ struct Holder {
 // Every process of the host that has one of `inodes`; this one included.
 std::vector<Holder> HoldersOf(const std::vector<InodeId>& inodes);
 
+// The guest_memfds that a process has open, sorted; each inode once. By the kernel's name for them,
+// which Linux 6.19 changes.
+std::vector<InodeId> GuestMemfdsOf(pid_t pid);
+
 // A process in which no thread runs, until this object goes. Nothing of the process itself changes,
 // unlike with a debugger. Not for a process that uses SIGSTOP for its own ends.
 class ScopedStop {

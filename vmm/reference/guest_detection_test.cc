@@ -125,7 +125,7 @@ class GuestDetectionTest : public testing::Test, private CrewListener {
   }
   GuestReport Check() {
     crew_->Stop();
-    auto memory = machine_->ram().OpenForCheck();
+    auto memory = machine_->OpenForCheck();
     EXPECT_TRUE(memory.ok()) << memory.status();
     const auto report = GuestChecker().Check(**memory);
     EXPECT_TRUE(report.ok()) << report.status();

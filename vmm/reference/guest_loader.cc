@@ -33,8 +33,9 @@ constexpr uint64_t kLeaf = 0xe7;
 constexpr uint64_t kCr0 = 0x80050033;  // PG AM WP NE ET MP PE
 constexpr uint64_t kCr4 = 0x620;       // PAE OSFXSR OSXMMEXCPT
 constexpr uint64_t kEfer = 0x500;      // LME LMA
-constexpr uint64_t kRflags = 0x202;    // IF
-constexpr uint64_t kX2Apic = 0xc00;    // APIC base: enabled, x2APIC
+// IF, and IOPL 3: QEMU that emulates SVM looks at no I/O bitmap of a busy TSS, PVM at no IOPL.
+constexpr uint64_t kRflags = 0x3202;
+constexpr uint64_t kX2Apic = 0xc00;  // APIC base: enabled, x2APIC
 constexpr uint32_t kMsrKvmSystemTime = 0x4b564d01;
 constexpr uint32_t kClockEnabled = 1;
 

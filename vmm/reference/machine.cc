@@ -11,6 +11,7 @@
 #include "kvmglue/vcpu_state.h"
 #include "vmm/reference/guest_loader.h"
 #include "vmm/reference/os_status.h"
+#include "vmm/reference/private_memory.h"
 
 namespace rehome {
 namespace {
@@ -96,10 +97,7 @@ absl::Status Machine::CreateVcpus() {
 }
 
 absl::Status Machine::LoadGuestForKvm(const GuestOptions& options) {
-  if (!ram_->mapped()) {
-    return MakeStatus(absl::StatusCode::kFailedPrecondition, "GUEST_UNLOADABLE",
-                      "the built-in guest cannot be put into private memory");
-  }
+  if (!ram_->mapped()) return LoadPrivateGuest(options);
   auto state = std::make_unique<VcpuState>();
   absl::Status status = vcpus_[0]->SaveState(*state);
   if (!status.ok()) return status;
@@ -112,6 +110,25 @@ absl::Status Machine::LoadGuestForKvm(const GuestOptions& options) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+// Without kvmclock, whose page KVM writes to shared memory, and without a timer, at whose end of
+// interrupt KVM may look for the instruction there.
+absl::Status Machine::LoadPrivateGuest(const GuestOptions& options) {
+  if (config_.vm_type != VmType::kSwProtected) {
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, "GUEST_UNLOADABLE",
+                      "the built-in guest cannot be put into private memory of this type");
+  }
+  absl::Status status = MakePrivate();
+  if (!status.ok()) return status;
+  std::vector<std::byte> image(REHOME_GUEST_RESERVED);
+  rehome_guest_boot_info boot = MakeBootInfo(options, *ram_);
+  LoadGuest(boot, image);
+  status = CopyIntoPrivate(*vm_, *vcpus_[0], FreeSlot(), image);
+  for (size_t i = 0; status.ok() && i < vcpus_.size(); ++i) {
+    status = StartGuestVcpu(boot, *vcpus_[i]);
+  }
+  return status;
 }
 
 // Private memory is written through its file. Real kernels refuse that; it stands for the ioctls by
@@ -138,12 +155,29 @@ absl::Status Machine::SealMemory() {
     const MemoryRange measured[] = {{.gpa = 0, .size_bytes = REHOME_GUEST_RESERVED}};
     return vm_->LaunchSev(measured);
   }
-  if (ram_->mapped()) return absl::OkStatus();
+  return ram_->mapped() ? absl::OkStatus() : MakePrivate();
+}
+
+absl::Status Machine::MakePrivate() {
   for (const RamSlot& slot : ram_->slots()) {
     absl::Status status = vm_->SetPrivate(slot.slot.gpa, slot.slot.size_bytes, true);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+uint32_t Machine::FreeSlot() const { return static_cast<uint32_t>(ram_->slots().size()); }
+
+absl::StatusOr<std::unique_ptr<GuestMemoryReader>> Machine::OpenForCheck() {
+  absl::StatusOr<std::unique_ptr<GuestMemoryReader>> reader = ram_->OpenForCheck();
+  const bool copyable =
+      config_.vm_type == VmType::kSwProtected && ram_->size_bytes() <= kPrivateCopyEnd;
+  if (reader.ok() || !copyable) return reader;
+  check_copy_.resize(ram_->size_bytes());
+  absl::Status status = CopyOutOfPrivate(*vm_, *vcpus_[0], FreeSlot(), check_copy_);
+  if (!status.ok()) return status;
+  return std::make_unique<MappedGuestMemory>(
+      std::vector<std::span<const std::byte>>{std::span<const std::byte>(check_copy_)});
 }
 
 }  // namespace rehome

@@ -5,6 +5,7 @@
 #ifndef REHOME_VMM_REFERENCE_MACHINE_H_
 #define REHOME_VMM_REFERENCE_MACHINE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "kvmglue/vcpu.h"
 #include "kvmglue/vm.h"
 #include "vmm/reference/devices.h"
+#include "vmm/reference/guest_memory_reader.h"
 #include "vmm/reference/guest_ram.h"
 #include "vmm/reference/options.h"
 #include "vmm/reference/vm_config.h"
@@ -42,9 +44,9 @@ struct ReceivedVm {
 
 class Machine {
  public:
-  // A VM with the built-in guest, ready to run. FAILED_PRECONDITION / GUEST_UNLOADABLE where the
-  // guest's memory is private and the kernel is a real one: nothing can put a guest there. Errors
-  // of everything that it is built from.
+  // A VM with the built-in guest, ready to run. FAILED_PRECONDITION / GUEST_UNLOADABLE for SNP and
+  // TDX on a real kernel: this VMM has no launch for them. Errors of everything that it is built
+  // from.
   static absl::StatusOr<std::unique_ptr<Machine>> Start(const Host& host,
                                                         const GuestOptions& options);
   // A VM around the memory of another, to be restored. Nothing of the guest's memory is touched and
@@ -57,6 +59,11 @@ class Machine {
   std::vector<std::unique_ptr<Vcpu>>& vcpus() { return vcpus_; }
   GuestRam& ram() { return *ram_; }
   Devices& devices() { return *devices_; }
+  // The memory of a guest that has ended, for GuestChecker; valid as long as this object. Private
+  // memory of a real kernel the guest's own vCPU copies out, which is a way in for tests
+  // (SW_PROTECTED protects nothing). FAILED_PRECONDITION / MEMORY_PRIVATE for other types and
+  // beyond 1 GiB; errors of CopyOutOfPrivate().
+  absl::StatusOr<std::unique_ptr<GuestMemoryReader>> OpenForCheck();
   // The configuration as a sealed file, for the next VMM.
   BorrowedFd config_file() const { return config_file_.borrow(); }
 
@@ -64,8 +71,11 @@ class Machine {
   Machine() = default;
   absl::Status CreateVcpus();
   absl::Status LoadGuestForKvm(const GuestOptions& options);
+  absl::Status LoadPrivateGuest(const GuestOptions& options);
   absl::Status LoadGuestForSim(const GuestOptions& options);
   absl::Status SealMemory();
+  absl::Status MakePrivate();
+  uint32_t FreeSlot() const;
 
   VmConfig config_;
   UniqueFd config_file_;
@@ -74,6 +84,7 @@ class Machine {
   std::unique_ptr<Vm> vm_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::unique_ptr<Devices> devices_;
+  std::vector<std::byte> check_copy_;  // OpenForCheck()
 };
 
 }  // namespace rehome

@@ -36,6 +36,10 @@ void SubstituteMemory(rehome_vm& target, UniqueFd& prop) {
 
 }  // namespace
 
+void Misbind(Misbehaviour kind, std::vector<RamSlot>& slots) {
+  if (kind == Misbehaviour::kBinding) slots.back().slot.gpa += kPage;
+}
+
 void Misbehave(Misbehaviour kind, rehome_vm& target, UniqueFd& prop) {
   switch (kind) {
     case Misbehaviour::kNone:
@@ -73,6 +77,9 @@ void Misbehave(Misbehaviour kind, rehome_vm& target, UniqueFd& prop) {
       prop = UniqueFd(open("/dev/null", O_RDWR | O_CLOEXEC));
       FindFd(target, REHOME_FD_VM)->fd = prop.borrow().raw();
       return;
+    case Misbehaviour::kBinding:
+      target.slots[target.slot_count - 1].gpa -= kPage;
+      break;
   }
   // A liar with a consistent story.
   target.layout_digest = rehome_layout_digest(target.slots, target.slot_count);

@@ -55,6 +55,7 @@ constexpr MisbehaviourName kMisbehaviourNames[] = {
     {Misbehaviour::kMissingFd, "missing-fd"},
     {Misbehaviour::kExtraFd, "extra-fd"},
     {Misbehaviour::kWrongFd, "wrong-fd"},
+    {Misbehaviour::kBinding, "binding"},
 };
 
 }  // namespace

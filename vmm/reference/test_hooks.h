@@ -57,6 +57,7 @@ enum class Misbehaviour : uint8_t {
   kMissingFd,     // no memory descriptors
   kExtraFd,       // a descriptor more than it has files
   kWrongFd,       // /dev/null for the VM descriptor
+  kBinding,       // has its last slot a page higher than it says; only the kernel can know
 };
 
 std::optional<Misbehaviour> MisbehaviourFromName(std::string_view name);

@@ -158,7 +158,7 @@ int Vmm::EndGuest() {
 }
 
 int Vmm::CheckGuest() {
-  auto memory = machine_->ram().OpenForCheck();
+  auto memory = machine_->OpenForCheck();
   absl::StatusOr<GuestReport> report =
       memory.ok() ? GuestChecker().Check(**memory) : absl::StatusOr<GuestReport>(memory.status());
   if (!report.ok()) {
@@ -230,6 +230,7 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
   auto proposal = ReadProposal(strategy, source);
   if (!proposal.ok()) return proposal.status();
   proposal_.emplace(*std::move(proposal));
+  Misbind(options_.hooks.misbehave, proposal_->vm.slots);
   auto machine = Machine::Prepare(host_, std::move(proposal_->vm));
   if (!machine.ok()) return machine.status();
   machine_ = *std::move(machine);

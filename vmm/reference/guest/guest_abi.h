@@ -34,7 +34,7 @@ extern "C" {
 #define REHOME_GUEST_TSS 0x4000ull /* + vcpu * 256 */
 #define REHOME_GUEST_TSS_STRIDE 256ull
 /* Of a TSS: 104 bytes, then the bitmap that lets user mode use ports below 0x400, then a byte of
- * ones that ends it. (IOPL 3 would do as well, but PVM hosts take no notice of it.) */
+ * ones that ends it. */
 #define REHOME_GUEST_TSS_IO_BITMAP 104u
 #define REHOME_GUEST_TSS_IO_BITMAP_END (REHOME_GUEST_TSS_IO_BITMAP + 0x400u / 8u)
 #define REHOME_GUEST_CODE 0x10000ull /* entry of every vCPU; rdi = its number */
