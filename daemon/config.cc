@@ -67,12 +67,24 @@ void ReadAccess(const TableReader& reader, DaemonConfig& config) {
   }
 }
 
+void ReadTimeouts(const TableReader& reader, DaemonConfig& config) {
+  reader.ReadMilliseconds("handover_timeout_ms", kHandoverTimeoutMsRange, &config.handover_timeout);
+  reader.ReadMilliseconds("resolve_timeout_ms", kResolveTimeoutMsRange, &config.resolve_timeout);
+  reader.ReadMilliseconds("deadline_ms", kMigrationDeadlineMsRange, &config.deadline);
+  EffectTimeouts& timeouts = config.timeouts;
+  reader.ReadMilliseconds("agent_timeout_ms", kPatienceMsRange, &timeouts.agent);
+  reader.ReadMilliseconds("first_run_timeout_ms", kPatienceMsRange, &timeouts.first_run);
+  reader.ReadMilliseconds("release_timeout_ms", kPatienceMsRange, &timeouts.release);
+  reader.ReadMilliseconds("exit_timeout_ms", kPatienceMsRange, &timeouts.exit);
+}
+
 void ReadDaemon(const toml::table& table, ConfigErrors& errors, DaemonConfig& config) {
   TableReader reader(
       table, "daemon",
       {"state_directory", "api_socket", "agent_socket", "api_allowed_uids", "api_allowed_gids",
        "agent_allowed_uids", "agent_allowed_gids", "kernel", "link_ioctl", "concurrent_migrations",
-       "handover_timeout_ms", "resolve_timeout_ms", "deadline_ms", "log_level"},
+       "handover_timeout_ms", "resolve_timeout_ms", "deadline_ms", "agent_timeout_ms",
+       "first_run_timeout_ms", "release_timeout_ms", "exit_timeout_ms", "log_level"},
       errors);
   reader.ReadPath("state_directory", kMaxPathLength, &config.state_directory);
   reader.ReadPath("api_socket", kMaxSocketPathLength, &config.api_socket);
@@ -96,9 +108,7 @@ void ReadDaemon(const toml::table& table, ConfigErrors& errors, DaemonConfig& co
   if (reader.ReadInteger("concurrent_migrations", kConcurrentMigrationsRange, &number)) {
     config.concurrent_migrations = static_cast<size_t>(number);
   }
-  reader.ReadMilliseconds("handover_timeout_ms", kHandoverTimeoutMsRange, &config.handover_timeout);
-  reader.ReadMilliseconds("resolve_timeout_ms", kResolveTimeoutMsRange, &config.resolve_timeout);
-  reader.ReadMilliseconds("deadline_ms", kMigrationDeadlineMsRange, &config.deadline);
+  ReadTimeouts(reader, config);
 }
 
 // A loopback address and a port from 1 on: whoever is not on this host has no business here, and

@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "daemon/effect_timeouts.h"
 #include "daemon/launcher.h"
 #include "daemon/migration.h"
 #include "daemon/peer_policy.h"
@@ -36,6 +37,9 @@ inline constexpr ConfigRange kMigrationDeadlineMsRange{1000, kMaxDeadline.count(
 // hundred times the slowest fence measured (8 ms).
 inline constexpr std::chrono::milliseconds kDefaultResolveTimeout{1000};
 inline constexpr ConfigRange kResolveTimeoutMsRange{10, 60'000};
+// Waits that are no part of the blackout. Below 10 ms a thread that is merely not scheduled is
+// taken for one that hangs; beyond 10 minutes a hang looks like a daemon that has stopped.
+inline constexpr ConfigRange kPatienceMsRange{10, 600'000};
 // As kDefaultConcurrent and kMaxConcurrent of daemon/registry.h, which takes the number.
 inline constexpr size_t kDefaultConcurrentMigrations = 8;
 inline constexpr ConfigRange kConcurrentMigrationsRange{1, 64};
@@ -75,6 +79,8 @@ struct DaemonConfig {
   std::chrono::milliseconds handover_timeout = kDefaultHandoverTimeout;
   std::chrono::milliseconds resolve_timeout = kDefaultResolveTimeout;
   std::chrono::milliseconds deadline = kDefaultDeadline;
+  // `claim` and `resolve` are not set here: handover_timeout and resolve_timeout are.
+  EffectTimeouts timeouts;
   LogLevel log_level = LogLevel::kInfo;
   // "IP:PORT" with a loopback address; empty: no metrics.
   std::string metrics_listen;

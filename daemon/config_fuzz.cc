@@ -55,6 +55,10 @@ void CheckConfig(const DaemonConfig& config) {
   REHOME_PROMISE(IsIn(config.handover_timeout.count(), kHandoverTimeoutMsRange));
   REHOME_PROMISE(IsIn(config.resolve_timeout.count(), kResolveTimeoutMsRange));
   REHOME_PROMISE(IsIn(config.deadline.count(), kMigrationDeadlineMsRange));
+  REHOME_PROMISE(IsIn(config.timeouts.agent.count(), kPatienceMsRange));
+  REHOME_PROMISE(IsIn(config.timeouts.first_run.count(), kPatienceMsRange));
+  REHOME_PROMISE(IsIn(config.timeouts.release.count(), kPatienceMsRange));
+  REHOME_PROMISE(IsIn(config.timeouts.exit.count(), kPatienceMsRange));
   REHOME_PROMISE(config.profiles.size() <= kMaxProfiles);
   for (const auto& [name, profile] : config.profiles) CheckProfile(name, profile);
 }
@@ -73,6 +77,10 @@ concurrent_migrations = 3
 handover_timeout_ms = 40
 resolve_timeout_ms = 700
 deadline_ms = 60000
+agent_timeout_ms = 1500
+first_run_timeout_ms = 3000
+release_timeout_ms = 250
+exit_timeout_ms = 20000
 log_level = "warning"
 
 [profile.next]

@@ -34,6 +34,10 @@ concurrent_migrations = 3
 handover_timeout_ms = 40
 resolve_timeout_ms = 700
 deadline_ms = 60000
+agent_timeout_ms = 1500
+first_run_timeout_ms = 3000
+release_timeout_ms = 250
+exit_timeout_ms = 20000
 log_level = "warning"
 
 [metrics]
@@ -66,6 +70,10 @@ TEST(ParseConfig, ReadsEveryKey) {
   EXPECT_EQ(config->handover_timeout, milliseconds(40));
   EXPECT_EQ(config->resolve_timeout, milliseconds(700));
   EXPECT_EQ(config->deadline, milliseconds(60000));
+  EXPECT_EQ(config->timeouts.agent, milliseconds(1500));
+  EXPECT_EQ(config->timeouts.first_run, milliseconds(3000));
+  EXPECT_EQ(config->timeouts.release, milliseconds(250));
+  EXPECT_EQ(config->timeouts.exit, milliseconds(20000));
   EXPECT_EQ(config->log_level, LogLevel::kWarning);
 
   ASSERT_EQ(config->profiles.size(), 2u);
@@ -100,6 +108,7 @@ TEST(ParseConfig, AnEmptyFileMeansTheDefaults) {
   EXPECT_EQ(config->handover_timeout, kDefaultHandoverTimeout);
   EXPECT_EQ(config->resolve_timeout, kDefaultResolveTimeout);
   EXPECT_EQ(config->deadline, kDefaultDeadline);
+  EXPECT_EQ(config->timeouts.release, EffectTimeouts().release);
   EXPECT_EQ(config->log_level, LogLevel::kInfo);
   EXPECT_THAT(config->profiles, IsEmpty());
 }
@@ -165,6 +174,8 @@ const Mistake kMistakes[] = {
      "c.toml:2:23: daemon.handover_timeout_ms: ", "1 to 10000"},
     {"ResolveTimeoutTooShort", "[daemon]\nresolve_timeout_ms = 9\n",
      "c.toml:2:22: daemon.resolve_timeout_ms: ", "10 to 60000"},
+    {"ReleaseTimeoutTooShort", "[daemon]\nrelease_timeout_ms = 9\n",
+     "c.toml:2:22: daemon.release_timeout_ms: ", "10 to 600000"},
     {"DeadlineTooLong", "[daemon]\ndeadline_ms = 3600001\n",
      "c.toml:2:15: daemon.deadline_ms: ", "1000 to 3600000"},
     {"NegativeUid", "[daemon]\nagent_allowed_uids = [0, -1]\n",

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "daemon/effect_timeouts.h"
 #include "daemon/effects.h"
 #include "daemon/escrow.h"
 #include "daemon/escrow_store.h"
@@ -21,34 +22,6 @@
 #include "kvmglue/capabilities.h"
 
 namespace rehome {
-
-// Every wait of a migration. Before the blackout they only delay a failure; the two of the blackout
-// bound how long the guest can stand still.
-struct EffectTimeouts {
-  // An agent's answer to one request while its guest runs: thread wake-ups under load, not work.
-  std::chrono::milliseconds agent{2000};
-  // From exec to HELLO: dynamic linking and argument parsing of a VMM on a busy host.
-  std::chrono::milliseconds launch{10000};
-  // PREPARE creates a VM, vCPUs and memslots (6 to 25 ms each under load) and may populate page
-  // tables of all guest memory (0.2 s per GiB).
-  std::chrono::milliseconds prepare{60000};
-  // From the pause: an unclaimed verdict is aborted by the source itself.
-  std::chrono::milliseconds claim{200};
-  // From the claim: a claimant that hangs is killed. Covers restore and fence-before-resume.
-  std::chrono::milliseconds resolve{1000};
-  // From RUNNING to the target's word that a KVM_RUN came back.
-  std::chrono::milliseconds first_run{5000};
-  // RELEASE to a voluntary exit; after it the source is killed. It has nothing left to do.
-  std::chrono::milliseconds release{100};
-  // SIGKILL to exit, beside the teardown of page tables (exit_per_gib).
-  std::chrono::milliseconds exit{10000};
-  std::chrono::milliseconds exit_per_gib{1000};
-  // Until an aborted verdict is followed by the source's RESUMED.
-  std::chrono::milliseconds resume{2000};
-  // For the agents of living processes to connect to a daemon that has just started: they try every
-  // 200 ms (docs/agent-protocol.md), on a host that may be busy starting much else.
-  std::chrono::milliseconds rejoin{2000};
-};
 
 // How long a watcher sleeps on the verdict before it looks at cancels and dead processes, which
 // have no futex to wake it. Changes of the verdict wake it at once.

@@ -73,7 +73,7 @@ void StartLogging(LogLevel level) {
 }
 
 EffectTimeouts TimeoutsFrom(const DaemonConfig& config) {
-  EffectTimeouts timeouts;
+  EffectTimeouts timeouts = config.timeouts;
   timeouts.claim = config.handover_timeout;
   timeouts.resolve = config.resolve_timeout;
   return timeouts;

@@ -154,6 +154,20 @@ bool MayBeLost(const Cell& cell) {
   return killed.source || PastTheSource(cell);
 }
 
+bool MustSucceed(const Cell& cell) {
+  const Victims& killed = cell.victims;
+  if (cell.blow != Blow::kKill || MayBeLost(cell)) return false;
+  if (BeforeState(cell.phase) || TargetDiesFirst(cell.phase)) return false;
+  if (AfterRunning(cell.phase) || killed.source) return true;
+  // A daemon that dies at COMMITTED may not have fenced the source yet, which then takes it back.
+  return killed.target && PastTheSource(cell) && (cell.variant.moves() || !killed.daemon);
+}
+
+bool IsMidHandover(const Phase& phase) {
+  return (!BeforeState(phase) || IsAt(phase, Side::kSource, {"saved"})) && !AfterRunning(phase) &&
+         !TargetDiesFirst(phase);
+}
+
 bool MayBeIndeterminate(const Cell& cell) {
   const Victims& hung = cell.victims;
   if (cell.blow != Blow::kStop || !hung.source || BeforeStart(cell.phase)) return false;

@@ -70,6 +70,11 @@ bool TargetDiesFirst(const Phase& phase);
 
 // Whether the promise has an exception for this cell. Only kills can lose a guest: of who had it.
 bool MayBeLost(const Cell& cell);
+// Whether the migration must have succeeded in spite of the blow: the source is out, and what is
+// left of the guest can only go on elsewhere.
+bool MustSucceed(const Cell& cell);
+// Whether the guest stands still, and nothing but the VMMs can end that without the daemon.
+bool IsMidHandover(const Phase& phase);
 // Whether nobody can know who has the guest before those that hang are let go.
 bool MayBeIndeterminate(const Cell& cell);
 

@@ -69,6 +69,21 @@ TEST(Promise, AStoreSavesEveryGuestWhoseStateIsCompleteAndHasNotRunOn) {
   }
 }
 
+TEST(Promise, WhoeverDiesWithTheSourceOnceTheStateIsCompleteTheMigrationSucceedsOrTheGuestIsLost) {
+  for (const Cell& cell : AllCells()) {
+    if (cell.blow != Blow::kKill || !cell.victims.source) continue;
+    if (!IsMidHandover(cell.phase) || cell.phase.place == "saved") continue;
+    EXPECT_NE(MustSucceed(cell), MayBeLost(cell)) << cell.Name();
+  }
+}
+
+TEST(Promise, AStoreLeavesNoCellWithADeadSourceToChance) {
+  for (const Cell& cell : AllCells()) {
+    if (!cell.store || !cell.victims.source) continue;
+    EXPECT_TRUE(MustSucceed(cell)) << cell.Name();
+  }
+}
+
 TEST(Promise, OnlyAHungSourceLeavesTheOutcomeOpen) {
   for (const Cell& cell : AllCells()) {
     if (!MayBeIndeterminate(cell)) continue;

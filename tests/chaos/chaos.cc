@@ -48,17 +48,37 @@ std::vector<Cell> Select(const ChaosOptions& options) {
 std::string Json(const ChaosOptions& options, const Summary& summary, double seconds) {
   double load[1] = {0};
   getloadavg(load, 1);
-  return nlohmann::ordered_json{
-      {"backend", options.backend},
-      {"cells", summary.cells},
-      {"held", summary.held},
-      {"broken", summary.broken},
-      {"lost_honestly", summary.lost_honestly},
-      {"leftovers", summary.leftovers},
-      {"longest_orphaned_standstill_ms", summary.longest_orphaned_standstill_ms},
-      {"seconds", seconds},
-      {"load", load[0]}}
+  return nlohmann::ordered_json{{"backend", options.backend},
+                                {"cells", summary.cells},
+                                {"held", summary.held},
+                                {"broken", summary.broken},
+                                {"lost_honestly", summary.lost_honestly},
+                                {"leftovers", summary.leftovers},
+                                {"repeated", summary.repeated},
+                                {"orphaned", summary.orphaned},
+                                {"orphaned_deadline_ms", kBlackoutDeadline.count()},
+                                {"orphaned_standstill_p50_ms", summary.orphaned_p50_ms},
+                                {"orphaned_standstill_max_ms", summary.orphaned_max_ms},
+                                {"orphaned_late_ms", summary.orphaned_late_ms()},
+                                {"seconds", seconds},
+                                {"load", load[0]}}
       .dump();
+}
+
+void PrintSummary(const Summary& summary, double seconds) {
+  std::printf(
+      "%d cells: %d held, %d lost honestly, %d broken, %d leftovers, in %.0f s; %d migrations "
+      "ended before their phase and were repeated\n",
+      summary.cells, summary.held, summary.lost_honestly, summary.broken, summary.leftovers,
+      seconds, summary.repeated);
+  if (summary.orphaned == 0) return;
+  std::printf(
+      "daemon killed in mid-handover, %zu times: the guest stood still for %lld ms (p50), at most "
+      "%lld ms, with a deadline of %lld ms; the longest was %lld ms late\n",
+      summary.orphaned, static_cast<long long>(summary.orphaned_p50_ms),
+      static_cast<long long>(summary.orphaned_max_ms),
+      static_cast<long long>(kBlackoutDeadline.count()),
+      static_cast<long long>(summary.orphaned_late_ms()));
 }
 
 int Run(const ChaosOptions& options) {
@@ -80,7 +100,8 @@ int Run(const ChaosOptions& options) {
       ++done;
       // stdout is the document's, or the table's.
       std::FILE* out = options.markdown ? stderr : stdout;
-      std::fprintf(out, "%4zu  %-58s %s\n", done, cell.cell.Name().c_str(),
+      std::fprintf(out, "%4zu  %-58s %5.1f s  %s\n", done, cell.cell.Name().c_str(),
+                   std::chrono::duration<double>(cell.result.took).count(),
                    Describe(cell.result).c_str());
       if (bad && options.verbose) std::fprintf(stderr, "%s\n", cell.result.logs.c_str());
       std::fflush(out);
@@ -90,11 +111,7 @@ int Run(const ChaosOptions& options) {
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   const Summary summary = Summarize(ran);
   std::printf("%s", ToMarkdown(ran).c_str());
-  std::printf(
-      "%d cells: %d held, %d lost honestly, %d broken, %d leftovers, in %.0f s; without its "
-      "daemon a guest stood still for at most %lld ms\n",
-      summary.cells, summary.held, summary.lost_honestly, summary.broken, summary.leftovers,
-      took.count(), static_cast<long long>(summary.longest_orphaned_standstill_ms));
+  PrintSummary(summary, took.count());
   if (options.json) std::printf("%s\n", Json(options, summary, took.count()).c_str());
   return summary.broken == 0 && summary.leftovers == 0 ? 0 : 1;
 }

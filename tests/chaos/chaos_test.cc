@@ -49,8 +49,9 @@ TEST_P(KillMatrixTest, LeavesOneOwnerOrAnHonestLossAndNothingElse) {
         << cell.result.logs;
   }
   const Summary summary = Summarize(ran);
-  std::printf("%d cells: %d held, %d lost honestly, %d broken, %d leftovers\n", summary.cells,
-              summary.held, summary.lost_honestly, summary.broken, summary.leftovers);
+  std::printf("%d cells: %d held, %d lost honestly, %d broken, %d leftovers, %d repeated\n",
+              summary.cells, summary.held, summary.lost_honestly, summary.broken, summary.leftovers,
+              summary.repeated);
   EXPECT_EQ(static_cast<size_t>(summary.held + summary.lost_honestly), cells.size());
   EXPECT_GT(summary.held, 0);
 }

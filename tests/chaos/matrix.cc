@@ -71,16 +71,26 @@ std::vector<RanCell> RunCells(const std::vector<Cell>& cells, int hosts_at_once,
 
 Summary Summarize(const std::vector<RanCell>& cells) {
   Summary summary;
+  std::vector<std::chrono::milliseconds> standstills;
   for (const RanCell& ran : cells) {
     ++summary.cells;
     summary.held += ran.result.outcome == Outcome::kHeld ? 1 : 0;
     summary.broken += ran.result.outcome == Outcome::kBroken ? 1 : 0;
     summary.lost_honestly += ran.result.outcome == Outcome::kLostHonestly ? 1 : 0;
     summary.leftovers += static_cast<int>(ran.result.leftovers.size());
-    summary.longest_orphaned_standstill_ms = std::max<int64_t>(
-        summary.longest_orphaned_standstill_ms, ran.result.orphaned_standstill.count());
+    summary.repeated += ran.result.attempts - 1;
+    if (ran.result.orphaned_standstill) standstills.push_back(*ran.result.orphaned_standstill);
   }
+  if (standstills.empty()) return summary;
+  std::sort(standstills.begin(), standstills.end());
+  summary.orphaned = standstills.size();
+  summary.orphaned_p50_ms = standstills[standstills.size() / 2].count();
+  summary.orphaned_max_ms = standstills.back().count();
   return summary;
+}
+
+int64_t Summary::orphaned_late_ms() const {
+  return std::max<int64_t>(0, orphaned_max_ms - kBlackoutDeadline.count());
 }
 
 std::string Describe(const CellResult& result) {
@@ -95,6 +105,9 @@ std::string Describe(const CellResult& result) {
     case Outcome::kBroken:
       text = absl::StrCat("BROKEN (", result.ending, "): ", absl::StrJoin(result.faults, "; "));
       break;
+  }
+  if (result.orphaned_standstill) {
+    absl::StrAppend(&text, ", stood still for ", result.orphaned_standstill->count(), " ms");
   }
   if (!result.leftovers.empty()) {
     absl::StrAppend(&text, "; LEFT: ", absl::StrJoin(result.leftovers, "; "));

@@ -14,7 +14,7 @@
 namespace rehome::chaos {
 
 // Hosts beside each other. Most of a cell is waiting for deadlines.
-inline constexpr int kHostsAtOnce = 3;
+inline constexpr int kHostsAtOnce = 4;
 
 struct RanCell {
   Cell cell;
@@ -31,7 +31,14 @@ struct Summary {
   int broken = 0;
   int lost_honestly = 0;
   int leftovers = 0;
-  int64_t longest_orphaned_standstill_ms = 0;
+  int repeated = 0;  // migrations that ended before they came to their cell's phase
+  // Of the cells in which the daemon alone was killed in mid-handover: how long the guest stood
+  // still.
+  size_t orphaned = 0;
+  int64_t orphaned_p50_ms = 0;
+  int64_t orphaned_max_ms = 0;
+  // Of the longest one, beyond kBlackoutDeadline.
+  int64_t orphaned_late_ms() const;
 };
 Summary Summarize(const std::vector<RanCell>& cells);
 

@@ -19,12 +19,28 @@ namespace {
 using harness::HostUnderTest;
 using std::chrono::milliseconds;
 
-// For a migration to come to its phase: 100 ms on a quiet machine.
-constexpr milliseconds kArriveTimeout{30'000};
-// Before the pause a side that hangs is given up after this: short, and still long enough to come
-// to the phase on a host with much to do.
-constexpr milliseconds kHangDeadline{4'000};
-constexpr milliseconds kDeadline{30'000};
+// For a migration to come to its phase, 100 ms on a quiet machine, or to end at its deadline.
+constexpr milliseconds kArriveTimeout{60'000};
+// Between two looks whether the migration has ended meanwhile.
+constexpr milliseconds kArriveSlice{100};
+// Before the pause a side that hangs is given up after this: short, because every cell with one
+// waits for it; doubled with each attempt, for a host with much to do.
+constexpr milliseconds kHangDeadline{2'000};
+constexpr milliseconds kMaxHangDeadline{8'000};
+constexpr milliseconds kDeadline{20'000};
+// The daemon's own waits for what hangs: a fraction of what operators get, because cells wait for
+// them to pass. Only where they must, so that elsewhere a busy host is not taken for one.
+constexpr char kShortAgent[] = "agent_timeout_ms = 1000";
+constexpr char kShortFirstRun[] = "first_run_timeout_ms = 2000";
+// Also how long a daemon waits for a source that is silent before it says INDETERMINATE.
+constexpr char kShortExit[] = "exit_timeout_ms = 3000";
+// On a machine with ten times the work that it can do, the kernel has been seen to take more than
+// 10 s to take down the VM of a killed process.
+constexpr char kLongExit[] = "exit_timeout_ms = 60000";
+// A source that is held at `release` is to be struck before it is killed for not leaving.
+constexpr char kLongRelease[] = "release_timeout_ms = 2000";
+// Letters of field 3 of /proc/PID/stat, proc(5).
+constexpr char kStoppedOrDead[] = "TZX";
 constexpr uint64_t kMemoryMib = 8;
 // Between two looks at what cannot be waited for.
 constexpr int kLookMs = 2;
@@ -58,6 +74,13 @@ absl::Status Stage::StartHost() {
       .daemon_lines = {absl::StrCat("handover_timeout_ms = ", kClaimTimeout.count()),
                        absl::StrCat("resolve_timeout_ms = ", kResolveTimeout.count())},
       .target_arguments = {"--check-on-exit"}};
+  const bool hangs = cell_.blow == Blow::kStop;
+  if (hangs && (cell_.victims.source || cell_.victims.target)) {
+    options.daemon_lines.emplace_back(kShortAgent);
+  }
+  if (hangs && cell_.victims.target) options.daemon_lines.emplace_back(kShortFirstRun);
+  options.daemon_lines.emplace_back(MayBeIndeterminate(cell_) ? kShortExit : kLongExit);
+  if (cell_.phase.place == "release") options.daemon_lines.emplace_back(kLongRelease);
   if (cell_.phase.side == Side::kTarget) {
     options.target_arguments.push_back(Meet(cell_.phase));
     options.target_arguments.push_back("--meet-socket=" + meeting_->path());
@@ -113,30 +136,63 @@ MigrationClient Stage::NewClient() const {
   return MigrationClient(ClientOptions{.socket_path = host_->api_socket()});
 }
 
-absl::Status Stage::ReachPhase() {
+absl::StatusOr<v1::Migration> Stage::Record() const {
+  v1::GetMigrationRequest get;
+  get.set_name(migration_);
+  return NewClient().GetMigration(get);
+}
+
+absl::Status Stage::StartMigration() {
   watch_->ResetStandstill();
   v1::CreateMigrationRequest request;
   request.set_vm(absl::StrCat("virtualMachines/", kVmId));
   request.set_target_profile(harness::ProfileOfVersion(2));
   request.set_fence_policy(cell_.variant.policy);
-  const milliseconds deadline = cell_.blow == Blow::kStop ? kHangDeadline : kDeadline;
+  const milliseconds deadline = cell_.blow == Blow::kStop
+                                    ? std::min(kHangDeadline * (1 << attempt_), kMaxHangDeadline)
+                                    : kDeadline;
   request.mutable_deadline()->set_seconds(
       std::chrono::duration_cast<std::chrono::seconds>(deadline).count());
   const absl::StatusOr<v1::Migration> created = NewClient().CreateMigration(request);
   if (!created.ok()) return created.status();
   migration_ = created->name();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Stage::AwaitArrival() {
+  std::string last;
+  for (milliseconds waited{0}; waited < kArriveTimeout; waited += kArriveSlice) {
+    if (meeting_->SomebodyIsHere(kArriveSlice)) return true;
+    const absl::StatusOr<v1::Migration> record = Record();
+    if (!record.ok()) return record.status();
+    last = v1::Migration::State_Name(record->state());
+    if (!IsFinished(*record)) continue;
+    // It may have come just before the end.
+    return meeting_->SomebodyIsHere(milliseconds(0));
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("the migration neither ends nor comes to its phase; it is ", last));
+}
+
+absl::StatusOr<bool> Stage::ReachPhase() {
+  if (absl::Status status = StartMigration(); !status.ok()) return status;
+  const absl::StatusOr<bool> came = AwaitArrival();
+  if (!came.ok()) return came.status();
+  if (!*came) {
+    meeting_->Release();
+    return false;
+  }
   const absl::StatusOr<harness::MeetingPlace::Arrival> arrival = meeting_->Await(kArriveTimeout);
   if (!arrival.ok()) return arrival.status();
-  return FindTarget(*arrival);
+  if (absl::Status status = FindTarget(*arrival); !status.ok()) return status;
+  return true;
 }
 
 absl::Status Stage::FindTarget(const harness::MeetingPlace::Arrival& arrival) {
   if (cell_.phase.side == Side::kTarget) {
     target_pid_ = arrival.pid;
   } else {
-    v1::GetMigrationRequest get;
-    get.set_name(migration_);
-    const absl::StatusOr<v1::Migration> record = NewClient().GetMigration(get);
+    const absl::StatusOr<v1::Migration> record = Record();
     if (!record.ok()) return record.status();
     target_pid_ = record->target().pid();
   }
@@ -170,7 +226,7 @@ absl::Status Stage::Strike() {
 }
 
 // SIGKILL is everybody's at once. SIGSTOP is one thread's, which then stops the others: the one
-// that is held could pass on meanwhile.
+// that is held could pass on meanwhile. A source that the daemon has killed already stops no more.
 absl::Status Stage::AwaitStopped() const {
   std::vector<pid_t> stopped;
   if (cell_.victims.daemon) stopped.push_back(host_->daemon().pid());
@@ -178,7 +234,7 @@ absl::Status Stage::AwaitStopped() const {
   if (cell_.victims.target) stopped.push_back(target_pid_);
   for (const pid_t pid : stopped) {
     for (milliseconds waited{0};
-         harness::ThreadStates(pid).find_first_not_of('T') != std::string::npos;
+         harness::ThreadStates(pid).find_first_not_of(kStoppedOrDead) != std::string::npos;
          waited += milliseconds(kLookMs)) {
       if (waited > kArriveTimeout) return absl::InternalError("a process does not stop");
       poll(nullptr, 0, kLookMs);
@@ -187,7 +243,7 @@ absl::Status Stage::AwaitStopped() const {
   return absl::OkStatus();
 }
 
-void Stage::AwaitSettled() { watch_->AwaitProgress(kClaimTimeout + kResolveTimeout + kLoadMargin); }
+bool Stage::AwaitSettled(milliseconds timeout) { return watch_->AwaitProgress(timeout); }
 
 absl::Status Stage::BringDaemonBack() {
   if (cell_.blow == Blow::kKill) return host_->StartDaemon();

@@ -29,19 +29,21 @@ inline constexpr char kVmId[] = "guest";
 // Not thread-safe. An error of any method is a fault of the cell.
 class Stage {
  public:
-  explicit Stage(const Cell& cell) : cell_(cell) {}
+  // `attempt` counts from 0: each gives the migration more time to come to its phase.
+  Stage(const Cell& cell, int attempt) : cell_(cell), attempt_(attempt) {}
   ~Stage();
   Stage(const Stage&) = delete;
   Stage& operator=(const Stage&) = delete;
 
   // Daemon, guest, and somebody who watches it.
   absl::Status SetUp();
-  // Starts the migration; returns once a VMM is held at the cell's phase.
-  absl::Status ReachPhase();
+  // Starts the migration; returns once a VMM is held at the cell's phase. False: the migration
+  // ended without that; nobody is held any more.
+  absl::StatusOr<bool> ReachPhase();
   // Strikes the victims, then lets the held VMM go.
   absl::Status Strike();
-  // Lets VMMs settle without a daemon, as long as that may take, or until the guest goes on.
-  void AwaitSettled();
+  // Lets VMMs settle without a daemon until the guest goes on; false if it did not.
+  bool AwaitSettled(std::chrono::milliseconds timeout);
   // A killed daemon is started again, a stopped one goes on.
   absl::Status BringDaemonBack();
   // VMMs that were stopped, and live, go on.
@@ -57,6 +59,8 @@ class Stage {
   const std::vector<InodeId>& inodes() const { return inodes_; }
   const std::string& migration() const { return migration_; }
   pid_t source() const { return source_pid_; }
+  // 0 where there is none at the cell's phase.
+  pid_t target() const { return target_pid_; }
   std::vector<pid_t> Vmms() const;
   // What daemons and VMMs have written.
   std::string Logs() const;
@@ -64,12 +68,16 @@ class Stage {
  private:
   absl::Status StartHost();
   absl::Status StartGuest();
+  absl::Status StartMigration();
+  absl::StatusOr<bool> AwaitArrival();
+  absl::StatusOr<v1::Migration> Record() const;
   absl::Status FindTarget(const harness::MeetingPlace::Arrival& arrival);
   void Signal(int signal_number);
   absl::Status AwaitStopped() const;
   MigrationClient NewClient() const;
 
   const Cell cell_;
+  const int attempt_;
   std::unique_ptr<harness::ServiceManager> manager_;
   std::unique_ptr<harness::MeetingPlace> meeting_;
   std::unique_ptr<harness::HostUnderTest> host_;

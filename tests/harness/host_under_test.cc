@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/harness/host_under_test.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -14,8 +15,6 @@ extern "C" {
 
 #include <cerrno>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,10 +32,19 @@ using Clock = std::chrono::steady_clock;
 // Between two looks at something that cannot be waited for.
 constexpr int kPollMs = 2;
 constexpr int kVersions[] = {1, 2};
+constexpr mode_t kConfigMode = 0644;
 
+// Nothing here is a stream of the library: a program that another thread starts meanwhile would
+// inherit its descriptor.
 std::string ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  char part[4096];
+  ssize_t count = 0;
+  while (file && (count = read(file.borrow().raw(), part, sizeof(part))) > 0) {
+    text.append(part, static_cast<size_t>(count));
+  }
+  return text;
 }
 
 std::string ProgramOfVersion(int version) {
@@ -91,9 +99,14 @@ absl::Status HostUnderTest::WriteConfig() const {
   if (mkdir(state_directory().c_str(), 0700) != 0) {
     return absl::ErrnoToStatus(errno, state_directory());
   }
-  std::ofstream file(config_path());
-  file << ToToml(config) << std::flush;
-  return file.good() ? absl::OkStatus() : absl::UnavailableError("cannot write the configuration");
+  const std::string text = ToToml(config);
+  const UniqueFd file(
+      open(config_path().c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kConfigMode));
+  if (!file ||
+      write(file.borrow().raw(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    return absl::ErrnoToStatus(errno, config_path());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status HostUnderTest::StartDaemon() {

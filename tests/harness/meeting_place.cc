@@ -40,6 +40,10 @@ absl::StatusOr<MeetingPlace> MeetingPlace::Open() {
   return place;
 }
 
+bool MeetingPlace::SomebodyIsHere(std::chrono::milliseconds timeout) const {
+  return AwaitReadable(listener_.borrow(), timeout).ok();
+}
+
 absl::StatusOr<MeetingPlace::Arrival> MeetingPlace::Await(std::chrono::milliseconds timeout) {
   if (absl::Status status = AwaitReadable(listener_.borrow(), timeout); !status.ok()) return status;
   guest_ = UniqueFd(accept4(listener_.borrow().raw(), nullptr, nullptr, SOCK_CLOEXEC));

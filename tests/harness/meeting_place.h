@@ -30,6 +30,8 @@ class MeetingPlace {
   // For --meet-socket.
   std::string path() const { return directory_->File("meet.sock"); }
 
+  // Whether a VMM has come, or comes within that time; Await() then finds it.
+  bool SomebodyIsHere(std::chrono::milliseconds timeout) const;
   // The first VMM to come; it stays until Release(). DEADLINE_EXCEEDED: nobody came.
   absl::StatusOr<Arrival> Await(std::chrono::milliseconds timeout);
   // Lets it go, and nobody waits here any more. Nothing if nobody is here.

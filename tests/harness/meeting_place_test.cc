@@ -21,6 +21,7 @@ TEST(MeetingPlace, HoldsTheFirstWhoComesUntilItIsReleasedAndNobodyAfterwards) {
   const TestHooks hooks = {.meet_at = {HookPoint::kClaimed, HookPoint::kRunning},
                            .meet_socket = place->path()};
   std::future<void> vmm = std::async(std::launch::async, [&] { hooks.Reach(HookPoint::kClaimed); });
+  EXPECT_TRUE(place->SomebodyIsHere(kBound));
   const auto arrival = place->Await(kBound);
   ASSERT_TRUE(arrival.ok()) << arrival.status();
   EXPECT_EQ(arrival->place, "claimed");
@@ -34,6 +35,7 @@ TEST(MeetingPlace, HoldsTheFirstWhoComesUntilItIsReleasedAndNobodyAfterwards) {
 TEST(MeetingPlace, SaysSoWhenNobodyComes) {
   auto place = MeetingPlace::Open();
   ASSERT_TRUE(place.ok()) << place.status();
+  EXPECT_FALSE(place->SomebodyIsHere(kMoment));
   EXPECT_EQ(place->Await(kMoment).status().code(), absl::StatusCode::kDeadlineExceeded);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The means of the simulated effects: of one migration, as daemon/effect_context.h.
+// The means of the simulated effects: of one migration, as daemon/effect_timeouts.h.
 #ifndef REHOME_TESTS_SIMULATOR_SIM_CONTEXT_H_
 #define REHOME_TESTS_SIMULATOR_SIM_CONTEXT_H_
 
