@@ -20,6 +20,7 @@ extern "C" {
 #include "absl/strings/str_cat.h"
 #include "client/channel.h"
 #include "grpcpp/client_context.h"
+#include "kvmglue/fd.h"
 #include "kvmglue/fd_passing.h"
 #include "tests/harness/health.grpc.pb.h"
 #include "tests/harness/proc.h"
@@ -100,6 +101,7 @@ absl::Status HostUnderTest::WriteConfig() const {
     return absl::ErrnoToStatus(errno, state_directory());
   }
   const std::string text = ToToml(config);
+  // Close-on-exec, which a std::ofstream is not: another thread may be starting a daemon.
   const UniqueFd file(
       open(config_path().c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kConfigMode));
   if (!file ||
