@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-//   conformance_test [--kernel=sim|sim-stock|patched|stock|host] [--table] [googletest's options]
+//   conformance_test [--kernel=NAME] [--tables] [googletest's options]
 //
-// Asks every rule of the named kernel, or prints the declared table of all kernels.
+// Asks every rule of the named kernel (kernels.cc), of the simulated one if none is named; or
+// prints what is declared of all kernels.
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -35,8 +36,8 @@ int main(int argc, char** argv) {
   const TestedKernel* kernel = rehome::conformance::FindKernel("sim");
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
-    if (argument == "--table") {
-      std::cout << rehome::conformance::DeclaredTable();
+    if (argument == "--tables") {
+      std::cout << rehome::conformance::DeclaredTables();
       return 0;
     }
     kernel = argument.starts_with(kKernelOption)

@@ -14,20 +14,62 @@ constexpr char kNotTheSeam[] =
     "fallocate(2), read(2), mmap(2) and open(2) of a memfd are the host's: a library does not see "
     "them";
 
-constexpr Deviation kSimDeviations[] = {
-    {"memfd.reopen-enxio", "reopened", kNotTheSeam},
-    {"memfd.no-read-write", "read(file.raw()", kNotTheSeam},
-    {"memfd.fallocate-keep-size", "Fallocate(file, 0, 0, kPage)\n    Which is: 0", kNotTheSeam},
-    {"memfd.fallocate-aligned", "kPage / 2)\n    Which is: 0", kNotTheSeam},
-    {"memfd.fallocate-within", "Which is: 1", kNotTheSeam},
-    {"memfd.mmap-private-einval", "mapped", kNotTheSeam},
-    {"link.immovable-type-einval", "into",
-     "the strategy LINK of VMs of type default, which the RFCs allow, is tried here"},
-    {"dormant.punch-eperm", "nothing was freed", kNotTheSeam},
-    {"dormant.allocate-eperm", "Which is: 0", kNotTheSeam},
-    {"dead.old-file-eperm", "the target's memory is its own", kNotTheSeam},
-    {"dead.spare-file-eperm", "the target's memory is its own", kNotTheSeam},
-};
+constexpr char kStrategyLink[] =
+    "the strategy LINK of VMs of type default, which the RFCs allow, is tried here";
+constexpr char kNotInTheRfc[] = "RFC v2 does not have it";
+constexpr char kNoGate[] = "RFC v2 has no mapping gate";
+constexpr char kDoesNotWait[] = "MOVE did not wait";
+constexpr char kTargetReads[] = "an inode of its own is empty";
+constexpr char kNoVcpus[] = "MOVE of RFC v2 takes no notice of vCPUs";
+
+using Deviations = std::vector<Deviation>;
+
+// What a process does to a file is no call of KVM's.
+Deviations OfMemoryFiles() {
+  return {{"memfd.reopen-enxio", "reopened", kNotTheSeam},
+          {"memfd.no-read-write", "read(file.raw()", kNotTheSeam},
+          {"memfd.fallocate-keep-size", "Fallocate(file, 0, 0, kPage)", kNotTheSeam},
+          {"memfd.fallocate-aligned", "kPage / 2)", kNotTheSeam},
+          {"memfd.fallocate-within", "Which is: 1", kNotTheSeam},
+          {"memfd.mmap-private-einval", "mapped", kNotTheSeam}};
+}
+
+Deviations OfTheSim() {
+  Deviations all = OfMemoryFiles();
+  const Deviations more = {
+      {"link.immovable-type-einval", "into", kStrategyLink},
+      {"dormant.punch-eperm", "nothing was freed", kNotTheSeam},
+      {"dormant.allocate-eperm", "Which is: 0", kNotTheSeam},
+      {"dead.old-file-eperm", "the target's memory is its own", kNotTheSeam},
+      {"dead.spare-file-eperm", "the target's memory is its own", kNotTheSeam}};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+Deviations OfTheRfc() {
+  Deviations all = OfTheSim();
+  const Deviations more = {{"link.close-on-exec", "fcntl(link", kNotInTheRfc},
+                           {"link.capability", "10001", kNotInTheRfc},
+                           {"link.reserved-einval", "arguments", kNotInTheRfc},
+                           {"link.fd-too-large-einval", "arguments", kNotInTheRfc},
+                           {"dormant.guest-faults", "nothing was written", kNoGate},
+                           {"dormant.source-runs-on", "gate.target.Load", kNoGate},
+                           {"dormant.mmap-eperm", "MapShared", kNoGate},
+                           {"dormant.unbound-stays-shut", "gate.target.Load", kNoGate},
+                           {"dormant.others-stay-shut", "bystander.Load", kNoGate},
+                           {"mismatch.vcpu-count", "bench.Move", kNoVcpus},
+                           {"mismatch.extra-slot", kTargetReads, kNoGate},
+                           {"mismatch.extra-ordinary-slot", kTargetReads, kNoGate},
+                           {"mismatch.size", kTargetReads, kNoGate},
+                           {"mismatch.flags", kTargetReads, kNoGate},
+                           {"mismatch.dormant-source", "bench.Move", kNoGate},
+                           {"concurrent.waits-for-source", kDoesNotWait, kNoVcpus},
+                           {"concurrent.waits-for-target", kDoesNotWait, kNoVcpus},
+                           {"concurrent.under-way-ebusy", kDoesNotWait, kNoVcpus},
+                           {"concurrent.opposite", kTimingDecides, kNoGate}};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
 
 // Both need an owner of the CPU that outlives the kernel; there is one guest for all.
 std::unique_ptr<KvmSyscalls> OpenSim(SimulatedKernelOptions options) {
@@ -36,6 +78,8 @@ std::unique_ptr<KvmSyscalls> OpenSim(SimulatedKernelOptions options) {
 }
 
 std::unique_ptr<KvmSyscalls> OpenPatchedSim() { return OpenSim({}); }
+
+std::unique_ptr<KvmSyscalls> OpenRfcSim() { return OpenSim({.gate = false, .rfc_v2_move = true}); }
 
 std::unique_ptr<KvmSyscalls> OpenStockSim() {
   return OpenSim({.vm_types = {VmType::kDefault, VmType::kSwProtected},
@@ -49,13 +93,21 @@ const TestedKernel kKernels[] = {
      .features = {Feature::kLink, Feature::kMove, Feature::kPrivateMemory,
                   Feature::kMappableMemory},
      .features_vary = false,
-     .deviations = kSimDeviations,
+     .deviations = OfTheSim(),
      .open = OpenPatchedSim},
+    {.name = "sim-rfc",
+     .what = "the simulated kernel as RFC v2 has LINK and MOVE: what the patches add, and that the "
+             "rules can tell",
+     .features = {Feature::kLink, Feature::kMove, Feature::kPrivateMemory,
+                  Feature::kMappableMemory},
+     .features_vary = false,
+     .deviations = OfTheRfc(),
+     .open = OpenRfcSim},
     {.name = "sim-stock",
      .what = "the simulated kernel without LINK and MOVE of SW_PROTECTED",
      .features = {Feature::kPrivateMemory, Feature::kMappableMemory},
      .features_vary = false,
-     .deviations = kSimDeviations,
+     .deviations = OfMemoryFiles(),
      .open = OpenStockSim},
     {.name = "patched",
      .what = "Linux 6.12 with the patches of kernel/, in QEMU",

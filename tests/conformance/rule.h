@@ -33,6 +33,8 @@ const char* AbsentAnswer(Feature feature);
 // "" if it is there, else how the kernel answers.
 std::string AskFor(Feature feature, Bench& bench);
 
+inline constexpr std::initializer_list<Feature> kLinkAndMove = {Feature::kLink, Feature::kMove};
+
 struct Rule {
   const char* id;
   const char* source;     // of the fact

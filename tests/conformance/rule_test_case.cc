@@ -114,22 +114,30 @@ void RegisterRules(const TestedKernel& kernel) {
   ::testing::AddGlobalTestEnvironment(new Account(kernel, verdicts));
 }
 
-std::string DeclaredTable() {
-  std::string table = "| Rule | What holds | Source |";
+std::string DeclaredTables() {
+  std::string kernels = "| Kernel | What it is |\n|---|---|\n";
+  std::string rules = "| Rule | What holds | Source |";
   std::string line = "|---|---|---|";
+  std::string differences = "| Kernel | Rule | Why it differs |\n|---|---|---|\n";
   for (const TestedKernel& kernel : TestedKernels()) {
-    table += " " + std::string(kernel.name) + " |";
+    const std::string name(kernel.name);
+    kernels += "| " + name + " | " + std::string(kernel.what) + " |\n";
+    rules += " " + name + " |";
     line += "---|";
-  }
-  table += "\n" + line + "\n";
-  for (const Rule& rule : AllRules()) {
-    table += std::string("| ") + rule.id + " | " + rule.statement + " | " + rule.source + " |";
-    for (const TestedKernel& kernel : TestedKernels()) {
-      table += " " + ExpectedVerdict(kernel, rule) + " |";
+    for (const Deviation& deviation : kernel.deviations) {
+      differences += "| " + name + " | " + std::string(deviation.rule) + " | " +
+                     std::string(deviation.reason) + " |\n";
     }
-    table += "\n";
   }
-  return table;
+  rules += "\n" + line + "\n";
+  for (const Rule& rule : AllRules()) {
+    rules += std::string("| ") + rule.id + " | " + rule.statement + " | " + rule.source + " |";
+    for (const TestedKernel& kernel : TestedKernels()) {
+      rules += " " + ExpectedVerdict(kernel, rule) + " |";
+    }
+    rules += "\n";
+  }
+  return kernels + "\n" + rules + "\n" + differences;
 }
 
 }  // namespace rehome::conformance

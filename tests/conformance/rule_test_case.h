@@ -12,8 +12,8 @@ namespace rehome::conformance {
 // as stated.
 void RegisterRules(const TestedKernel& kernel);
 
-// The table of what is declared: rule x kernel, as Markdown.
-std::string DeclaredTable();
+// What is declared, as Markdown: the kernels, the table of rule x kernel, and why rules differ.
+std::string DeclaredTables();
 
 }  // namespace rehome::conformance
 

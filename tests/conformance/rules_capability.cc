@@ -18,6 +18,9 @@ void MoveCapabilityTellsNothing(Bench& bench) {
   const UniqueFd target = bench.CreateVm(VmType::kDefault);
   EXPECT_EQ(bench.Move(target.borrow(), source.borrow()), -EINVAL);
   EXPECT_FALSE(bench.IsDead(source.borrow()));
+  // Whether there is an operation at all is looked at before the descriptor is.
+  const long from_nothing = bench.Move(target.borrow(), BorrowedFd(-1));
+  EXPECT_TRUE(from_nothing == -EINVAL || from_nothing == -EBADF) << from_nothing;
 }
 
 void TypesAreThoseThatCanBeCreated(Bench& bench) {

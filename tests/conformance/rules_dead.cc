@@ -108,35 +108,34 @@ void EarlierHoleIsSeen(Bench& bench) {
   EXPECT_EQ(target.Load(kMemoryGpa + kPage).value, 7u);
 }
 
-#define REHOME_NEEDS_BOTH \
+#define kLinkAndMove \
   { Feature::kLink, Feature::kMove }
 
 const Rule kRules[] = {
     {"dead.run-eio", "D kvm_main.c 4476; sev_migrate_tests.c", "KVM_RUN of the source is EIO",
-     REHOME_NEEDS_BOTH, RunIsEio},
+     kLinkAndMove, RunIsEio},
     {"dead.vcpu-eio", "D kvm_main.c 4476", "the source's registers cannot be read any more: EIO",
-     REHOME_NEEDS_BOTH, StateIsEio},
-    {"dead.vm-eio", "D kvm_main.c 5189", "every VM ioctl of the source is EIO", REHOME_NEEDS_BOTH,
+     kLinkAndMove, StateIsEio},
+    {"dead.vm-eio", "D kvm_main.c 5189", "every VM ioctl of the source is EIO", kLinkAndMove,
      VmIoctlsAreEio},
     {"dead.no-way-back", "sev_migrate_tests.c test_sev_migrate_from",
-     "LINK and MOVE into the source are EIO", REHOME_NEEDS_BOTH, NothingComesBack},
+     "LINK and MOVE into the source are EIO", kLinkAndMove, NothingComesBack},
     {"dead.second-move-eio", "kernel/; SEV says EINVAL", "a second MOVE from the source is EIO",
-     REHOME_NEEDS_BOTH, SecondMoveIsEio},
+     kLinkAndMove, SecondMoveIsEio},
     {"dead.other-process-cannot-tell", "D kvm_main.c; probed on 6.18.44",
-     "another process gets EIO from the dead VM and from the live one", REHOME_NEEDS_BOTH,
+     "another process gets EIO from the dead VM and from the live one", kLinkAndMove,
      OtherProcessesSeeItAlike},
-    {"dead.file-identity", "RFC v2 04/13", "the source's file still tells its inode",
-     REHOME_NEEDS_BOTH, FileCanBeIdentified},
+    {"dead.file-identity", "RFC v2 04/13", "the source's file still tells its inode", kLinkAndMove,
+     FileCanBeIdentified},
     {"dead.old-file-eperm", "kernel/; the RFCs let it destroy the target's memory",
-     "fallocate(2) through the source's file is EPERM", REHOME_NEEDS_BOTH,
-     HoleThroughTheOldFileIsEperm},
+     "fallocate(2) through the source's file is EPERM", kLinkAndMove, HoleThroughTheOldFileIsEperm},
     {"dead.spare-file-eperm", "kernel/", "so it is through a file of the source that is not bound",
-     REHOME_NEEDS_BOTH, UnboundOldFileIsEpermToo},
+     kLinkAndMove, UnboundOldFileIsEpermToo},
     {"dead.new-file-punches", "T guest_memfd.c kvm_gmem_punch_hole",
-     "a hole punched through the target's file is seen by the target", REHOME_NEEDS_BOTH,
+     "a hole punched through the target's file is seen by the target", kLinkAndMove,
      HoleThroughTheNewFileIsSeen},
     {"dead.earlier-hole", "seed (zap across all files); T guest_memfd.c",
-     "a hole that the source punched before MOVE is one in the target", REHOME_NEEDS_BOTH,
+     "a hole that the source punched before MOVE is one in the target", kLinkAndMove,
      EarlierHoleIsSeen},
 };
 

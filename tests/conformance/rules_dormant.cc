@@ -102,7 +102,7 @@ void OthersStayShut(Bench& bench) {
   EXPECT_EQ(bystander.Load(kMemoryGpa).result, -EFAULT);
 }
 
-#define REHOME_NEEDS_BOTH \
+#define kLinkAndMove \
   { Feature::kLink, Feature::kMove }
 
 const Rule kRules[] = {
@@ -142,12 +142,12 @@ const Rule kRules[] = {
      {Feature::kLink},
      CanBeBoundAndUnbound},
     {"dormant.close-harmless", "seed; RFC v2 04/13",
-     "closing a link takes nothing from the source, which can still be moved", REHOME_NEEDS_BOTH,
+     "closing a link takes nothing from the source, which can still be moved", kLinkAndMove,
      ClosingItChangesNothing},
     {"dormant.unbound-stays-shut", "kernel/", "a link that MOVE did not find bound stays shut",
-     REHOME_NEEDS_BOTH, UnboundStaysShut},
+     kLinkAndMove, UnboundStaysShut},
     {"dormant.others-stay-shut", "kernel/", "MOVE to one target opens no other target's link",
-     REHOME_NEEDS_BOTH, OthersStayShut},
+     kLinkAndMove, OthersStayShut},
 };
 
 }  // namespace

@@ -129,12 +129,12 @@ void RescueFromAKilledTarget(Bench& bench) {
   EXPECT_EQ(rescuer.Load(kMemoryGpa).value, kSecret);
 }
 
-#define REHOME_NEEDS_BOTH \
+#define kLinkAndMove \
   { Feature::kLink, Feature::kMove }
 
 const Rule kRules[] = {
     {"lifetime.source-any-order", "sev_migrate_tests.c test_sev_move_copy; RFC v2 13/13",
-     "after MOVE the source's VM, memory and vCPU may be closed in any order", REHOME_NEEDS_BOTH,
+     "after MOVE the source's VM, memory and vCPU may be closed in any order", kLinkAndMove,
      SourceMayBeClosedInAnyOrder},
     {"lifetime.target-any-order",
      "seed (a file's release zaps its own VM only)",
@@ -142,16 +142,16 @@ const Rule kRules[] = {
      {Feature::kLink},
      ClosedTargetGivesTheSourceBack},
     {"lifetime.vcpu-keeps-vm", "D kvm_main.c", "a vCPU whose VM is closed is dead all the same",
-     REHOME_NEEDS_BOTH, SourcesVmMayBeClosedButForItsVcpu},
+     kLinkAndMove, SourcesVmMayBeClosedButForItsVcpu},
     {"lifetime.memory-outlives", "seed (contents outlive the VM)",
      "memory lives on when all VMs before the last are gone, whichever of them was linked",
-     REHOME_NEEDS_BOTH, MemoryOutlivesTheChain},
+     kLinkAndMove, MemoryOutlivesTheChain},
     {"lifetime.other-process", "D sev.c (no mm check of the source)",
-     "MOVE takes the VM of another process as its source", REHOME_NEEDS_BOTH, BetweenProcesses},
+     "MOVE takes the VM of another process as its source", kLinkAndMove, BetweenProcesses},
     {"lifetime.killed-source", "inferred; tried with the prototype",
-     "so it does when that process has been killed", REHOME_NEEDS_BOTH, FromAKilledSource},
+     "so it does when that process has been killed", kLinkAndMove, FromAKilledSource},
     {"lifetime.rescue", "inferred; tried with the prototype",
-     "a target that is killed right after MOVE can be moved from", REHOME_NEEDS_BOTH,
+     "a target that is killed right after MOVE can be moved from", kLinkAndMove,
      RescueFromAKilledTarget},
 };
 

@@ -168,42 +168,38 @@ void MayTryAgain(Bench& bench) {
   EXPECT_EQ(target.Load(kMemoryGpa).value, kSecret);
 }
 
-#define REHOME_NEEDS_BOTH \
+#define kLinkAndMove \
   { Feature::kLink, Feature::kMove }
 
 // The statements end "... and nothing changes": ExpectRefused() is in all of them.
 const Rule kRules[] = {
-    {"mismatch.type", "D sev.c; RFC v2 08/13", "another VM type is EINVAL", REHOME_NEEDS_BOTH,
+    {"mismatch.type", "D sev.c; RFC v2 08/13", "another VM type is EINVAL", kLinkAndMove,
      OtherType},
     {"mismatch.vcpu-count", "sev_migrate_tests.c test_sev_migrate_parameters; kernel/",
-     "another number of vCPUs is EINVAL", REHOME_NEEDS_BOTH, OtherVcpuCount},
+     "another number of vCPUs is EINVAL", kLinkAndMove, OtherVcpuCount},
     {"mismatch.missing-slot", "RFC v2 11/13", "a slot that the target lacks is EINVAL",
-     REHOME_NEEDS_BOTH, MissingSlot},
+     kLinkAndMove, MissingSlot},
     {"mismatch.extra-slot", "RFC v2 11/13", "a guest_memfd slot that only the target has is EINVAL",
-     REHOME_NEEDS_BOTH, ExtraSlot},
+     kLinkAndMove, ExtraSlot},
     {"mismatch.extra-ordinary-slot", "RFC v2 11/13",
-     "an ordinary slot that only the target has is EINVAL", REHOME_NEEDS_BOTH, ExtraOrdinarySlot},
-    {"mismatch.gpa", "RFC v2 11/13", "another guest address is EINVAL", REHOME_NEEDS_BOTH,
-     OtherGpa},
-    {"mismatch.size", "RFC v2 11/13", "another size is EINVAL", REHOME_NEEDS_BOTH, OtherSize},
-    {"mismatch.offset", "RFC v2 11/13", "another offset into the file is EINVAL", REHOME_NEEDS_BOTH,
+     "an ordinary slot that only the target has is EINVAL", kLinkAndMove, ExtraOrdinarySlot},
+    {"mismatch.gpa", "RFC v2 11/13", "another guest address is EINVAL", kLinkAndMove, OtherGpa},
+    {"mismatch.size", "RFC v2 11/13", "another size is EINVAL", kLinkAndMove, OtherSize},
+    {"mismatch.offset", "RFC v2 11/13", "another offset into the file is EINVAL", kLinkAndMove,
      OtherOffset},
-    {"mismatch.inode", "RFC v2 11/13", "another inode is EINVAL", REHOME_NEEDS_BOTH, OtherInode},
+    {"mismatch.inode", "RFC v2 11/13", "another inode is EINVAL", kLinkAndMove, OtherInode},
     {"mismatch.memfd-one-side", "RFC v2 11/13",
-     "an ordinary slot where the source has guest_memfd is EINVAL", REHOME_NEEDS_BOTH,
+     "an ordinary slot where the source has guest_memfd is EINVAL", kLinkAndMove,
      MemoryFileOnOneSideOnly},
-    {"mismatch.flags", "RFC v2 11/13", "other slot flags are EINVAL", REHOME_NEEDS_BOTH,
-     OtherFlags},
+    {"mismatch.flags", "RFC v2 11/13", "other slot flags are EINVAL", kLinkAndMove, OtherFlags},
     {"mismatch.target-file-closed", "RFC v2 11/13",
-     "a binding of the target whose file is closed is EINVAL", REHOME_NEEDS_BOTH,
-     ClosedFileOfTheTarget},
+     "a binding of the target whose file is closed is EINVAL", kLinkAndMove, ClosedFileOfTheTarget},
     {"mismatch.source-file-closed", "RFC v2 11/13",
-     "a binding of the source whose file is closed is EINVAL", REHOME_NEEDS_BOTH,
-     ClosedFileOfTheSource},
+     "a binding of the source whose file is closed is EINVAL", kLinkAndMove, ClosedFileOfTheSource},
     {"mismatch.dormant-source", "kernel/; not in the RFCs",
-     "a source that has not received its memory yet is EINVAL", REHOME_NEEDS_BOTH, DormantSource},
+     "a source that has not received its memory yet is EINVAL", kLinkAndMove, DormantSource},
     {"mismatch.may-try-again", "kernel/", "a target that was refused may bind anew, and move",
-     REHOME_NEEDS_BOTH, MayTryAgain},
+     kLinkAndMove, MayTryAgain},
 };
 
 }  // namespace

@@ -146,6 +146,11 @@ void FlagsAreEinval(Bench& bench) {
   EXPECT_EQ(move.source.Load(kMemoryGpa).value, kSecret);
 }
 
+void NoArgumentIsEfault(Bench& bench) {
+  const Move move(bench);
+  EXPECT_EQ(bench.Call(move.to(), KVM_ENABLE_CAP), -EFAULT);
+}
+
 void AnythingButAVmIsEbadf(Bench& bench) {
   Move move(bench);
   const UniqueFd memfd(memfd_create("not a VM", MFD_CLOEXEC));
@@ -161,40 +166,40 @@ void ItselfIsEinval(Bench& bench) {
   EXPECT_EQ(move.source.Load(kMemoryGpa).value, kSecret);
 }
 
-#define REHOME_NEEDS_BOTH \
+#define kLinkAndMove \
   { Feature::kLink, Feature::kMove }
 
 const Rule kRules[] = {
     {"move.memory", "RFC v2 13/13 test_migrate_private_mem_data",
-     "the target reads what the source wrote to private memory, and can write", REHOME_NEEDS_BOTH,
+     "the target reads what the source wrote to private memory, and can write", kLinkAndMove,
      MemoryGoesOver},
     {"move.attributes", "RFC v2 11/13", "what is private and what is shared goes over",
-     REHOME_NEEDS_BOTH, AttributesGoOver},
+     kLinkAndMove, AttributesGoOver},
     {"move.attributes-replaced", "kernel/; RFC v2 11/13 (inferred)",
-     "attributes that the target had are replaced", REHOME_NEEDS_BOTH,
-     AttributesOfTheTargetAreReplaced},
+     "attributes that the target had are replaced", kLinkAndMove, AttributesOfTheTargetAreReplaced},
     {"move.target-mappings-forgotten", "kernel/",
      "what the target had mapped as shared is private after MOVE if it was in the source",
-     REHOME_NEEDS_BOTH, WhatTheTargetHadMappedIsForgotten},
+     kLinkAndMove, WhatTheTargetHadMappedIsForgotten},
     {"move.attributes-live-on", "kernel/", "afterwards the target converts memory as ever",
-     REHOME_NEEDS_BOTH, AttributesCanBeChangedAfterwards},
-    {"move.registers-stay", "api.rst 7.29; D sev.c", "registers do not go over", REHOME_NEEDS_BOTH,
+     kLinkAndMove, AttributesCanBeChangedAfterwards},
+    {"move.registers-stay", "api.rst 7.29; D sev.c", "registers do not go over", kLinkAndMove,
      RegistersStay},
-    {"move.all-vcpus", "TDX RFC v2 10/10", "every vCPU of the target runs afterwards",
-     REHOME_NEEDS_BOTH, AllVcpusRunAfterwards},
+    {"move.all-vcpus", "TDX RFC v2 10/10", "every vCPU of the target runs afterwards", kLinkAndMove,
+     AllVcpusRunAfterwards},
     {"move.several-files", "RFC v2 11/13", "several files and several slots of one file go over",
-     REHOME_NEEDS_BOTH, SeveralFilesAndSlots},
+     kLinkAndMove, SeveralFilesAndSlots},
     {"move.addresses-not-compared", "RFC v2 11/13; kernel/",
-     "slot numbers and userspace addresses may differ", REHOME_NEEDS_BOTH,
+     "slot numbers and userspace addresses may differ", kLinkAndMove,
      AddressesAndNumbersAreNotCompared},
     {"move.chain", "sev_migrate_tests.c test_sev_migrate_from",
-     "a guest moves on from VM to VM; back into the first is EIO", REHOME_NEEDS_BOTH, AChain},
+     "a guest moves on from VM to VM; back into the first is EIO", kLinkAndMove, AChain},
     {"move.flags-einval", "D x86.c kvm_vm_ioctl_enable_cap", "flags of KVM_ENABLE_CAP are EINVAL",
-     REHOME_NEEDS_BOTH, FlagsAreEinval},
+     kLinkAndMove, FlagsAreEinval},
+    {"move.efault", "D kvm_main.c", "no argument is EFAULT", kLinkAndMove, NoArgumentIsEfault},
     {"move.non-vm-ebadf", "D sev.c; RFC v2 08/13",
-     "a source that is not open, or not a VM, is EBADF", REHOME_NEEDS_BOTH, AnythingButAVmIsEbadf},
-    {"move.self-einval", "D sev.c; RFC v2 08/13", "a VM cannot be moved into itself",
-     REHOME_NEEDS_BOTH, ItselfIsEinval},
+     "a source that is not open, or not a VM, is EBADF", kLinkAndMove, AnythingButAVmIsEbadf},
+    {"move.self-einval", "D sev.c; RFC v2 08/13", "a VM cannot be moved into itself", kLinkAndMove,
+     ItselfIsEinval},
 };
 
 }  // namespace
