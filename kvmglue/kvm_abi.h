@@ -111,6 +111,11 @@ struct kvm_pre_fault_memory {
 #ifndef KVM_CAP_PRE_FAULT_MEMORY
 #define KVM_CAP_PRE_FAULT_MEMORY 236
 #endif
+// Of this project's patch of the kernel (kernel/), out of the way of the numbers that upstream
+// gives.
+#ifndef KVM_CAP_LINK_GUEST_MEMFD
+#define KVM_CAP_LINK_GUEST_MEMFD 10001
+#endif
 #ifndef KVM_CAP_GUEST_MEMFD_FLAGS
 #define KVM_CAP_GUEST_MEMFD_FLAGS 244
 #endif

@@ -4,6 +4,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <climits>
+#include <iterator>
 #include <mutex>
 #include <utility>
 
@@ -22,13 +25,13 @@ uint32_t FreePlace(const VmObject& vm) {
 
 // Makes a new open file description of the inode behind `inode_fd` a file of `vm`. `tag` says what
 // the inode and the gate are; the VM and the index are filled in.
-SysResult AddFile(LocalVm& vm, BorrowedFd inode_fd, FileTag tag) {
+SysResult AddFile(LocalVm& vm, BorrowedFd inode_fd, FileTag tag, bool close_on_exec) {
   VmObject& object = vm.object();
   const auto lock = LockVm(object);
   const uint32_t index = FreePlace(object);
   if (index == kMaxGuestMemfdFiles) return Failure(ENFILE);
 
-  const SysResult opened = ReopenInode(inode_fd, /*close_on_exec=*/false);
+  const SysResult opened = ReopenInode(inode_fd, close_on_exec);
   if (!opened.ok()) return opened;
   UniqueFd fd(static_cast<int>(opened.value));
   struct stat status;
@@ -48,6 +51,13 @@ SysResult AddFile(LocalVm& vm, BorrowedFd inode_fd, FileTag tag) {
                          .gated = tag.gated ? 1u : 0u,
                          .woken_by = 0};
   return Success(fd.Release());
+}
+
+// What the patch looks at beyond the RFC.
+bool IsStrict(const LinkGuestMemfdArgs& request) {
+  return request.fd <= INT_MAX &&
+         std::all_of(std::begin(request.reserved), std::end(request.reserved),
+                     [](uint64_t word) { return word == 0; });
 }
 
 // A mapping that cannot be touched: pages beyond the end of a file raise SIGBUS.
@@ -78,19 +88,21 @@ SysResult CreateGuestMemfd(LocalVm& vm, void* argument) {
   const UniqueFd inode(static_cast<int>(created.value));
   return AddFile(vm, inode.borrow(),
                  {.mappable = (request.flags & GUEST_MEMFD_FLAG_MMAP) != 0,
-                  .init_shared = (request.flags & GUEST_MEMFD_FLAG_INIT_SHARED) != 0});
+                  .init_shared = (request.flags & GUEST_MEMFD_FLAG_INIT_SHARED) != 0},
+                 /*close_on_exec=*/false);
 }
 
 SysResult LinkGuestMemfd(LocalVm& vm, bool gate, void* argument) {
   LinkGuestMemfdArgs request;
   if (!CopyIn(argument, request)) return Failure(EFAULT);
   if (request.flags != 0) return Failure(EINVAL);
-  // fdget() takes an unsigned int: the upper half of `fd` is not looked at.
+  if (gate && !IsStrict(request)) return Failure(EINVAL);
+  // fdget() takes an unsigned int: the RFC does not look at the upper half of `fd`.
   const BorrowedFd source(static_cast<int>(static_cast<uint32_t>(request.fd)));
   FileTag tag = ReadTag(source);
   if (tag.kind != FileKind::kGuestMemfd || tag.vm_id == vm.object().id) return Failure(EINVAL);
   tag.gated = gate && vm.object().vm_type() != VmType::kDefault;
-  return AddFile(vm, source, tag);
+  return AddFile(vm, source, tag, /*close_on_exec=*/gate);
 }
 
 SysResult MapGuestMemfd(const LocalVm* vm, BorrowedFd fd, const FileTag& tag, size_t length,

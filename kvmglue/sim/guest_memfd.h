@@ -23,8 +23,9 @@ SysResult CreateGuestMemfd(LocalVm& vm, void* argument);
 // KVM_LINK_GUEST_MEMFD (RFC v2): a second struct file, belonging to `vm`, for the inode of another
 // VM's guest_memfd. Checks in the order of kvm_gmem_link(): EFAULT; EINVAL flags; fd not open (not
 // EBADF); not a guest_memfd; already this VM's; then EMFILE and the like. Whether the source VM is
-// dead does not matter. With `gate` the new file is not accessible before MOVE, except for type
-// default.
+// dead does not matter. With `gate`, as the patch in kernel/ has it: reserved fields that are not 0
+// and an fd beyond INT_MAX are EINVAL like flags, the new fd is close-on-exec, and the file is not
+// accessible before MOVE, except for type default, which that patch refuses and the RFC allows.
 SysResult LinkGuestMemfd(LocalVm& vm, bool gate, void* argument);
 
 // mmap(2) of a guest_memfd: ENODEV without GUEST_MEMFD_FLAG_MMAP; EPERM for a gated link that MOVE

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kvmglue/sim/guest_memfd.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -153,6 +154,25 @@ TEST_F(LinkTest, FdThatIsNoGuestMemfdIsEinval) {
   EXPECT_EQ(kernel_.TryLink(other_.borrow(), protected_vm_.borrow()), -EINVAL);
   const UniqueFd memfd(memfd_create("kvm-gmem", MFD_CLOEXEC));
   EXPECT_EQ(kernel_.TryLink(other_.borrow(), memfd.borrow()), -EINVAL);
+}
+
+TEST_F(LinkTest, PatchLooksAtWhatTheRfcIgnores) {
+  LinkGuestMemfdArgs reserved = {.fd = static_cast<uint64_t>(memory_.borrow().raw()),
+                                 .flags = 0,
+                                 .reserved = {0, 0, 0, 0, 0, 1}};
+  LinkGuestMemfdArgs upper_half = {
+      .fd = reserved.fd | uint64_t{1} << 32, .flags = 0, .reserved = {}};
+  TestKernel rfc({.gate = false});
+  const UniqueFd vm = rfc.CreateVm(VmType::kSwProtected);
+  for (LinkGuestMemfdArgs* request : {&reserved, &upper_half}) {
+    EXPECT_EQ(kernel_.Call(other_.borrow(), LinkGuestMemfdRequest(0xd6), request), -EINVAL);
+    const UniqueFd link(
+        static_cast<int>(rfc.Call(vm.borrow(), LinkGuestMemfdRequest(0xd6), request)));
+    EXPECT_TRUE(link.valid());
+    EXPECT_EQ(fcntl(link.borrow().raw(), F_GETFD), 0) << "the RFC leaves close-on-exec open";
+  }
+  const UniqueFd link = kernel_.Link(other_.borrow(), memory_.borrow());
+  EXPECT_EQ(fcntl(link.borrow().raw(), F_GETFD), FD_CLOEXEC);
 }
 
 TEST_F(LinkTest, SameVmIsEinval) {

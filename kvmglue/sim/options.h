@@ -22,8 +22,9 @@ struct SimulatedKernelOptions {
   std::set<VmType> move_types = {VmType::kSwProtected, VmType::kSev, VmType::kSevEs, VmType::kTdx};
   // Number of KVM_LINK_GUEST_MEMFD; none: ENOTTY, as on every kernel today.
   std::optional<uint32_t> link_ioctl_number = 0xd6;
-  // The mapping gate: a linked guest_memfd can be bound, but is not accessible before MOVE. Off is
-  // the RFC. It never holds for VM type default, which has no MOVE that could open it.
+  // LINK as in the patch of kernel/, above all the mapping gate: a linked guest_memfd can be bound,
+  // but is not accessible before MOVE. Off is the RFC. The gate never holds for VM type default,
+  // which has no MOVE that could open it.
   bool gate = true;
   // MOVE of SW_PROTECTED as in RFC v2: takes no vCPU lock (a running source gets EIO out of
   // KVM_RUN), compares no vCPU counts and only address space 0, and kills the source before the

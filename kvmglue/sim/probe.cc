@@ -95,6 +95,12 @@ long MemoryAttributes(const SimulatedKernelOptions& options, std::optional<VmTyp
   return AnyHasPrivateMemory(options) ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0;
 }
 
+// Whether what `type` has in memory can be linked and moved, as the patch of kernel/ says it.
+bool CanLink(const SimulatedKernelOptions& options, std::optional<VmType> type) {
+  if (!options.link_ioctl_number || !options.gate) return false;
+  return !type || (*type != VmType::kSnp && options.move_types.contains(*type));
+}
+
 bool HasSev(const SimulatedKernelOptions& options) {
   return options.vm_types.contains(VmType::kSev) || options.vm_types.contains(VmType::kSevEs);
 }
@@ -123,6 +129,8 @@ long CheckExtension(const SimulatedKernelOptions& options, std::optional<VmType>
       return MemoryAttributes(options, type);
     case KVM_CAP_GUEST_MEMFD_FLAGS:
       return static_cast<long>(SupportedGuestMemfdFlags(type.value_or(VmType::kDefault)));
+    case KVM_CAP_LINK_GUEST_MEMFD:
+      return CanLink(options, type) ? 1 : 0;
     case KVM_CAP_VM_TYPES:
       return TypeMask(options);
     default:

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // For the tests of this room: a guest made of one-instruction programs, raw ioctls that return
-// "value or -errno" as the kernel's own selftests do, and child processes.
+// "value or -errno" as the kernel's own selftests do.
 #ifndef REHOME_KVMGLUE_SIM_TEST_KIT_H_
 #define REHOME_KVMGLUE_SIM_TEST_KIT_H_
-
-#include <sys/resource.h>
-#include <sys/types.h>
 
 #include <cstdint>
 #include <functional>
@@ -18,8 +15,16 @@
 #include "kvmglue/sim/options.h"
 #include "kvmglue/sim/simulated_cpu.h"
 #include "kvmglue/sim/simulated_kernel.h"
+#include "kvmglue/test_process.h"
 
 namespace rehome::sim {
+
+using testing::Child;
+using testing::HostPages;
+using testing::kTestTimeoutMs;
+using testing::NoMoreFds;
+using testing::Receive;
+using testing::Send;
 
 // RIP says what the guest does. All but kSpin and kCount leave KVM_RUN after one step.
 enum class Program : uint64_t {
@@ -39,22 +44,6 @@ enum class Program : uint64_t {
 class TestCpu final : public SimulatedCpu {
  public:
   SimExit Step(SimVcpuContext& vcpu) override;
-};
-
-// A page-aligned anonymous mapping: userspace_addr of slots.
-class HostPages {
- public:
-  explicit HostPages(uint64_t size);
-  ~HostPages();
-  HostPages(const HostPages&) = delete;
-  HostPages& operator=(const HostPages&) = delete;
-  uint64_t address() const { return reinterpret_cast<uint64_t>(base_); }
-  uint64_t& word(uint64_t offset) { return *reinterpret_cast<uint64_t*>(base_ + offset); }
-  void Unmap();
-
- private:
-  std::byte* base_;
-  uint64_t size_;
 };
 
 struct RunResult {
@@ -118,42 +107,6 @@ struct Guest {
 Guest MakeGuest(TestKernel& kernel, VmType type, uint32_t vcpus = 1);
 // A VM that could take over: linked, bound the same way, with as many vCPUs; nothing is private.
 Guest MakeTarget(TestKernel& kernel, VmType type, BorrowedFd memory, uint32_t vcpus = 1);
-
-// A forked process. Its function returns what the process exits with; it gets one end of a socket.
-// Killed and reaped with the object.
-class Child {
- public:
-  explicit Child(const std::function<int(BorrowedFd socket)>& run);
-  ~Child();
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-
-  BorrowedFd socket() const { return socket_.borrow(); }
-  void Kill();
-  // Exit status, or 128 + signal.
-  int Wait();
-
- private:
-  pid_t pid_ = -1;
-  UniqueFd socket_;
-};
-
-// One datagram with fds and a byte; the receiver waits up to kTestTimeoutMs.
-inline constexpr int kTestTimeoutMs = 20'000;
-bool Send(BorrowedFd socket, const std::vector<BorrowedFd>& fds = {});
-bool Receive(BorrowedFd socket, std::vector<UniqueFd>* fds = nullptr);
-
-// As long as it lives, no fd can be opened (EMFILE): RLIMIT_NOFILE is the lowest free number.
-class NoMoreFds {
- public:
-  NoMoreFds();
-  ~NoMoreFds();
-  NoMoreFds(const NoMoreFds&) = delete;
-  NoMoreFds& operator=(const NoMoreFds&) = delete;
-
- private:
-  rlimit before_;
-};
 
 // Whether `condition` becomes true within kTestTimeoutMs.
 bool Eventually(const std::function<bool()>& condition);
