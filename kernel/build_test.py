@@ -90,22 +90,29 @@ class Tree(unittest.TestCase):
 class Plan(unittest.TestCase):
     """What is run in the machine."""
 
-    LIST = ("# a remark\n\nfirst 10 512 //a:x --flag\nmanual_second 20 1024 //b:y {//c/d:z}\n")
+    LIST = ("# a remark\n\nfirst 10 512 //a:x --flag\nmanual_second 20 1024 //b:y {//c/d:z}\n"
+            "third 30 512 //a:t --kernel={kernel}\n")
 
     def test_manual_programs_run_only_when_named(self):
         programs = run.read_programs(self.LIST)
-        self.assertEqual([p.name for p in run.choose(programs, "")], ["first"])
+        self.assertEqual([p.name for p in run.choose(programs, "")], ["first", "third"])
         self.assertEqual([p.name for p in run.choose(programs, "second")], ["manual_second"])
-        self.assertEqual(run.choose(programs, "third"), [])
+        self.assertEqual(run.choose(programs, "fourth"), [])
 
     def test_plan_names_programs_that_bazel_built(self):
-        first, second = run.read_programs(self.LIST)
+        first, second, _ = run.read_programs(self.LIST)
         bazel_bin = pathlib.Path("/bin-dir")
-        self.assertEqual(run.plan_line(first, bazel_bin, "", 2),
-                         "first 20 /bin-dir/a/x --flag\n")
-        self.assertEqual(run.plan_line(second, bazel_bin, "second:S.A*", 1),
+        self.assertEqual(run.plan_line(first, bazel_bin, "", build.Flavour(debug=True)),
+                         f"first {10 * run.DEBUG_FACTOR} /bin-dir/a/x --flag\n")
+        self.assertEqual(run.plan_line(second, bazel_bin, "second:S.A*", build.Flavour()),
                          "manual_second 20 GTEST_FILTER='S.A*' /bin-dir/b/y /bin-dir/c/d/z\n")
         self.assertEqual(second.targets(), ["//b:y", "//c/d:z"])
+
+    def test_program_is_told_which_kernel_it_runs_on(self):
+        _, _, third = run.read_programs(self.LIST)
+        for stock, name in [(False, "patched"), (True, "stock")]:
+            line = run.plan_line(third, pathlib.Path("/b"), "", build.Flavour(stock=stock))
+            self.assertEqual(line, f"third 30 /b/a/t --kernel={name}\n")
 
 
 if __name__ == "__main__":

@@ -63,23 +63,30 @@ def choose(programs, wanted):
     ]
 
 
+def slowness(flavour):
+    """How much longer everything may take."""
+    return DEBUG_FACTOR if flavour.debug else 1
+
+
 def path_of(target, bazel_bin):
     """The program that Bazel built for a target."""
     package, name = target.removeprefix("//").split(":")
     return str(bazel_bin / package / name)
 
 
-def plan_line(program, bazel_bin, wanted, factor):
+def plan_line(program, bazel_bin, wanted, flavour):
     """What guest.sh reads."""
+    kernel = "stock" if flavour.stock else "patched"
     arguments = [
         re.sub(r"\{(//[^}]+)\}", lambda m: path_of(m.group(1), bazel_bin), argument)
+        .replace("{kernel}", kernel)
         for argument in program.arguments
     ]
     command = shlex.join([path_of(program.target, bazel_bin), *arguments])
     if ":" in wanted:
         cases = wanted.split(":", 1)[1]
         command = f"GTEST_FILTER={shlex.quote(cases)} {command}"
-    return f"{program.name} {program.seconds * factor} {command}\n"
+    return f"{program.name} {program.seconds * slowness(flavour)} {command}\n"
 
 
 def fresh_scratch(flavour):
@@ -126,10 +133,9 @@ def run_tests(args, flavour):
         print(f"kernel: nothing in kernel/tests.txt matches '{args.filter}'", file=sys.stderr)
         return 2
     bazel_bin = pathlib.Path(args.bazel_bin).resolve()
-    factor = DEBUG_FACTOR if flavour.debug else 1
     scratch = fresh_scratch(flavour)
     (scratch / "plan").write_text(
-        "".join(plan_line(program, bazel_bin, args.filter, factor) for program in programs))
+        "".join(plan_line(program, bazel_bin, args.filter, flavour) for program in programs))
     machine = boot.Machine(
         image=build.ensure_image(flavour),
         scratch=scratch,
@@ -137,7 +143,7 @@ def run_tests(args, flavour):
         memory_mib=max(program.memory_mib for program in programs),
     )
     log = sys.stderr if args.json else sys.stdout
-    seconds = BOOT_SECONDS * factor + sum(program.seconds for program in programs) * factor
+    seconds = slowness(flavour) * (BOOT_SECONDS + sum(program.seconds for program in programs))
     if not boot.boot(machine, seconds, lambda: None):
         print(f"kernel: the machine was stopped after {seconds} s", file=log)
     cases = results.collect(scratch, [program.name for program in programs])
