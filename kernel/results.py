@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import xml.etree.ElementTree as ElementTree
 
 PASSED, FAILED, SKIPPED = "PASSED", "FAILED", "SKIPPED"
 # The exit status of a program that is no googletest and has nothing to say here.
@@ -33,10 +34,16 @@ def gtest_verdict(case):
     return SKIPPED if case.get("result") == "SKIPPED" else PASSED
 
 
+def gtest_detail(case):
+    """What went wrong first."""
+    failures = case.get("failures") or [{}]
+    return failures[0].get("failure", "")
+
+
 def gtest_cases(program, report):
     """The cases of a googletest report that were run."""
     return [
-        Case(f"{program}:{suite['name']}.{case['name']}", gtest_verdict(case))
+        Case(f"{program}:{suite['name']}.{case['name']}", gtest_verdict(case), gtest_detail(case))
         for suite in report.get("testsuites", [])
         for case in suite.get("testsuite", [])
         if case.get("status") == "RUN"
@@ -93,3 +100,15 @@ def count(cases):
         key: sum(case.verdict == verdict for case in cases)
         for key, verdict in [("passed", PASSED), ("failed", FAILED), ("skipped", SKIPPED)]
     }
+
+
+def write_xml(path, kernel, cases):
+    """The verdicts as JUnit XML, for an account with those of other tests."""
+    suite = ElementTree.Element("testsuite", name=kernel)
+    for case in cases:
+        element = ElementTree.SubElement(suite, "testcase", classname=kernel, name=case.name)
+        if case.verdict == FAILED:
+            ElementTree.SubElement(element, "failure", message=case.detail or "failed")
+        elif case.verdict == SKIPPED:
+            ElementTree.SubElement(element, "skipped", message=case.detail)
+    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)

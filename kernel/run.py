@@ -52,8 +52,13 @@ def read_programs(text):
     ]
 
 
-def choose(programs, wanted):
-    """The programs that match NAME or NAME:CASES, or all that are not marked as manual."""
+def choose(programs, wanted, stock=False):
+    """The programs that match NAME or NAME:CASES, or all that are not marked as manual.
+
+    Those marked as stock are about a kernel that lacks our patches, and run on no other. The rest
+    runs on the stock kernel too, if asked for, and shows what it cannot do.
+    """
+    programs = [program for program in programs if stock or not program.name.startswith("stock_")]
     if not wanted:
         return [program for program in programs if not program.name.startswith("manual_")]
     pattern = wanted.split(":", 1)[0]
@@ -76,16 +81,19 @@ def path_of(target, bazel_bin):
 
 def plan_line(program, bazel_bin, wanted, flavour):
     """What guest.sh reads."""
-    kernel = "stock" if flavour.stock else "patched"
     arguments = [
         re.sub(r"\{(//[^}]+)\}", lambda m: path_of(m.group(1), bazel_bin), argument)
-        .replace("{kernel}", kernel)
         for argument in program.arguments
     ]
-    command = shlex.join([path_of(program.target, bazel_bin), *arguments])
+    path = path_of(program.target, bazel_bin)
+    command = shlex.join([path, *arguments])
     if ":" in wanted:
         cases = wanted.split(":", 1)[1]
         command = f"GTEST_FILTER={shlex.quote(cases)} {command}"
+    # Where Bazel would have started it.
+    runfiles = pathlib.Path(path + ".runfiles") / "rehome"
+    if runfiles.is_dir():
+        command = f"cd {shlex.quote(str(runfiles))} && {command}"
     return f"{program.name} {program.seconds * slowness(flavour)} {command}\n"
 
 
@@ -128,7 +136,8 @@ def account(scratch, cases, flavour):
 
 def run_tests(args, flavour):
     """Boots once and runs what was asked for. The exit status."""
-    programs = choose(read_programs((REPOSITORY / "kernel/tests.txt").read_text()), args.filter)
+    programs = choose(read_programs((REPOSITORY / "kernel/tests.txt").read_text()), args.filter,
+                      args.stock)
     if not programs:
         print(f"kernel: nothing in kernel/tests.txt matches '{args.filter}'", file=sys.stderr)
         return 2
@@ -149,6 +158,8 @@ def run_tests(args, flavour):
     cases = results.collect(scratch, [program.name for program in programs])
     report(scratch, programs, cases, log)
     summary = account(scratch, cases, flavour)
+    if args.xml:
+        results.write_xml(args.xml, summary["kernel"], cases)
     if args.json:
         print(json.dumps(summary))
     else:
@@ -165,7 +176,8 @@ def run_shell(args, flavour):
 
 def targets(args):
     """Prints the Bazel targets that a test run needs."""
-    programs = choose(read_programs((REPOSITORY / "kernel/tests.txt").read_text()), args.filter)
+    programs = choose(read_programs((REPOSITORY / "kernel/tests.txt").read_text()), args.filter,
+                      args.stock)
     print("\n".join(sorted({name for program in programs for name in program.targets()})))
     return 0
 
@@ -179,6 +191,7 @@ def main():
     parser.add_argument("--stock", action="store_true", help="on the kernel without the patches")
     parser.add_argument("--debug", action="store_true", help="with lockdep, KASAN, KVM_PROVE_MMU")
     parser.add_argument("--json", action="store_true", help="the account as a last line of JSON")
+    parser.add_argument("--xml", help="also write the verdicts there, as JUnit XML")
     parser.add_argument("--bazel-bin", default=REPOSITORY / "bazel-bin", help=argparse.SUPPRESS)
     args = parser.parse_args()
     flavour = build.Flavour(args.stock, args.debug)
