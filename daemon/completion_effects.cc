@@ -3,6 +3,10 @@
 
 #include <sys/utsname.h>
 
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +19,7 @@ namespace rehome {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::steady_clock;
 
 std::string KernelRelease() {
   utsname name{};
@@ -98,6 +103,51 @@ bool SaysItRuns(EffectContext& context, const Migration& record) {
   return probe.ok() && probe->vm_alive && probe->guest_running;
 }
 
+// What the target says of its first run, if anything.
+struct FirstRunWord {
+  enum class Kind { kNone, kRan, kFailed };
+  Kind kind = Kind::kNone;
+  std::string text = {};
+};
+
+// A target without a connection makes a new one, as an agent does for ever; one that is dying does
+// not. False: there is none in that time.
+bool MeetTargetAgain(EffectContext& context, const Migration& record, milliseconds timeout) {
+  Escrow& escrow = context.escrow;
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  if (AwaitExit(escrow.target_pidfd.borrow(), std::min(timeouts.release, timeout))) return false;
+  absl::StatusOr<std::shared_ptr<VmmLink>> link =
+      context.dependencies.await_link(record.target, std::min(timeouts.rejoin, timeout), nullptr);
+  if (!link.ok()) return false;
+  escrow.target_link = *std::move(link);
+  context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  return true;
+}
+
+// A connection that breaks here says nothing about the guest, and the event can have gone with it:
+// who comes back is asked.
+FirstRunWord AwaitFirstRunWord(EffectContext& context, const Migration& record) {
+  const auto deadline = steady_clock::now() + context.dependencies.timeouts.first_run;
+  const auto left = [deadline] {
+    return std::max(std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now()),
+                    milliseconds(0));
+  };
+  while (true) {
+    absl::StatusOr<LinkEvent> event = context.escrow.target_link->AwaitEvent(
+        record.id, {LinkEvent::Kind::kFirstRun, LinkEvent::Kind::kFirstRunFailed}, left(), nullptr);
+    if (event.ok() && event->kind == LinkEvent::Kind::kFirstRun) {
+      return {FirstRunWord::Kind::kRan};
+    }
+    if (event.ok() && event->kind == LinkEvent::Kind::kFirstRunFailed) {
+      return {FirstRunWord::Kind::kFailed, event->text};
+    }
+    const bool closed = context.escrow.target_link->closed();
+    if (closed && !MeetTargetAgain(context, record, left())) return {};
+    if (SaysItRuns(context, record)) return {FirstRunWord::Kind::kRan};
+    if (!closed || left() == milliseconds(0)) return {};
+  }
+}
+
 }  // namespace
 
 Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
@@ -109,21 +159,20 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
   if (record.restarts > 0 && SaysItRuns(context, record)) {
     return {Event::kFirstRunSeen, {}, std::move(record)};
   }
-  absl::StatusOr<LinkEvent> event = escrow.target_link->AwaitEvent(
-      record.id, {LinkEvent::Kind::kFirstRun, LinkEvent::Kind::kFirstRunFailed},
-      context.dependencies.timeouts.first_run, nullptr);
+  const FirstRunWord word = AwaitFirstRunWord(context, record);
   // Not before: the target stamps RUNNING just after the verdict that woke us.
   if (escrow.block != nullptr) record.phases = escrow.Phases(escrow.handover_start_ns);
-  if (event.ok() && event->kind == LinkEvent::Kind::kFirstRun) {
-    return {Event::kFirstRunSeen, {}, std::move(record)};
+  switch (word.kind) {
+    case FirstRunWord::Kind::kRan:
+      return {Event::kFirstRunSeen, {}, std::move(record)};
+    case FirstRunWord::Kind::kFailed:
+      return {Event::kTargetLost,
+              {"FIRST_RUN_FAILED", absl::StrCat("the target could not run the guest: ", word.text)},
+              std::move(record)};
+    case FirstRunWord::Kind::kNone:
+      break;
   }
-  if (event.ok() && event->kind == LinkEvent::Kind::kFirstRunFailed) {
-    return {Event::kTargetLost,
-            {"FIRST_RUN_FAILED", absl::StrCat("the target could not run the guest: ", event->text)},
-            std::move(record)};
-  }
-  if (SaysItRuns(context, record)) return {Event::kFirstRunSeen, {}, std::move(record)};
-  // The connection is closed or silent; only its process tells whether the guest is lost.
+  // Silent, or gone: only its process tells whether the guest is lost.
   if (AwaitExit(escrow.target_pidfd.borrow(), context.dependencies.timeouts.release)) {
     return {Event::kTargetLost,
             {"TARGET_DIED", "the target VMM died after it had taken the guest over"},

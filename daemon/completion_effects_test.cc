@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
 #include <thread>
 
 #include "daemon/process_identity.h"
@@ -23,6 +24,32 @@ TEST_F(CompletionTest, FirstRunNeedsTheTargetsWord) {
   world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
   EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
   EXPECT_EQ(world_.vms.LinkOf("vm-1")->get(), world_.target.get());
+}
+
+// The event went with the connection; the target that comes back is asked.
+TEST_F(CompletionTest, ATargetThatLosesItsConnectionAfterRunningIsMetAgain) {
+  Arm(FencePolicy::kAfterResume);
+  world_.target->Close();
+  const auto again =
+      std::make_shared<FakeVmmLink>(world_.target->process(), world_.target->hello());
+  again->script.probe = [](const std::string&) {
+    return VmmLink::Probe{.vm_alive = true, .guest_running = true};
+  };
+  world_.target = again;
+  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
+  EXPECT_EQ(world_.vms.LinkOf("vm-1")->get(), again.get());
+}
+
+TEST_F(CompletionTest, ATargetThatComesBackAndHasNotRunIsWaitedFor) {
+  Arm(FencePolicy::kAfterResume);
+  world_.target->Close();
+  const auto again =
+      std::make_shared<FakeVmmLink>(world_.target->process(), world_.target->hello());
+  again->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_alive = true}; };
+  world_.target = again;
+  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kUnreachable);
+  again->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
 }
 
 TEST_F(CompletionTest, ATargetThatDiedAfterRunningIsLost) {
