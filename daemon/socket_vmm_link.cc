@@ -66,11 +66,15 @@ std::string SocketVmmLink::first_run_migration() const {
 // ---- calls ----
 
 absl::StatusOr<uint64_t> SocketVmmLink::SendRequest(const Request& request, Wakeup* waiter) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (!closed_.ok()) return closed_;
   if (pending_.size() >= kMaxPendingCalls) {
-    return MakeStatus(absl::StatusCode::kUnavailable, reason::kAgentStalled,
-                      absl::StrCat("the VMM owes ", pending_.size(), " answers"));
+    const absl::Status stalled =
+        MakeStatus(absl::StatusCode::kUnavailable, reason::kAgentStalled,
+                   absl::StrCat("the VMM owes ", pending_.size(), " answers"));
+    lock.unlock();
+    ShutDown(stalled);
+    return stalled;
   }
   const uint64_t seq = next_seq_++;
   const std::vector<std::byte> datagram =

@@ -25,7 +25,7 @@
 namespace rehome {
 
 // Requests that an agent has not answered, given-up ones included. A migration has one at a time;
-// an agent that owes this many answers is stalled.
+// an agent that owes this many answers is stalled, and loses its connection.
 inline constexpr size_t kMaxPendingCalls = 16;
 // Events kept until somebody waits for them. A migration gets at most two from each side; the bound
 // is for agents that send without end.

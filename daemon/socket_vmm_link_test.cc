@@ -276,5 +276,16 @@ TEST_F(SocketVmmLinkTest, KeepsTheNewestEventsOfAnAgentThatSendsWithoutEnd) {
   EXPECT_TRUE(link_->AwaitEvent("m-10", kinds, milliseconds(0), nullptr).ok());
 }
 
+TEST_F(SocketVmmLinkTest, AnAnswerHoweverLateMakesRoomForACall) {
+  for (size_t i = 0; i < kMaxPendingCalls; ++i) {
+    EXPECT_EQ(ReasonOf(link_->Start("m-1", milliseconds(0))), "AGENT_TIMEOUT");
+  }
+  for (size_t i = 0; i < kMaxPendingCalls; ++i) ASSERT_TRUE(agent_.Reply(agent_.Receive()));
+  agent_.SendEvent(REHOME_EVENT_RESUMED, "m-1");  // behind the answers
+  ASSERT_TRUE(link_->AwaitEvent("m-1", {LinkEvent::Kind::kResumed}, kPatience, nullptr).ok());
+  EXPECT_EQ(ReasonOf(link_->Start("m-1", milliseconds(0))), "AGENT_TIMEOUT");
+  EXPECT_FALSE(link_->closed());
+}
+
 }  // namespace
 }  // namespace rehome
