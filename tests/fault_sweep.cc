@@ -1,24 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/fault_sweep.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <functional>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "kvmglue/fd.h"
-#include "kvmglue/sim/fault_injector.h"
 #include "tests/harness/guest_probe.h"
 #include "tests/harness/proc.h"
 #include "vmm/reference/guest_check.h"
@@ -34,12 +25,16 @@ namespace {
 
 // Bound of every wait for something that must happen, on a machine that is busy otherwise.
 constexpr milliseconds kPatience{30'000};
-// A guest that steps every 20 us has stepped in this time, unless nobody runs it.
+// A guest that steps every 20 us has stepped in this time, unless nobody runs it. Who is said to
+// run it has kPatience.
 constexpr milliseconds kStandsStill{500};
+// For descriptors and processes that go by themselves when a migration has ended.
+constexpr milliseconds kLeaves{5'000};
 constexpr int kLookAgainMs = 2;
-// Of a request: up to START, so that a message that never comes does not cost PREPARE's minute.
-constexpr int kDeadlineSeconds = 3;
-constexpr int kDataLoss = 15;  // google.rpc.Code
+// Of a request, up to START: so that a message that never comes does not cost PREPARE's minute.
+constexpr int kDropDeadlineSeconds = 4;
+// Nothing else is waited for but this machine.
+constexpr int kDeadlineSeconds = 30;
 
 bool Eventually(milliseconds patience, const std::function<bool()>& holds) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
@@ -63,87 +58,30 @@ bool GoesOn(pid_t pid, milliseconds patience) {
   return before && Eventually(patience, [&] { return StepsIn(*probe).value_or(0) > *before; });
 }
 
-MessageFaultPage* MapMessagePage(const std::string& path) {
-  const UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!file || ftruncate(file.borrow().raw(), sizeof(MessageFaultPage)) != 0) return nullptr;
-  void* address = mmap(nullptr, sizeof(MessageFaultPage), PROT_READ | PROT_WRITE, MAP_SHARED,
-                       file.borrow().raw(), 0);
-  return address == MAP_FAILED ? nullptr : static_cast<MessageFaultPage*>(address);
+// The process that has to run the guest by this record; 0: none.
+pid_t RunnerBy(const SweptFault& fault, const Migration& record, pid_t source) {
+  if (record.guest_owner() == Migration::SOURCE) return source;
+  if (record.guest_owner() == Migration::TARGET) return record.target().pid();
+  const bool cut_off =
+      record.state() == Migration::INDETERMINATE && fault.what == SweptFault::What::kMessage;
+  return cut_off ? source : 0;
 }
 
-// The guest is gone by the fault itself: its VMM cannot run it where it has to.
-bool MayBeLost(const SweptFault& fault) {
-  return fault.what == SweptFault::What::kKernelCall &&
-         FaultOperationName(fault.operation) == "KVM_RUN";
-}
-
-// Nobody can be asked, or every rescuer fails like the target before it.
-bool MayBeUndecided(const SweptFault& fault, const SweptStrategy& strategy) {
-  if (fault.once) return false;
-  if (fault.what == SweptFault::What::kMessage) return true;
-  return fault.what == SweptFault::What::kKernelCall && fault.side == Side::kTarget &&
-         strategy.moves();
-}
-
-const char* FaultName(MessageFault fault) {
-  switch (fault) {
-    case MessageFault::kNone:
-      return "none";
-    case MessageFault::kCut:
-      return "cut";
-    case MessageFault::kDrop:
-      return "dropped";
-    case MessageFault::kGarble:
-      return "garbled";
-  }
-  return "?";
+// A guest that leaves KVM_RUN only to be paused gives that fault no chance before the pause.
+bool ComesInMidst(const SweptFault& fault) {
+  return FailsTheGuest(fault) && fault.side == Side::kSource;
 }
 
 }  // namespace
 
-std::string Describe(const SweptFault& fault) {
-  if (fault.what == SweptFault::What::kNothing) return "no fault";
-  const std::string tail = absl::StrCat(" #", fault.nth, fault.once ? " once" : " for good");
-  const char* side = fault.side == Side::kSource ? "source: " : "target: ";
-  if (fault.what == SweptFault::What::kKernelCall) {
-    return absl::StrCat(side, FaultOperationName(fault.operation), " ",
-                        strerrorname_np(fault.error), tail);
-  }
-  return absl::StrCat(side, "message ",
-                      fault.direction == Direction::kToDaemon ? "to daemon " : "to agent ",
-                      FaultName(fault.message), tail);
-}
-
-absl::Status SweptHost::OpenPages() {
-  if (pages_[0].kernel != nullptr) return absl::OkStatus();
-  for (int side = 0; side < 2; ++side) {
-    absl::StatusOr<FaultPage*> kernel =
-        FaultPage::Open(directory_.File(absl::StrCat("kernel-", side)));
-    if (!kernel.ok()) return kernel.status();
-    pages_[side] = {*kernel, MapMessagePage(directory_.File(absl::StrCat("messages-", side)))};
-    if (pages_[side].messages == nullptr) return absl::UnavailableError("no message fault page");
-  }
-  return absl::OkStatus();
-}
-
-std::vector<std::string> SweptHost::ArgumentsFor(Side side) const {
-  return {"--fault-page", directory_.File(absl::StrCat("kernel-", static_cast<int>(side)))};
-}
-
-std::map<std::string, std::string> SweptHost::EnvironmentFor(Side side) const {
-  return {
-      {"LD_PRELOAD", harness::BinaryPath("tests/libmessage_faults.so")},
-      {kMessageFaultVariable, directory_.File(absl::StrCat("messages-", static_cast<int>(side)))}};
-}
-
 absl::Status SweptHost::EnsureHost() {
   if (host_ != nullptr) return absl::OkStatus();
-  if (absl::Status status = OpenPages(); !status.ok()) return status;
+  if (absl::Status status = pages_.Open(); !status.ok()) return status;
   harness::ProfileConfig profile = {.name = harness::ProfileOfVersion(2),
                                     .command = {harness::BinaryPath("vmm/reference/rehome-vmm-2"),
                                                 "--target", "--kernel", strategy_.kernel},
-                                    .environment = EnvironmentFor(Side::kTarget)};
-  for (const std::string& argument : ArgumentsFor(Side::kTarget)) {
+                                    .environment = pages_.EnvironmentFor(Side::kTarget)};
+  for (const std::string& argument : pages_.ArgumentsFor(Side::kTarget)) {
     profile.command.push_back(argument);
   }
   auto host = harness::HostUnderTest::Start({.kernel = strategy_.kernel, .profiles = {profile}});
@@ -152,170 +90,155 @@ absl::Status SweptHost::EnsureHost() {
   return absl::OkStatus();
 }
 
-void SweptHost::Arm(const SweptFault& fault) {
-  for (const Side side : {Side::kSource, Side::kTarget}) {
-    const Pages& pages = pages_[static_cast<int>(side)];
-    const bool here = fault.side == side;
-    const bool call = here && fault.what == SweptFault::What::kKernelCall;
-    pages.kernel->Arm(fault.operation, fault.nth, call ? fault.error : 0, fault.once);
-    const bool message = here && fault.what == SweptFault::What::kMessage;
-    for (auto& count : pages.messages->counts) count.store(0);
-    pages.messages->injected.store(0);
-    pages.messages->fault = message ? fault.message : MessageFault::kNone;
-    pages.messages->direction = fault.direction;
-    pages.messages->once = fault.once ? 1 : 0;
-    pages.messages->message = fault.nth;
-    pages.messages->armed.store(1);
-  }
-}
-
-void SweptHost::Disarm(SweptRun& run) {
-  for (int side = 0; side < 2; ++side) {
-    const Pages& pages = pages_[side];
-    pages.kernel->Disarm();
-    pages.messages->armed.store(0);
-    run.counts[side].calls = pages.kernel->Calls();
-    for (int i = 0; i < 2; ++i) run.counts[side].messages[i] = pages.messages->counts[i].load();
-    run.injected += pages.kernel->injected() + pages.messages->injected.load();
-  }
-}
-
-absl::Status SweptHost::Migrate(SweptRun& run) {
-  v1::CreateMigrationRequest request;
-  request.set_vm("virtualMachines/guest");
-  request.set_target_profile(harness::ProfileOfVersion(2));
-  request.mutable_deadline()->set_seconds(kDeadlineSeconds);
-  const absl::StatusOr<Migration> created = host_->client().CreateMigration(request);
-  if (!created.ok()) return created.status();
-  absl::StatusOr<Migration> last =
-      host_->client().WatchMigration(created->name(), {.timeout = kPatience});
-  if (last.ok()) {
-    run.record = *std::move(last);
-    return absl::OkStatus();
-  }
+absl::StatusOr<Migration> SweptHost::Watch(const std::string& name) {
+  absl::StatusOr<Migration> last = host_->client().WatchMigration(name, {.timeout = kPatience});
+  if (last.ok()) return last;
   v1::GetMigrationRequest get;
-  get.set_name(created->name());
+  get.set_name(name);
   const absl::StatusOr<Migration> now = host_->client().GetMigration(get);
   return absl::DeadlineExceededError(
       absl::StrCat(last.status().ToString(), now.ok() ? now->ShortDebugString() : ""));
 }
 
-absl::StatusOr<SweptRun> SweptHost::Run(const SweptFault& fault) {
-  if (absl::Status status = EnsureHost(); !status.ok()) return status;
+absl::Status SweptHost::Migrate(const SweptFault& fault, SweptRun& run) {
+  v1::CreateMigrationRequest request;
+  request.set_vm("virtualMachines/guest");
+  request.set_target_profile(harness::ProfileOfVersion(2));
+  const bool drops =
+      fault.what == SweptFault::What::kMessage && fault.message == MessageFault::kDrop;
+  request.mutable_deadline()->set_seconds(drops ? kDropDeadlineSeconds : kDeadlineSeconds);
+  if (!ComesInMidst(fault)) pages_.Arm(fault);
+  const absl::StatusOr<Migration> created = host_->client().CreateMigration(request);
+  if (!created.ok()) return created.status();
+  if (ComesInMidst(fault)) pages_.Arm(fault);
+  absl::StatusOr<Migration> last = Watch(created->name());
+  if (!last.ok()) return last.status();
+  run.record = *std::move(last);
+  return absl::OkStatus();
+}
+
+void SweptHost::AwaitLastWords(const SweptRun& run) {
+  if (run.record.guest_owner() != Migration::TARGET) return;
+  Eventually(kPatience, [&] {
+    const uint64_t heard =
+        pages_.Counts(Side::kTarget).messages[static_cast<int>(Direction::kToAgent)];
+    return pages_.injected() > 0 || heard >= kTargetRegistered;
+  });
+}
+
+absl::StatusOr<SweptHost::Guest> SweptHost::StartGuest(const SweptFault& fault) {
   harness::VmmOptions options = {.version = 1, .vm_type = strategy_.vm_type, .memory_mib = 16};
   options.arguments = strategy_.vmm_arguments;
-  for (const std::string& argument : ArgumentsFor(Side::kSource)) {
+  for (const std::string& argument : pages_.ArgumentsFor(Side::kSource)) {
     options.arguments.push_back(argument);
   }
   for (const char* argument : {"--step-ns=20000", "--working-set-pages=64"}) {
     options.arguments.push_back(argument);
   }
-  options.environment = EnvironmentFor(Side::kSource);
+  if (ComesInMidst(fault)) options.arguments.push_back("--heartbeat-ms=1");
+  options.environment = pages_.EnvironmentFor(Side::kSource);
   absl::StatusOr<harness::StartedVmm> source = host_->StartVmm(options);
   if (!source.ok()) return source.status();
-  const pid_t pid = source->process.pid();
-  if (!Eventually(kPatience, [&] { return GoesOn(pid, milliseconds(kLookAgainMs)); })) {
+  Guest guest;
+  guest.source = source->process.pid();
+  guest.vmm = std::move(source->process);
+  if (!Eventually(kPatience, [&] { return GoesOn(guest.source, milliseconds(kLookAgainMs)); })) {
     return absl::UnavailableError("the guest does not start");
   }
-  const absl::StatusOr<GuestProbe> probe = GuestProbe::Attach(pid);
+  const absl::StatusOr<GuestProbe> probe = GuestProbe::Attach(guest.source);
   if (!probe.ok()) return probe.status();
-  std::vector<InodeId> inodes;
-  for (const harness::GuestMemoryFile& file : probe->files()) inodes.push_back(file.inode);
-  const absl::StatusOr<harness::Footprint> before = harness::FootprintOf(*host_);
+  for (const harness::GuestMemoryFile& file : probe->files()) guest.inodes.push_back(file.inode);
+  absl::StatusOr<harness::Footprint> before = harness::FootprintOf(*host_);
   if (!before.ok()) return before.status();
+  guest.before = *std::move(before);
+  return guest;
+}
 
+absl::StatusOr<SweptRun> SweptHost::Run(const SweptFault& fault) {
+  if (absl::Status status = EnsureHost(); !status.ok()) return status;
+  absl::StatusOr<Guest> guest = StartGuest(fault);
+  if (!guest.ok()) return guest.status();
   SweptRun run;
-  Arm(fault);
-  const absl::Status migrated = Migrate(run);
-  Disarm(run);
+  const absl::Status migrated = Migrate(fault, run);
+  if (migrated.ok()) AwaitLastWords(run);
+  const bool undecided = run.record.state() == Migration::INDETERMINATE;
+  if (undecided) JudgeNow(fault, /*lifted=*/false, *guest, run.record, run);
+  pages_.Disarm();
+  run.injected = pages_.injected();
+  for (const Side side : {Side::kSource, Side::kTarget}) {
+    run.counts[static_cast<int>(side)] = pages_.Counts(side);
+  }
   if (!migrated.ok()) {
     run.problems.push_back(absl::StrCat("the migration does not end: ", migrated.ToString()));
+  } else if (!undecided) {
+    JudgeEnd(fault, /*lifted=*/false, *guest, run.record, run);
+  } else if (const absl::StatusOr<Migration> resolved = Resolve(run.record); resolved.ok()) {
+    JudgeEnd(fault, /*lifted=*/true, *guest, *resolved, run);
   } else {
-    Judge(fault, pid, *before, inodes, run);
+    run.problems.push_back(absl::StrCat("it is not resolved: ", resolved.status().ToString()));
   }
-  const bool settled = run.problems.empty() && run.record.state() != Migration::INDETERMINATE;
   if (!run.problems.empty()) {
     run.problems.push_back(absl::StrCat("record: ", run.record.ShortDebugString()));
     run.problems.push_back(absl::StrCat("rehomed: ", host_->DaemonLog()));
   }
-  EndGuest();
-  // What is held for a guest that nobody has decided about goes with its host.
-  if (!settled) host_.reset();
+  EndGuest(*guest);
+  // The next run shall not inherit what is wrong here.
+  if (!run.problems.empty()) host_.reset();
   return run;
 }
 
-SweptHost::Runners SweptHost::FindRunners() const {
-  Runners found;
+std::vector<pid_t> SweptHost::FindRunners(pid_t expected) const {
+  std::vector<pid_t> mapping, running;
   for (const pid_t pid : host_->Processes()) {
-    if (pid != host_->daemon().pid() && GuestProbe::Attach(pid).ok()) found.mapping.push_back(pid);
+    if (pid != host_->daemon().pid() && GuestProbe::Attach(pid).ok()) mapping.push_back(pid);
   }
   // Memory that is shared changes in all of them: who runs the guest is seen when the others stop.
-  for (const pid_t pid : found.mapping) {
+  for (const pid_t pid : mapping) {
     std::vector<ScopedStop> others;
-    for (const pid_t other : found.mapping) {
+    for (const pid_t other : mapping) {
       if (other == pid) continue;
       absl::StatusOr<ScopedStop> stop = ScopedStop::Stop(other, kPatience);
       if (stop.ok()) others.push_back(*std::move(stop));
     }
-    if (GoesOn(pid, kStandsStill)) found.running.push_back(pid);
+    if (GoesOn(pid, pid == expected ? kPatience : kStandsStill)) running.push_back(pid);
   }
-  return found;
+  return running;
 }
 
-void SweptHost::Judge(const SweptFault& fault, pid_t source, const harness::Footprint& before,
-                      const std::vector<InodeId>& inodes, SweptRun& run) {
-  std::vector<pid_t> running = FindRunners().running;
-  if (running.size() > 1) run.problems.push_back("more than one process runs the guest");
-  JudgeRecord(fault, source, running, run);
-  if (!running.empty()) JudgeGuest(running.front(), run);
-  if (run.record.state() == Migration::INDETERMINATE) return;
+std::vector<pid_t> SweptHost::JudgeNow(const SweptFault& fault, bool lifted, const Guest& guest,
+                                       const Migration& record, SweptRun& run) {
+  const SeenProcesses seen = {
+      .source = guest.source,
+      .source_lives = kill(guest.source, 0) == 0 && !harness::ExecutableName(guest.source).empty(),
+      .running = FindRunners(RunnerBy(fault, record, guest.source))};
+  for (std::string& problem : JudgeRecord(fault, lifted, strategy_, record, seen)) {
+    run.problems.push_back((lifted ? "the fault is over: " : "") + std::move(problem));
+  }
+  for (const pid_t runner : seen.running) JudgeGuest(runner, run);
+  return seen.running;
+}
+
+void SweptHost::JudgeEnd(const SweptFault& fault, bool lifted, const Guest& guest,
+                         const Migration& record, SweptRun& run) {
+  const std::vector<pid_t> running = JudgeNow(fault, lifted, guest, record, run);
+  const bool is_known =
+      running.size() != 1 || Eventually(kPatience, [&] {
+        const absl::StatusOr<v1::VirtualMachine> vm = host_->GetVm("guest");
+        return vm.ok() && vm->process().pid() == running.front() && vm->active_migration().empty();
+      });
+  if (!is_known) run.problems.push_back("the daemon does not find back to the guest");
   for (const std::string& left :
-       harness::FindLeftovers(*host_, before, running, inodes, milliseconds(5000))) {
+       harness::FindLeftovers(*host_, guest.before, running, guest.inodes, kLeaves)) {
     run.problems.push_back("left over: " + left);
   }
 }
 
-void SweptHost::JudgeRecord(const SweptFault& fault, pid_t source,
-                            const std::vector<pid_t>& running, SweptRun& run) {
-  const Migration& record = run.record;
-  const auto must = [&run](bool holds, const char* what) {
-    if (!holds) run.problems.push_back(what);
-  };
-  const auto runs_in = [&running](pid_t pid) {
-    return running.size() == 1 && running.front() == pid;
-  };
-  switch (record.guest_owner()) {
-    case Migration::SOURCE:
-      must(runs_in(source), "the source is said to run the guest and does not");
-      break;
-    case Migration::TARGET:
-      must(runs_in(record.target().pid()), "the target is said to run the guest and does not");
-      break;
-    case Migration::NOBODY:
-      must(running.empty(), "a guest is said to be lost and runs");
-      must(record.error().code() == kDataLoss, "a loss is not called one");
-      must(MayBeLost(fault), "the guest is lost, and need not be");
-      break;
-    default:
-      must(record.state() == Migration::INDETERMINATE, "nobody knows who has the guest");
-      must(MayBeUndecided(fault, strategy_), "INDETERMINATE, and need not be");
-      break;
-  }
-  if (record.state() == Migration::SUCCEEDED) {
-    const v1::FenceProof& proof = record.fence_proof();
-    must(record.guest_owner() == Migration::TARGET, "SUCCEEDED, and not on the target");
-    must(proof.complete() && proof.process_exited() && proof.foreign_holders_size() == 0,
-         "SUCCEEDED without a complete proof");
-    must(!record.has_error(), "SUCCEEDED with an error");
-    must(kill(source, 0) != 0 || harness::ExecutableName(source).empty(),
-         "SUCCEEDED, and the source lives");
-  } else {
-    must(!record.error().message().empty(), "a failure without a reason");
-  }
-  if (fault.what == SweptFault::What::kNothing) {
-    must(record.state() == Migration::SUCCEEDED && record.strategy() == strategy_.strategy,
-         "a migration without a fault fails");
-  }
+absl::StatusOr<Migration> SweptHost::Resolve(const Migration& record) {
+  v1::ResolveMigrationRequest request;
+  request.set_name(record.name());
+  const absl::StatusOr<Migration> taken_up = host_->client().ResolveMigration(request);
+  if (!taken_up.ok()) return taken_up.status();
+  return Watch(record.name());
 }
 
 void SweptHost::JudgeGuest(pid_t runner, SweptRun& run) {
@@ -333,12 +256,16 @@ void SweptHost::JudgeGuest(pid_t runner, SweptRun& run) {
   }
 }
 
-void SweptHost::EndGuest() {
-  for (const pid_t pid : host_->Processes()) {
-    if (pid != host_->daemon().pid()) kill(pid, SIGKILL);
-  }
-  Eventually(kPatience,
-             [&] { return host_->Processes().size() == 1 && !host_->GetVm("guest").ok(); });
+void SweptHost::EndGuest(Guest& guest) {
+  guest.vmm.KillAndReap();
+  // A daemon that goes on by itself may start another one meanwhile.
+  Eventually(kPatience, [&] {
+    std::vector<pid_t> left = host_->Processes();
+    std::erase(left, host_->daemon().pid());
+    for (const pid_t pid : left) kill(pid, SIGKILL);
+    for (const pid_t pid : left) Eventually(kPatience, [pid] { return kill(pid, 0) != 0; });
+    return left.empty() && !host_->GetVm("guest").ok();
+  });
 }
 
 }  // namespace rehome

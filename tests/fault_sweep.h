@@ -8,56 +8,21 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "kvmglue/sim/fault_operation.h"
-#include "kvmglue/sim/fault_page.h"
+#include "tests/fault_judge.h"
+#include "tests/fault_pages.h"
 #include "tests/harness/host_under_test.h"
 #include "tests/harness/leftovers.h"
-#include "tests/message_fault_page.h"
+#include "tests/swept_fault.h"
 
 namespace rehome {
 
-enum class Side { kSource, kTarget };
-
-// One way in which memory and context move, and a VM that moves like that.
-struct SweptStrategy {
-  std::string kernel;
-  std::string vm_type;
-  std::vector<std::string> vmm_arguments;
-  v1::Migration::Strategy strategy = v1::Migration::MAP;
-  bool moves() const {
-    return strategy == v1::Migration::LINK_MOVE || strategy == v1::Migration::MAP_MOVE;
-  }
-};
-
-struct SweptFault {
-  enum class What { kNothing, kKernelCall, kMessage };
-  What what = What::kNothing;
-  Side side = Side::kSource;
-  uint64_t nth = 1;
-  bool once = true;
-  // kKernelCall
-  FaultOperation operation;
-  int error = 0;
-  // kMessage
-  MessageFault message = MessageFault::kNone;
-  Direction direction = Direction::kToDaemon;
-};
-std::string Describe(const SweptFault& fault);
-
-// What there is to fail on one side.
-struct SideCounts {
-  std::map<FaultOperation, uint64_t> calls;
-  uint64_t messages[2] = {};  // by Direction
-};
-
 struct SweptRun {
-  v1::Migration record;
+  v1::Migration record;               // as the migration ended while the fault was there
   std::vector<std::string> problems;  // sentences; empty: all that must be true is
   SideCounts counts[2];               // by Side
   uint64_t injected = 0;
@@ -72,35 +37,35 @@ class SweptHost {
   absl::StatusOr<SweptRun> Run(const SweptFault& fault);
 
  private:
-  struct Pages {
-    FaultPage* kernel = nullptr;
-    MessageFaultPage* messages = nullptr;
-  };
-  // Processes that have the guest's memory mapped, and those of them that run it.
-  struct Runners {
-    std::vector<pid_t> mapping;
-    std::vector<pid_t> running;
+  // The guest of one run, as it was before its migration.
+  struct Guest {
+    harness::Process vmm;
+    pid_t source = 0;
+    std::vector<InodeId> inodes;
+    harness::Footprint before;
   };
 
-  absl::Status OpenPages();
   absl::Status EnsureHost();
-  std::vector<std::string> ArgumentsFor(Side side) const;
-  std::map<std::string, std::string> EnvironmentFor(Side side) const;
-  void Arm(const SweptFault& fault);
-  void Disarm(SweptRun& run);
-
-  absl::Status Migrate(SweptRun& run);
-  Runners FindRunners() const;
-  void Judge(const SweptFault& fault, pid_t source, const harness::Footprint& before,
-             const std::vector<InodeId>& inodes, SweptRun& run);
-  void JudgeRecord(const SweptFault& fault, pid_t source, const std::vector<pid_t>& running,
-                   SweptRun& run);
+  absl::StatusOr<Guest> StartGuest(const SweptFault& fault);
+  absl::Status Migrate(const SweptFault& fault, SweptRun& run);
+  absl::StatusOr<v1::Migration> Watch(const std::string& name);
+  // The last words between daemon and target come after the migration's end.
+  void AwaitLastWords(const SweptRun& run);
+  // Takes up again what is INDETERMINATE, now that nothing fails; how it ended.
+  absl::StatusOr<v1::Migration> Resolve(const v1::Migration& record);
+  // Looks who runs the guest, and judges by it the record and the guest itself.
+  std::vector<pid_t> JudgeNow(const SweptFault& fault, bool lifted, const Guest& guest,
+                              const v1::Migration& record, SweptRun& run);
+  // The same, and what must be true of the host once a migration is settled.
+  void JudgeEnd(const SweptFault& fault, bool lifted, const Guest& guest,
+                const v1::Migration& record, SweptRun& run);
   void JudgeGuest(pid_t runner, SweptRun& run);
-  void EndGuest();
+  // Who runs the guest; `expected` is given time to show it.
+  std::vector<pid_t> FindRunners(pid_t expected) const;
+  void EndGuest(Guest& guest);
 
   const SweptStrategy strategy_;
-  harness::TempDir directory_;
-  Pages pages_[2];  // by Side
+  FaultPages pages_;
   std::unique_ptr<harness::HostUnderTest> host_;
 };
 

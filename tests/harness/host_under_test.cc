@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/harness/host_under_test.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -21,6 +22,7 @@ extern "C" {
 #include "absl/strings/str_cat.h"
 #include "client/channel.h"
 #include "grpcpp/client_context.h"
+#include "kvmglue/fd.h"
 #include "kvmglue/fd_passing.h"
 #include "tests/harness/health.grpc.pb.h"
 #include "tests/harness/proc.h"
@@ -91,9 +93,12 @@ absl::Status HostUnderTest::WriteConfig() const {
   if (mkdir(state_directory().c_str(), 0700) != 0) {
     return absl::ErrnoToStatus(errno, state_directory());
   }
-  std::ofstream file(config_path());
-  file << ToToml(config) << std::flush;
-  return file.good() ? absl::OkStatus() : absl::UnavailableError("cannot write the configuration");
+  // Close-on-exec, which a std::ofstream is not: another thread may be starting a daemon.
+  const UniqueFd file(open(config_path().c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  const std::string text = ToToml(config);
+  const bool written = file.valid() && write(file.borrow().raw(), text.data(), text.size()) ==
+                                           static_cast<ssize_t>(text.size());
+  return written ? absl::OkStatus() : absl::UnavailableError("cannot write the configuration");
 }
 
 absl::Status HostUnderTest::StartDaemon() {
