@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/reference/sim_cpu.h"
 
+#include <algorithm>
 #include <atomic>
+#include <ctime>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +17,11 @@ constexpr uint64_t kRunning = REHOME_GUEST_CODE + 0x400;
 constexpr uint8_t kDataReady = 0x01;  // line status
 constexpr char kPowerOffKey = 0x04;   // Ctrl-D
 constexpr uint16_t kLineStatusPort = REHOME_GUEST_SERIAL_PORT + 5;
+
+// Below it a nap takes longer than what it is for; above, a step would not return soon
+// (simulated_cpu.h).
+constexpr uint64_t kMinNapNs = 100'000;
+constexpr uint64_t kMaxNapNs = 500'000;
 
 // What the answer to the last port read is for.
 enum Awaiting : uint64_t { kNothing = 0, kLineStatus = 1, kKey = 2 };
@@ -117,11 +124,22 @@ class Turn {
       if (!TakeStep()) return SimExit::MemoryFault();
     }
     ++mailbox_.loops;
-    if (vcpu_.id() == 0 && boot_.heartbeat_tsc != 0) return Speak();
-    return SimExit::Continue();
+    const bool speaks = vcpu_.id() == 0 && boot_.heartbeat_tsc != 0;
+    const SimExit exit = speaks ? Speak() : SimExit::Continue();
+    if (exit.kind == SimExit::Kind::kContinue) Nap();
+    return exit;
   }
 
  private:
+  // A guest that steps rarely leaves the CPU to others between its steps. A kick ends the nap.
+  void Nap() const {
+    if (regs_.next_step_tsc <= now_ || boot_.tsc_khz == 0) return;
+    const uint64_t ns = (regs_.next_step_tsc - now_) * 1'000'000 / boot_.tsc_khz;
+    if (ns < kMinNapNs) return;
+    const timespec nap = {.tv_sec = 0, .tv_nsec = static_cast<long>(std::min(ns, kMaxNapNs))};
+    nanosleep(&nap, nullptr);
+  }
+
   void MeasureGap() {
     const uint64_t gap = now_ - regs_.last_tsc;
     if (static_cast<int64_t>(gap) < 0) {
