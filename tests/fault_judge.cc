@@ -39,11 +39,19 @@ class Judge {
   }
   bool RunsIn(pid_t pid) const { return seen_.running.size() == 1 && seen_.running.front() == pid; }
 
+  // A KVM_RUN that fails while the source pauses ends a guest that nobody else has got: the source
+  // takes it back, says so, and is gone.
+  bool EndedOnTheSource() const {
+    return FailsTheGuest(fault_) && fault_.side == Side::kSource && seen_.running.empty() &&
+           !seen_.source_lives;
+  }
+
   void JudgeOwner() {
     const bool failed = record_.state() == Migration::FAILED;
     switch (record_.guest_owner()) {
       case Migration::SOURCE:
-        Must(RunsIn(seen_.source), "the source is said to run the guest and does not");
+        Must(RunsIn(seen_.source) || EndedOnTheSource(),
+             "the source is said to run the guest and does not");
         Must(failed, "the guest stays on the source, and the migration has not FAILED");
         Must(record_.error().code() != kDataLoss, "a guest that runs is called lost");
         return;

@@ -88,6 +88,16 @@ TEST(FaultJudgeTest, AGuestIsLostByKvmRunAndByNothingElse) {
   EXPECT_FALSE(Judged(Call(Side::kTarget, "KVM_RUN", true), renamed, {}).empty());
 }
 
+TEST(FaultJudgeTest, AGuestThatKvmRunEndsInThePauseEndsWithItsSource) {
+  const Migration back = Record(Migration::FAILED, Migration::SOURCE);
+  EXPECT_TRUE(Judged(Call(Side::kSource, "KVM_RUN", true), back, {}).empty());
+  EXPECT_FALSE(Judged(Call(Side::kTarget, "KVM_RUN", true), back, {}).empty());
+  EXPECT_FALSE(Judged(Call(Side::kSource, "KVM_GET_REGS", true), back, {}).empty());
+  EXPECT_FALSE(JudgeRecord(Call(Side::kSource, "KVM_RUN", true), false, kMap, back,
+                           {.source = kSource, .source_lives = true})
+                   .empty());
+}
+
 TEST(FaultJudgeTest, OneFaultLeavesNothingUndecided) {
   const Migration undecided = Record(Migration::INDETERMINATE, Migration::UNDECIDED);
   const SweptFault start = Message(Side::kSource, Direction::kToAgent, kSourceStart, true);

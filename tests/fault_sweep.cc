@@ -55,7 +55,13 @@ bool GoesOn(pid_t pid, milliseconds patience) {
   const absl::StatusOr<GuestProbe> probe = GuestProbe::Attach(pid);
   if (!probe.ok()) return false;
   const std::optional<uint64_t> before = StepsIn(*probe);
-  return before && Eventually(patience, [&] { return StepsIn(*probe).value_or(0) > *before; });
+  // A process that is gone needs no patience.
+  std::optional<uint64_t> now = before;
+  Eventually(patience, [&] {
+    now = StepsIn(*probe);
+    return !now || *now > *before;
+  });
+  return before && now && *now > *before;
 }
 
 // The process that has to run the guest by this record; 0: none.
@@ -208,10 +214,14 @@ std::vector<pid_t> SweptHost::FindRunners(pid_t expected) const {
 
 std::vector<pid_t> SweptHost::JudgeNow(const SweptFault& fault, bool lifted, const Guest& guest,
                                        const Migration& record, SweptRun& run) {
-  const SeenProcesses seen = {
-      .source = guest.source,
-      .source_lives = kill(guest.source, 0) == 0 && !harness::ExecutableName(guest.source).empty(),
-      .running = FindRunners(RunnerBy(fault, record, guest.source))};
+  SeenProcesses seen = {.source = guest.source};
+  seen.running = FindRunners(RunnerBy(fault, record, guest.source));
+  const auto source_is_gone = [&guest] {
+    return kill(guest.source, 0) != 0 || harness::ExecutableName(guest.source).empty();
+  };
+  // A VMM whose guest has ended ends too, in its own time.
+  seen.source_lives =
+      ComesInMidst(fault) ? !Eventually(kPatience, source_is_gone) : !source_is_gone();
   for (std::string& problem : JudgeRecord(fault, lifted, strategy_, record, seen)) {
     run.problems.push_back((lifted ? "the fault is over: " : "") + std::move(problem));
   }
