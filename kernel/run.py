@@ -180,7 +180,7 @@ def main():
     parser.add_argument("--debug", action="store_true", help="with lockdep, KASAN, KVM_PROVE_MMU")
     parser.add_argument("--json", action="store_true", help="the account as a last line of JSON")
     parser.add_argument("--bazel-bin", default=REPOSITORY / "bazel-bin", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     flavour = build.Flavour(args.stock, args.debug)
     try:
         return {"test": run_tests, "shell": run_shell}[args.what](args, flavour) \
