@@ -107,16 +107,24 @@ TEST(LinkKernelTest, AttributesOfTheTargetAreReplaced) {
 }
 
 TEST(LinkKernelTest, EveryOtherFileOfTheInodeSleepsAfterAMove) {
+  constexpr uint32_t kSpareSlot = 2;
+  constexpr uint64_t kSpareGpa = kPrivateGpa + kSlotBytes;
   Guest first, second, third;
-  ASSERT_NO_FATAL_FAILURE(first.Create());
+  SharedMemory beside(kSlotBytes);
+  // The first VM has two slots of one file, the second a file for each: a move wakes both.
+  first.memory = first.vm.CreateGuestMemfd(2 * kSlotBytes);
+  ASSERT_TRUE(first.memory.valid());
+  ASSERT_EQ(first.vm.Bind(kSlot, kPrivateGpa, first.shared, first.memory.borrow()), 0);
+  ASSERT_EQ(first.vm.Bind(kSpareSlot, kSpareGpa, beside, first.memory.borrow(), kSlotBytes), 0);
+  ASSERT_EQ(first.vm.SetPrivate(kPrivateGpa, kSlotBytes, true), 0);
   ASSERT_EQ(first.vm.vcpu().Write(kPrivateGpa, kSecret).error, 0);
   ASSERT_NO_FATAL_FAILURE(second.LinkAndBind(first));
-  // A second file of the second VM, which owns the memory after the first move, and which the
-  // second move does not find among the bindings.
-  SharedMemory elsewhere(kSlotBytes);
   const UniqueFd spare = second.vm.Link(first.memory.borrow());
-  ASSERT_TRUE(spare.valid());
+  ASSERT_EQ(second.vm.Bind(kSpareSlot, kSpareGpa, beside, spare.borrow(), kSlotBytes), 0);
   ASSERT_EQ(second.vm.MoveFrom(first.vm.fd()), 0);
+  ASSERT_EQ(Populate(spare.borrow(), 0, kPage), 0);
+  // Then it lets go of one, which the next move does not find among the bindings.
+  ASSERT_EQ(second.vm.Unbind(kSpareSlot), 0);
   ASSERT_NO_FATAL_FAILURE(third.LinkAndBind(second));
   ASSERT_EQ(third.vm.MoveFrom(second.vm.fd()), 0);
   for (const BorrowedFd file : {first.memory.borrow(), second.memory.borrow(), spare.borrow()}) {
@@ -128,25 +136,35 @@ TEST(LinkKernelTest, EveryOtherFileOfTheInodeSleepsAfterAMove) {
   EXPECT_EQ(third.vm.vcpu().Read(kPrivateGpa).value, 0u);
 }
 
-// The hole is asked for before the move, or after it: never is it punched after.
+// The hole is asked for before the move, or after it: never is it punched after. Several threads
+// punch, so that some wait for the inode's lock while the move takes it.
 TEST(LinkKernelTest, NoHoleOfTheSourceIsPunchedAfterTheMove) {
+  constexpr int kPunchers = 4;
   for (int round = 0; round < kRounds; ++round) {
     Guest source, target;
     ASSERT_NO_FATAL_FAILURE(source.Create());
     ASSERT_NO_FATAL_FAILURE(target.LinkAndBind(source));
-    std::atomic<int> error = 0;
+    std::atomic<int> punching = 0, refused = 0;
     std::atomic<bool> stop = false;
-    std::thread puncher([&] {
-      while (!stop && (error = Punch(source.memory.borrow(), 0, kPage)) == 0) continue;
-    });
+    std::vector<std::thread> punchers;
+    for (int i = 0; i < kPunchers; ++i) {
+      punchers.emplace_back([&] {
+        ++punching;
+        int error = 0;
+        while (!stop && error == 0) error = Punch(source.memory.borrow(), 0, kPage);
+        if (error == EPERM) ++refused;
+      });
+    }
+    const bool all_began = Eventually([&] { return punching == kPunchers; });
     const int moved = target.vm.MoveFrom(source.vm.fd());
-    if (moved != 0) stop = true;
     const Exit written = target.vm.vcpu().Write(kPrivateGpa, kSecret);
-    puncher.join();
+    if (moved != 0) stop = true;
+    for (std::thread& puncher : punchers) puncher.join();
+    ASSERT_TRUE(all_began);
     ASSERT_EQ(moved, 0);
     ASSERT_EQ(written.error, 0);
-    ASSERT_EQ(error, EPERM);
-    ASSERT_EQ(target.vm.vcpu().Read(kPrivateGpa).value, kSecret);
+    ASSERT_EQ(refused, kPunchers);
+    ASSERT_EQ(target.vm.vcpu().Read(kPrivateGpa).value, kSecret) << "round " << round;
   }
 }
 

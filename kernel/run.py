@@ -193,7 +193,7 @@ def main():
     parser.add_argument("--json", action="store_true", help="the account as a last line of JSON")
     parser.add_argument("--xml", help="also write the verdicts there, as JUnit XML")
     parser.add_argument("--bazel-bin", default=REPOSITORY / "bazel-bin", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     flavour = build.Flavour(args.stock, args.debug)
     try:
         return {"test": run_tests, "shell": run_shell}[args.what](args, flavour) \
