@@ -71,8 +71,8 @@ enum rehome_source_ready {
   REHOME_SOURCE_NEVER_READY = 2, /* the verdict became ABORTED first */
 };
 
-/* Values of fence_word. From OPEN to either condemnation, and from OPEN or SOURCE_CONDEMNED to PROVEN:
- * a condemned target may be about to be killed, whatever becomes of the source. */
+/* Values of fence_word. From OPEN to either condemnation, and from OPEN or SOURCE_CONDEMNED to
+ * PROVEN: a condemned target may be about to be killed, whatever becomes of the source. */
 enum rehome_fence_state {
   REHOME_FENCE_STATE_OPEN = 0,
   REHOME_FENCE_STATE_PROVEN = 1, /* no task of the source can enter user or guest mode again */
@@ -195,8 +195,8 @@ int rehome_block_wait_source_ready(const struct rehome_block *block, uint64_t de
  * out of block->state before parsing: the other side can still write there. */
 uint64_t rehome_block_state_size(const struct rehome_block *block);
 
-/* Fence word: set by whoever proved that no task of the source can enter user or guest mode. Leaves a
- * condemned target condemned. */
+/* Fence word: set by whoever proved that no task of the source can enter user or guest mode. Leaves
+ * a condemned target condemned. */
 void rehome_block_set_fence_proven(struct rehome_block *block);
 /* 0: proven. -ECANCELED: the target is condemned. -ETIMEDOUT. A condemned source is waited for. */
 int rehome_block_wait_fence_proven(const struct rehome_block *block, uint64_t deadline_ns);
