@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "gtest/gtest.h"
@@ -60,14 +61,19 @@ std::vector<std::string> NotifySocket::Drain() {
   }
 }
 
-// systemd 252, service_notify_message(): it keeps what comes with FDSTORE=1 under FDNAME, and
-// closes all of a name at FDSTOREREMOVE=1.
+// systemd 252, service_notify_message(): it keeps what comes with FDSTORE=1 under FDNAME, unless it
+// has that open file already, and closes all of a name at FDSTOREREMOVE=1.
 void NotifySocket::Apply(const std::string& message, std::vector<UniqueFd> fds) {
   const std::string name = ValueOf(message, "FDNAME");
   if (ValueOf(message, "FDSTOREREMOVE") == "1") stored_.erase(name);
   if (ValueOf(message, "FDSTORE") != "1") return;
   EXPECT_EQ(ValueOf(message, "FDPOLL"), "0") << "or a dead VMM's console would be dropped";
-  for (UniqueFd& fd : fds) stored_[name] = std::move(fd);
+  for (UniqueFd& fd : fds) {
+    const bool has_it = std::any_of(stored_.begin(), stored_.end(), [&fd](const auto& kept) {
+      return IsSameOpenFile(kept.second.borrow(), fd.borrow());
+    });
+    if (!has_it) stored_[name] = std::move(fd);
+  }
 }
 
 }  // namespace rehome::testing_support
