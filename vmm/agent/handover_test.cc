@@ -110,6 +110,21 @@ TEST_P(EveryPolicy, ResumesWhenTheTargetRefuses) {
   EXPECT_EQ(handover.page().target_cancelled.load(), 1u);
 }
 
+TEST_P(EveryPolicy, LeavesTheVerdictToARescueWhenTheTargetRefusesAfterTheSourceDied) {
+  Handover handover(GetParam());
+  handover.page().target_refuses.store(1);
+  handover.HangAt(Step::kClaimed);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitFor(Step::kClaimed));
+  handover.KillSource();
+  handover.LetGo();
+  EXPECT_TRUE(handover.target().AwaitEvent(REHOME_EVENT_TAKE_OVER_FAILED));
+  EXPECT_TRUE(handover.AwaitTargetExit());
+  EXPECT_EQ(handover.page().target_cancelled.load(), 1u);
+  EXPECT_EQ(handover.verdict(), static_cast<uint32_t>(REHOME_VERDICT_CLAIMED))
+      << "from ABORTED nobody could tell that the source has not gone on";
+}
+
 TEST(Handover, DoesNotResumeADeadVmWhenMoveFailedAfterKillingIt) {
   Handover handover(kLinkMove);
   handover.page().move_kills_and_fails.store(1);
