@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "daemon/process_identity.h"
 #include "daemon/strategy.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
@@ -35,10 +34,7 @@ void FenceBeforeResume(EffectContext& context, Migration& record) {
   absl::StatusOr<uint64_t> stopped = fence.AwaitTasksStopped(
       escrow.source_pidfd.borrow(), record.source, context.dependencies.timeouts.resolve);
   if (!stopped.ok()) return;
-  escrow.block->SetFenceProven();
-  record.fence.stop_observer = {"rehomed", IdentifySelf()};
-  record.fence.tasks_stopped_ns = *stopped;
-  record.fence.stopped_before_resume = true;
+  AnnounceStopped(context, record, *stopped);
 }
 
 Outcome Running(Migration record) { return {Event::kVerdictRunning, {}, std::move(record)}; }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/migration_effects.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <functional>
@@ -12,6 +10,7 @@
 
 #include "daemon/machine.h"
 #include "daemon/process_identity.h"
+#include "daemon/testing/armed_fixture.h"
 #include "daemon/testing/effects_world.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/protocol.h"
@@ -138,39 +137,6 @@ TEST(LaunchTest, ALaunchThatFailsRefusesWithItsReason) {
 
 // ---- blackout ----
 
-// A world whose both sides are armed, with the block as a VMM sees it. The targets of these tests
-// have their memory checked elsewhere, so the mapping check is taken out by linking: strategy LINK.
-class HandoverTest : public testing::Test {
- protected:
-  void Arm(FencePolicy policy) {
-    world_.host.capabilities.push_back({.name = "guest_memfd_link", .available = true});
-    world_.source->script.describe = [this](const std::string&, bool) {
-      VmDescription vm = world_.Describe();
-      vm.layout.slots[0].flags = kMemslotGuestMemfd;
-      return vm;
-    };
-    world_.spoil_target = [](VmDescription& vm) { vm.layout.slots[0].flags = kMemslotGuestMemfd; };
-    record_ = world_.Armed(policy);
-    ASSERT_EQ(record_.strategy, Strategy::kLink);
-    ASSERT_TRUE(world_.block_fd.valid());
-    block_ = world_.MapBlock();
-  }
-  void TearDown() override {
-    if (block_.shared != nullptr) rehome_block_unmap(&block_);
-  }
-  // The VMMs' part, done when START arrives.
-  void OnStart(std::function<void()> act) {
-    world_.source->script.start = [act](const std::string&) {
-      act();
-      return absl::OkStatus();
-    };
-  }
-
-  EffectsWorld world_;
-  Migration record_;
-  rehome_block block_{};
-};
-
 TEST_F(HandoverTest, RunningIsSuccessWithoutTouchingTheSource) {
   Arm(FencePolicy::kAfterResume);
   OnStart([this] { EffectsWorld::WalkTo(block_, REHOME_VERDICT_RUNNING); });
@@ -185,6 +151,7 @@ TEST_F(HandoverTest, FenceBeforeResumeKillsTheSourceThenSetsTheFenceWord) {
   EXPECT_EQ(outcome.event, Event::kStuck) << "nobody moved the verdict on to RUNNING";
   EXPECT_FALSE(world_.source_child.alive());
   EXPECT_TRUE(outcome.update.fence.stopped_before_resume);
+  EXPECT_EQ(outcome.update.fence.stop_observer.role, "rehomed");
   EXPECT_EQ(rehome_block_fence_state(&block_), REHOME_FENCE_STATE_PROVEN);
 }
 
@@ -315,84 +282,6 @@ TEST_F(HandoverTest, AScribbledVerdictIsNeverASuccess) {
   const Outcome outcome = world_.Perform(Effect::kAbort, record_);
   EXPECT_NE(outcome.event, Event::kVerdictRunning);
   EXPECT_FALSE(world_.target_child.alive());
-}
-
-// ---- completion ----
-
-TEST_F(HandoverTest, FirstRunNeedsTheTargetsWord) {
-  Arm(FencePolicy::kAfterResume);
-  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kUnreachable);
-  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
-  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
-  EXPECT_EQ(world_.vms.LinkOf("vm-1")->get(), world_.target.get());
-}
-
-TEST_F(HandoverTest, ATargetThatDiedAfterRunningIsLost) {
-  Arm(FencePolicy::kAfterResume);
-  world_.target_child.Kill();
-  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kTargetLost);
-}
-
-TEST_F(HandoverTest, FenceIsProvenOnlyWhenTheSourceIsGoneAndNobodyHoldsTheMemory) {
-  Arm(FencePolicy::kAfterResume);
-  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
-  EXPECT_EQ(outcome.event, Event::kFenceProven);
-  const FenceProof& proof = outcome.update.fence;
-  EXPECT_TRUE(proof.complete(outcome.update.memory_inodes));
-  EXPECT_EQ(proof.observer, (Observer{"rehomed", IdentifySelf()}));
-  EXPECT_EQ(proof.source, record_.source);
-  EXPECT_GE(proof.search.begun_ns, proof.exited_ns);
-  EXPECT_FALSE(world_.source_child.alive());
-  EXPECT_EQ(world_.fence.searched.size(), 1u);
-}
-
-TEST_F(HandoverTest, AForeignHolderMakesTheFenceIncomplete) {
-  Arm(FencePolicy::kAfterResume);
-  world_.fence.foreign = {{.pid = 1, .command = "leak", .how = "fd"}};
-  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
-  EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
-  EXPECT_EQ(outcome.cause.reason, "MEMORY_STILL_HELD");
-  EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
-}
-
-TEST_F(HandoverTest, ASearchThatDoesNotEvenFindTheTargetProvesNothing) {
-  Arm(FencePolicy::kAfterResume);
-  world_.fence.allowed_holds = false;
-  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
-  EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
-  EXPECT_EQ(outcome.cause.reason, "MEMORY_NOT_FOUND");
-  EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
-}
-
-TEST_F(HandoverTest, AProcFilesystemThatCannotBeReadProvesNothing) {
-  Arm(FencePolicy::kAfterResume);
-  world_.fence.search_status =
-      MakeStatus(absl::StatusCode::kUnknown, "HOLDERS_UNREADABLE", "pid 7");
-  EXPECT_EQ(world_.Perform(Effect::kFenceSource, record_).event, Event::kFenceIncomplete);
-}
-
-TEST_F(HandoverTest, DiscardKillsTheTargetAndSparesTheSource) {
-  Arm(FencePolicy::kAfterResume);
-  EXPECT_EQ(world_.Perform(Effect::kDiscardTarget, record_).event, Event::kTargetDiscarded);
-  EXPECT_FALSE(world_.target_child.alive());
-  EXPECT_TRUE(world_.source_child.alive());
-  const std::vector<std::string> calls = world_.source->calls();
-  EXPECT_NE(std::find(calls.begin(), calls.end(), "CANCEL m-1"), calls.end());
-}
-
-size_t OpenFds() {
-  size_t count = 0;
-  for (int fd = 0; fd < 1024; ++fd) count += fcntl(fd, F_GETFD) != -1 ? 1 : 0;
-  return count;
-}
-
-TEST_F(HandoverTest, NoMemoryFdOutlivesTheFence) {
-  Arm(FencePolicy::kAfterResume);
-  const size_t before = OpenFds();
-  (void)world_.Perform(Effect::kFenceSource, record_);
-  // VM and memory of source and target, and the block; in the store VM and memory, which are the
-  // same open files here, block, description.
-  EXPECT_EQ(OpenFds(), before - 9);
 }
 
 }  // namespace

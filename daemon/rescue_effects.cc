@@ -175,14 +175,16 @@ std::optional<Failure> LookAtTarget(EffectContext& context, const Migration& rec
                  absl::StrCat("the rescue's target refused", said ? ": " + *said : "")};
 }
 
-absl::Status ArmWithState(EffectContext& context, const Migration& record) {
+absl::Status ArmWithState(EffectContext& context, Migration& record) {
   Escrow& escrow = context.escrow;
   // A process that was gone before we came has no pidfd; the target is to see a dead one.
   absl::StatusOr<UniqueFd> stand_in = UniqueFd();
   if (!escrow.source_pidfd.valid()) stand_in = OpenDeadProcess();
   if (!stand_in.ok()) return stand_in.status();
   // Before the target is armed: that is how its agent knows that nobody but us will announce.
-  if (HasExited(escrow.source_pidfd.borrow())) escrow.block->SetFenceProven();
+  if (HasExited(escrow.source_pidfd.borrow())) {
+    AnnounceStopped(context, record, rehome_monotonic_ns());
+  }
   const BorrowedFd source =
       escrow.source_pidfd.valid() ? escrow.source_pidfd.borrow() : stand_in->borrow();
   absl::Status armed = escrow.target_link->ArmTarget(record.id, source,
