@@ -211,6 +211,48 @@ TEST_F(EscrowStoreTest, AManagerThatDoesNotReadIsReportedAndWhatGotThroughStaysK
   EXPECT_EQ(store_->stored_fds(), 0u);
 }
 
+TEST_F(EscrowStoreTest, WhatCouldNotBeRemovedIsRemovedBeforeAnythingElseIsStored) {
+  Start();
+  ASSERT_TRUE(Put("m-1", {"block", "memory-0"}).ok());
+  ASSERT_TRUE(Put("m-2", {"block"}).ok());
+  socket_.StopListening();
+  EXPECT_EQ(ReasonOf(store_->Remove("m-1")), reason::kServiceManagerFailed);
+  EXPECT_EQ(store_->stored_fds(), 3u) << "it is there, and counted";
+  const UniqueFd file = MakeMemfd();
+  EXPECT_EQ(ReasonOf(store_->Put("m-1", {{"block", file.borrow()}})), reason::kServiceManagerFailed)
+      << "it would be removed with the rest";
+  socket_.Listen();
+  ASSERT_TRUE(Put("m-3", {"block"}).ok());
+  EXPECT_THAT(socket_.stored(), ElementsAre(Key("m-2.block"), Key("m-3.block")));
+  EXPECT_EQ(store_->stored_fds(), 2u);
+}
+
+TEST_F(EscrowStoreTest, WhatIsPutAfterALateRemovalStays) {
+  Start();
+  ASSERT_TRUE(Put("m-1", {"block", "memory-0"}).ok());
+  socket_.StopListening();
+  EXPECT_FALSE(store_->Remove("m-1").ok());
+  socket_.Listen();
+  ASSERT_TRUE(Put("m-1", {"rescue-block"}).ok());
+  ASSERT_TRUE(Put("m-2", {"block"}).ok());
+  EXPECT_THAT(socket_.stored(), ElementsAre(Key("m-1.rescue-block"), Key("m-2.block")));
+}
+
+TEST_F(EscrowStoreTest, WhatIsUnclaimedAndCouldNotBeDroppedIsDroppedLater) {
+  Start();
+  ASSERT_TRUE(Put("m-1", {"block"}).ok());
+  Start();
+  const size_t fds_before = CountOpenFds();
+  socket_.StopListening();
+  EXPECT_EQ(store_->DropUnclaimed({}), 1u);
+  EXPECT_EQ(CountOpenFds(), fds_before - 2) << "ours is closed, as the socket is";
+  EXPECT_THAT(store_->restored(), IsEmpty());
+  socket_.Listen();
+  ASSERT_TRUE(store_->Remove("m-2").ok());
+  socket_.Drain();
+  EXPECT_THAT(socket_.stored(), IsEmpty());
+}
+
 TEST(EscrowStoreWithoutManager, KeepsNothingAndSaysSo) {
   ServiceManager none("", {});
   const auto store = NewEscrowStore(&none);

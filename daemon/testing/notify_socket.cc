@@ -29,9 +29,14 @@ std::string ValueOf(const std::string& message, const std::string& variable) {
 
 }  // namespace
 
-NotifySocket::NotifySocket() : socket_(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+NotifySocket::NotifySocket() {
   static int next = 0;
   name_ = "rehome-notify-" + std::to_string(getpid()) + "-" + std::to_string(next++);
+  Listen();
+}
+
+void NotifySocket::Listen() {
+  socket_ = UniqueFd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   memcpy(address.sun_path + 1, name_.data(), name_.size());
