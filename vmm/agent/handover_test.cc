@@ -12,20 +12,9 @@
 namespace rehome {
 namespace {
 
-constexpr Terms kMap = {};
-constexpr Terms kMapFenced = {.fence_policy = REHOME_FENCE_BEFORE_RESUME};
-constexpr Terms kLinkMove = {.strategy = REHOME_STRATEGY_LINK_MOVE,
-                             .fence_policy = REHOME_FENCE_KERNEL};
-
 class EveryPolicy : public testing::TestWithParam<Terms> {};
 INSTANTIATE_TEST_SUITE_P(Policies, EveryPolicy, testing::Values(kMap, kMapFenced, kLinkMove),
-                         [](const testing::TestParamInfo<Terms>& info) -> std::string {
-                           if (info.param.fence_policy == REHOME_FENCE_KERNEL) return "LinkMove";
-                           if (info.param.fence_policy == REHOME_FENCE_BEFORE_RESUME) {
-                             return "MapFenceBefore";
-                           }
-                           return "MapFenceAfter";
-                         });
+                         PolicyName);
 
 // The daemon's part in FENCE_BEFORE_RESUME: kill the source once the target has committed.
 void FenceIfAsked(Handover* handover, const Terms& terms) {
