@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "daemon/machine.h"
+#include "daemon/process_identity.h"
 #include "daemon/testing/effects_world.h"
 #include "vmm/agent/handover_block.h"
 
@@ -118,6 +119,18 @@ TEST(RebuildTest, AProcessThatCannotBeLookedAtIsLookedAtAgain) {
   source.LeaveOnceAsleep();
   const Outcome outcome = world.Perform(Effect::kRecover, record);
   EXPECT_EQ(outcome.event, Event::kSourceLost) << "there is no such process, and no target";
+}
+
+TEST(RebuildTest, AProcessWithThePidOnRecordAndAnotherStartIsNotTheOneOnRecord) {
+  const auto recover = [](uint64_t later) {
+    EffectsWorld world;
+    Migration record = Interrupted(world, world.source_child.pid());
+    record.source = *IdentifyProcess(world.source_child.Pidfd().borrow());
+    record.source.start_ticks += later;
+    return world.Perform(Effect::kRecover, record).event;
+  };
+  EXPECT_EQ(recover(0), Event::kUnreachable) << "it lives, and has not connected";
+  EXPECT_EQ(recover(1), Event::kSourceLost);
 }
 
 TEST(RebuildTest, NothingIsConcludedOfAProcessThatCannotBeLookedAtForGood) {

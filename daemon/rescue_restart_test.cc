@@ -38,6 +38,16 @@ TEST_F(RescueTest, TheNewBlockIsKeptBeforeTheNewTargetIsArmed) {
   EXPECT_TRUE(Stored("block")) << "it has the saved state";
 }
 
+// It may have run the guest: then the saved state is history.
+TEST_F(RescueTest, ADeadTargetOfARescueWhoseBlockNobodyHasIsNotRescuedFrom) {
+  Strand(REHOME_VERDICT_COMMITTED);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kStranded);
+  ++record_.target.start_ticks;  // the rescue's, which came after the block that is here
+  EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kSourceLost);
+}
+
 absl::Status ManagerGone() {
   return MakeStatus(absl::StatusCode::kUnavailable, reason::kServiceManagerFailed, "gone");
 }
