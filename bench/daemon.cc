@@ -5,7 +5,6 @@
 // connections of this process that speak the agents' wire (tests/harness/fake_agent.h).
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <chrono>
@@ -20,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "bench/host_info.h"
+#include "bench/many_vms.h"
 #include "bench/percentile.h"
 #include "bench/terminal.h"
 #include "nlohmann/json.hpp"
@@ -37,9 +37,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kAgentTimeout{30'000};
 constexpr std::chrono::milliseconds kListTimeout{60'000};
-// Two per VM on either side, and a few hundred for the rest.
-constexpr rlim_t kDescriptorsPerVm = 2;
-constexpr rlim_t kDescriptorsBeside = 512;
 // What the project promises (the README says so).
 constexpr double kMaxIdleMib = 30;
 constexpr double kMaxPerVmKib = 64;
@@ -50,18 +47,6 @@ struct Options {
   int runs = 50;
   bool json = false;
 };
-
-void Check(const absl::Status& status, const char* what) {
-  if (status.ok()) return;
-  fprintf(stderr, "daemon bench: %s: %s\n", what, status.ToString().c_str());
-  exit(1);
-}
-
-template <typename T>
-T Check(absl::StatusOr<T> value, const char* what) {
-  Check(value.status(), what);
-  return *std::move(value);
-}
 
 class DaemonBench {
  public:
@@ -178,16 +163,6 @@ class DaemonBench {
   uint64_t after_lists_bytes_ = 0;
   std::map<int, Summary> lists_;
 };
-
-// For us and, inherited, for the daemon.
-void RaiseDescriptorLimit(int vms) {
-  rlimit limit = {};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t wanted = kDescriptorsBeside + kDescriptorsPerVm * static_cast<rlim_t>(vms);
-  if (limit.rlim_cur >= wanted) return;
-  limit.rlim_cur = std::min(wanted, limit.rlim_max);
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 int Main(int argc, char** argv) {
   Options options;

@@ -4,7 +4,6 @@
 // many finished migrations in its journal gets SIGKILL and is started again. From exec to SERVING,
 // and until every VM is listed again; and what a migration costs in the journal.
 #include <signal.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -20,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "bench/host_info.h"
+#include "bench/many_vms.h"
 #include "bench/percentile.h"
 #include "bench/terminal.h"
 #include "client/migration_client.h"
@@ -43,8 +43,6 @@ constexpr milliseconds kListTimeout{60'000};
 constexpr milliseconds kReconnect{200};
 constexpr int kListPage = 1000;
 constexpr int kTransitions = 6;  // of a migration that succeeds
-constexpr rlim_t kDescriptorsPerVm = 2;
-constexpr rlim_t kDescriptorsBeside = 512;
 // What the project promises.
 constexpr double kMaxServingMs = 1000;
 
@@ -54,18 +52,6 @@ struct Options {
   int runs = 5;
   bool json = false;
 };
-
-void Check(const absl::Status& status, const char* what) {
-  if (status.ok()) return;
-  fprintf(stderr, "recovery bench: %s: %s\n", what, status.ToString().c_str());
-  exit(1);
-}
-
-template <typename T>
-T Check(absl::StatusOr<T> value, const char* what) {
-  Check(value.status(), what);
-  return *std::move(value);
-}
 
 double MsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -231,16 +217,6 @@ class RecoveryBench {
   uint64_t journal_bytes_ = 0;
   uint64_t rss_bytes_ = 0;
 };
-
-// For us and, inherited, for the daemon.
-void RaiseDescriptorLimit(int vms) {
-  rlimit limit = {};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t wanted = kDescriptorsBeside + kDescriptorsPerVm * static_cast<rlim_t>(vms);
-  if (limit.rlim_cur >= wanted) return;
-  limit.rlim_cur = std::min(wanted, limit.rlim_max);
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 int Main(int argc, char** argv) {
   Options options;

@@ -65,7 +65,7 @@ void FinishFence(EffectContext& context, Migration& record) {
   if (record.fence.kill_sent_ns == 0) record.fence.kill_sent_ns = now;
   absl::StatusOr<uint64_t> stopped = context.dependencies.fence->AwaitTasksStopped(
       escrow.source_pidfd.borrow(), record.source, context.dependencies.timeouts.resolve);
-  if (stopped.ok()) escrow.block->SetFenceProven();
+  if (stopped.ok()) AnnounceStopped(context, record, *stopped);
 }
 
 // Does what is to be done; what settles the matter is the caller's.
@@ -99,7 +99,7 @@ void Act(EffectContext& context, Action action, Migration& record) {
       FinishFence(context, record);
       return;
     case Action::kAnnounceProof:
-      escrow.block->SetFenceProven();
+      AnnounceStopped(context, record, rehome_monotonic_ns());
       return;
     case Action::kEndEmptySource:
       (void)KillProcess(context, escrow.source_pidfd);

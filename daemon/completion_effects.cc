@@ -96,6 +96,19 @@ bool TargetIsLost(EffectContext& context, const Migration& record) {
   return HasExited(target);
 }
 
+// Under BEFORE_RESUME nobody runs the guest before the fence word is PROVEN. If it was not this
+// daemon that saw the source stopped, and none before it that could still say so, it was the
+// target.
+void NoteProofOfTarget(const Escrow& escrow, Migration& record) {
+  FenceProof& proof = record.fence;
+  if (record.fence_policy != FencePolicy::kBeforeResume || proof.stopped_before_resume) return;
+  if (escrow.block == nullptr || escrow.block->verdict() != REHOME_VERDICT_RUNNING) return;
+  if (escrow.block->fence() != REHOME_FENCE_STATE_PROVEN) return;
+  proof.stopped_before_resume = true;
+  proof.stop_observer = {"target", record.target};
+  proof.tasks_stopped_ns = escrow.Phases(escrow.handover_start_ns)[REHOME_PHASE_FENCED];
+}
+
 // A target answers so only once its first KVM_RUN has come back.
 bool SaysItRuns(EffectContext& context, const Migration& record) {
   absl::StatusOr<VmmLink::Probe> probe =
@@ -155,6 +168,7 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
   if (!escrow.target_link->closed()) {
     context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
   }
+  NoteProofOfTarget(escrow, record);
   // The event may have gone to a daemon that has ended.
   if (record.restarts > 0 && SaysItRuns(context, record)) {
     return {Event::kFirstRunSeen, {}, std::move(record)};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "daemon/completion_effects.h"
-
+//
+// From RUNNING to the end of the source, and what an abort leaves: proofs, and nothing held.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
@@ -8,17 +8,15 @@
 #include <memory>
 #include <thread>
 
+#include "daemon/machine.h"
 #include "daemon/process_identity.h"
-#include "daemon/testing/handover_fixture.h"
+#include "daemon/testing/armed_fixture.h"
 #include "kvmglue/status_reason.h"
-#include "vmm/agent/protocol.h"
 
 namespace rehome {
 namespace {
 
-using CompletionTest = HandoverTest;
-
-TEST_F(CompletionTest, FirstRunNeedsTheTargetsWord) {
+TEST_F(HandoverTest, FirstRunNeedsTheTargetsWord) {
   Arm(FencePolicy::kAfterResume);
   EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kUnreachable);
   world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
@@ -27,7 +25,7 @@ TEST_F(CompletionTest, FirstRunNeedsTheTargetsWord) {
 }
 
 // The event went with the connection; the target that comes back is asked.
-TEST_F(CompletionTest, ATargetThatLosesItsConnectionAfterRunningIsMetAgain) {
+TEST_F(HandoverTest, ATargetThatLosesItsConnectionAfterRunningIsMetAgain) {
   Arm(FencePolicy::kAfterResume);
   world_.target->Close();
   const auto again =
@@ -40,7 +38,7 @@ TEST_F(CompletionTest, ATargetThatLosesItsConnectionAfterRunningIsMetAgain) {
   EXPECT_EQ(world_.vms.LinkOf("vm-1")->get(), again.get());
 }
 
-TEST_F(CompletionTest, ATargetThatComesBackAndHasNotRunIsWaitedFor) {
+TEST_F(HandoverTest, ATargetThatComesBackAndHasNotRunIsWaitedFor) {
   Arm(FencePolicy::kAfterResume);
   world_.target->Close();
   const auto again =
@@ -52,13 +50,60 @@ TEST_F(CompletionTest, ATargetThatComesBackAndHasNotRunIsWaitedFor) {
   EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
 }
 
-TEST_F(CompletionTest, ATargetThatDiedAfterRunningIsLost) {
+TEST_F(HandoverTest, AProofThatTheTargetMadeItselfIsOnRecordAsTheTargets) {
+  Arm(FencePolicy::kBeforeResume);
+  EffectsWorld::WalkTo(block_, REHOME_VERDICT_COMMITTED);
+  world_.source_child.Kill();
+  rehome_block_set_fence_proven(&block_);
+  EffectsWorld::WalkOn(block_, REHOME_VERDICT_RUNNING);
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  const Outcome outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_EQ(outcome.event, Event::kFirstRunSeen);
+  EXPECT_TRUE(outcome.update.fence.stopped_before_resume);
+  EXPECT_EQ(outcome.update.fence.stop_observer.role, "target");
+  EXPECT_EQ(outcome.update.fence.stop_observer.process, record_.target);
+}
+
+TEST_F(HandoverTest, AProofThatTheDaemonMadeIsNotTheTargetsAndWithoutOneThereIsNone) {
+  Arm(FencePolicy::kBeforeResume);
+  EffectsWorld::WalkTo(block_, REHOME_VERDICT_RUNNING);
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  Outcome outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_FALSE(outcome.update.fence.stopped_before_resume) << "the word was never PROVEN";
+  EXPECT_EQ(outcome.update.fence.stop_observer.role, "");
+
+  rehome_block_set_fence_proven(&block_);
+  record_.fence.stopped_before_resume = true;
+  record_.fence.stop_observer = {"rehomed", IdentifySelf()};
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_EQ(outcome.update.fence.stop_observer.role, "rehomed");
+}
+
+// Its VM would have gone to the target, which waits for the proof.
+TEST_F(HandoverTest, AProofThatAnAbortAnnouncesIsTheDaemons) {
+  Arm(FencePolicy::kBeforeResume);
+  EffectsWorld::WalkTo(block_, REHOME_VERDICT_COMMITTED);
+  world_.source_child.Kill();
+  std::thread target([this] {
+    if (rehome_block_wait_fence_proven(&block_, rehome_monotonic_ns() + 20'000'000'000) == 0) {
+      EffectsWorld::WalkOn(block_, REHOME_VERDICT_RUNNING);
+    }
+  });
+  const Outcome outcome = world_.Perform(Effect::kAbort, record_);
+  target.join();
+  EXPECT_EQ(outcome.event, Event::kVerdictRunning);
+  EXPECT_TRUE(outcome.update.fence.stopped_before_resume);
+  EXPECT_EQ(outcome.update.fence.stop_observer.role, "rehomed");
+}
+
+TEST_F(HandoverTest, ATargetThatDiedAfterRunningIsLost) {
   Arm(FencePolicy::kAfterResume);
   world_.target_child.Kill();
   EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kTargetLost);
 }
 
-TEST_F(CompletionTest, FenceIsProvenOnlyWhenTheSourceIsGoneAndNobodyHoldsTheMemory) {
+TEST_F(HandoverTest, FenceIsProvenOnlyWhenTheSourceIsGoneAndNobodyHoldsTheMemory) {
   Arm(FencePolicy::kAfterResume);
   const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
   EXPECT_EQ(outcome.event, Event::kFenceProven);
@@ -71,7 +116,7 @@ TEST_F(CompletionTest, FenceIsProvenOnlyWhenTheSourceIsGoneAndNobodyHoldsTheMemo
   EXPECT_EQ(world_.fence.searched.size(), 1u);
 }
 
-TEST_F(CompletionTest, AForeignHolderMakesTheFenceIncomplete) {
+TEST_F(HandoverTest, AForeignHolderMakesTheFenceIncomplete) {
   Arm(FencePolicy::kAfterResume);
   world_.fence.foreign = {{.pid = 1, .command = "leak", .how = "fd"}};
   const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
@@ -80,7 +125,7 @@ TEST_F(CompletionTest, AForeignHolderMakesTheFenceIncomplete) {
   EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
 }
 
-TEST_F(CompletionTest, ASearchThatDoesNotEvenFindTheTargetProvesNothing) {
+TEST_F(HandoverTest, ASearchThatDoesNotEvenFindTheTargetProvesNothing) {
   Arm(FencePolicy::kAfterResume);
   world_.fence.allowed_holds = false;
   const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
@@ -89,7 +134,7 @@ TEST_F(CompletionTest, ASearchThatDoesNotEvenFindTheTargetProvesNothing) {
   EXPECT_FALSE(outcome.update.fence.complete(outcome.update.memory_inodes));
 }
 
-TEST_F(CompletionTest, ATargetThatWasExitingDuringTheSearchIsLost) {
+TEST_F(HandoverTest, ATargetThatWasExitingDuringTheSearchIsLost) {
   Arm(FencePolicy::kAfterResume);
   world_.fence.allowed_holds = false;
   // It exits when the effect already waits for that, or before: either way it is lost.
@@ -101,14 +146,14 @@ TEST_F(CompletionTest, ATargetThatWasExitingDuringTheSearchIsLost) {
   EXPECT_EQ(outcome.cause.reason, "TARGET_DIED");
 }
 
-TEST_F(CompletionTest, AProcFilesystemThatCannotBeReadProvesNothing) {
+TEST_F(HandoverTest, AProcFilesystemThatCannotBeReadProvesNothing) {
   Arm(FencePolicy::kAfterResume);
   world_.fence.search_status =
       MakeStatus(absl::StatusCode::kUnknown, "HOLDERS_UNREADABLE", "pid 7");
   EXPECT_EQ(world_.Perform(Effect::kFenceSource, record_).event, Event::kFenceIncomplete);
 }
 
-TEST_F(CompletionTest, DiscardKillsTheTargetAndSparesTheSource) {
+TEST_F(HandoverTest, DiscardKillsTheTargetAndSparesTheSource) {
   Arm(FencePolicy::kAfterResume);
   EXPECT_EQ(world_.Perform(Effect::kDiscardTarget, record_).event, Event::kTargetDiscarded);
   EXPECT_FALSE(world_.target_child.alive());
@@ -123,13 +168,22 @@ size_t OpenFds() {
   return count;
 }
 
-TEST_F(CompletionTest, NoMemoryFdOutlivesTheFence) {
+TEST_F(HandoverTest, TheManagerHasClosedTheEscrowBeforeTheMemoryIsSearchedFor) {
+  Arm(FencePolicy::kAfterResume);
+  ASSERT_FALSE(world_.store.stored.empty());
+  bool was_removed = false;
+  world_.fence.on_search = [&] { was_removed = world_.store.removed_for_sure; };
+  (void)world_.Perform(Effect::kFenceSource, record_);
+  EXPECT_TRUE(was_removed) << "or the manager is found among the holders";
+}
+
+TEST_F(HandoverTest, NoMemoryFdOutlivesTheFence) {
   Arm(FencePolicy::kAfterResume);
   const size_t before = OpenFds();
   (void)world_.Perform(Effect::kFenceSource, record_);
-  // VM and memory of source and target, and the block; in the store VMs, memory, block,
-  // description.
-  EXPECT_EQ(OpenFds(), before - 11);
+  // VM and memory of source and target, and the block; in the store VM and memory, which are the
+  // same open files here, block, description.
+  EXPECT_EQ(OpenFds(), before - 9);
 }
 
 }  // namespace

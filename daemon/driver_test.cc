@@ -244,6 +244,33 @@ TEST_P(LateJournalFailureTest, FromTheBlackoutOnTheMigrationGoesOnAndSaysWhatIsN
 
 INSTANTIATE_TEST_SUITE_P(EveryAppendAfterStart, LateJournalFailureTest, testing::Range(6, 9));
 
+// A later daemon must be able to tell who took the verdict, and which process is the new target.
+TEST_F(DriverTest, ARescueThatCannotBeJournalledIsNotBegunAndTheGuestIsKept) {
+  const struct {
+    Step step;
+    Effect not_performed;
+  } cases[] = {{Step::kRescuing, Effect::kBuildRescue},
+               {Step::kRescueHandingOver, Effect::kHandOverToRescue}};
+  for (const auto& one : cases) {
+    SCOPED_TRACE(StepName(one.step));
+    record_.id += "x";
+    Answer(Effect::kHandOver, Event::kStuck);
+    Answer(Effect::kAbort, Event::kStranded);
+    fake_.On(Effect::kBuildRescue, [](const Migration& record, Interrupt&) {
+      return Outcome{Event::kTargetPrepared, {}, record};
+    });
+    journal_.FailAppends([&](const Migration& record) {
+      return record.step == one.step ? MemoryJournal::Full() : absl::OkStatus();
+    });
+    const Migration done = Run();
+    EXPECT_EQ(done.state, MigrationState::kIndeterminate);
+    EXPECT_EQ(done.step, Step::kUnresolved) << "a resolve tries again";
+    EXPECT_TRUE(done.journal_failure.none()) << "its end is on record";
+    EXPECT_EQ(journal_.Appended(record_.id).back(), done);
+    for (Effect effect : performed()) EXPECT_NE(effect, one.not_performed);
+  }
+}
+
 TEST_F(DriverTest, AnEventThatTheStepDoesNotKnowFailsTheMigrationSafely) {
   const struct {
     Effect effect;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "daemon/process_identity.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -41,6 +42,16 @@ bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) {
 absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd) {
   if (!pidfd.valid()) return absl::OkStatus();
   return context.dependencies.fence->Kill(pidfd.borrow());
+}
+
+void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns) {
+  context.escrow.block->SetFenceProven();
+  if (record.fence_policy != FencePolicy::kBeforeResume || record.fence.stopped_before_resume) {
+    return;
+  }
+  record.fence.stop_observer = {"rehomed", IdentifySelf()};
+  record.fence.tasks_stopped_ns = stopped_ns;
+  record.fence.stopped_before_resume = true;
 }
 
 uint64_t Nanoseconds(std::chrono::milliseconds duration) {

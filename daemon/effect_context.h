@@ -68,6 +68,10 @@ bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout);
 // SIGKILL; OK if it is gone already.
 absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd);
 
+// Says in the block that the source has stopped for good, as seen at `stopped_ns`, and notes under
+// BEFORE_RESUME that it was we who saw it.
+void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns);
+
 uint64_t Nanoseconds(std::chrono::milliseconds duration);
 // Of the blackout, as the block has it.
 std::chrono::milliseconds ClaimTimeout(const EffectContext& context, const Migration& record);

@@ -21,7 +21,9 @@
 namespace rehome {
 namespace {
 
-// The file: this, then both descriptions as agents send them.
+// The file: this, both descriptions as agents send them, and for each of their descriptors a
+// uint32_t: the number of the first that is the same open file, its own if it is that. Numbers go
+// through the source's, then the target's.
 struct DescriptionHeader {
   uint64_t magic;
   uint32_t version;
@@ -33,10 +35,10 @@ struct DescriptionHeader {
 };
 static_assert(sizeof(DescriptionHeader) == 32);
 constexpr uint64_t kMagic = 0x31435345454d4852;  // "RHMEESC1"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 static_assert(sizeof(DescriptionHeader) +
                   2 * (sizeof(rehome_description) + REHOME_MAX_SLOTS * sizeof(rehome_memslot) +
-                       REHOME_MAX_FDS * sizeof(rehome_fd_entry)) <=
+                       REHOME_MAX_FDS * (sizeof(rehome_fd_entry) + sizeof(uint32_t))) <=
               kMaxEscrowDescriptionBytes);
 
 absl::Status Damaged(const std::string& what) {
@@ -61,6 +63,36 @@ absl::StatusOr<WireDescription> WireOf(const VmDescription& vm) {
   if (!out.ok()) return out.status();
   out->wire.fds.pop_back();  // the block, which is an item of its own
   return std::move(out->wire);
+}
+
+// All that is described, in the order of the wire: the source's, then the target's.
+std::vector<EscrowItem> Described(const VmDescription& source, const VmDescription& target) {
+  std::vector<EscrowItem> items = {{kEscrowSourceVm, source.vm.borrow()}};
+  for (size_t i = 0; i < source.memory.size(); ++i) {
+    items.push_back({absl::StrCat(kEscrowMemoryPrefix, i), source.memory[i].borrow()});
+  }
+  if (source.config.valid()) items.push_back({kEscrowConfig, source.config.borrow()});
+  for (size_t i = 0; i < source.named.size(); ++i) {
+    items.push_back({absl::StrCat(kEscrowNamedPrefix, i), source.named[i].fd.borrow()});
+  }
+  items.push_back({kEscrowTargetVm, target.vm.borrow()});
+  for (size_t i = 0; i < target.memory.size(); ++i) {
+    items.push_back({absl::StrCat(kEscrowTargetMemoryPrefix, i), target.memory[i].borrow()});
+  }
+  return items;
+}
+
+// Of each item the first that is the same open file.
+std::vector<uint32_t> FindSame(const std::vector<EscrowItem>& items) {
+  std::vector<uint32_t> same(items.size());
+  for (uint32_t i = 0; i < items.size(); ++i) {
+    while (same[i] < i && !IsSameOpenFile(items[same[i]].fd, items[i].fd)) ++same[i];
+  }
+  return same;
+}
+
+void Append(std::vector<std::byte>& bytes, std::span<const std::byte> more) {
+  bytes.insert(bytes.end(), more.begin(), more.end());
 }
 
 // ---- reading back ----
@@ -88,7 +120,6 @@ class Items {
     if (!fds_.contains(name)) return UniqueFd();
     return std::move(fds_.extract(name).mapped());
   }
-  bool Has(const std::string& name) const { return fds_.contains(name); }
   absl::Status CheckEmpty() const {
     if (fds_.empty()) return absl::OkStatus();
     return Damaged(absl::StrCat("item ", fds_.begin()->first, " belongs to nothing"));
@@ -100,6 +131,7 @@ class Items {
 
 struct Descriptions {
   WireDescription source, target;
+  std::vector<uint32_t> same;  // for each descriptor of both, none above its own number
 };
 
 absl::StatusOr<Descriptions> Parse(std::span<const std::byte> bytes) {
@@ -110,17 +142,24 @@ absl::StatusOr<Descriptions> Parse(std::span<const std::byte> bytes) {
   if (header.magic != kMagic || header.version != kVersion || header.reserved != 0) {
     return Damaged("the description is not one, or of another version");
   }
-  if (header.source_bytes > bytes.size() ||
-      header.target_bytes != bytes.size() - header.source_bytes) {
+  const uint64_t fds = uint64_t{header.source_fds} + header.target_fds;
+  const uint64_t described = uint64_t{header.source_bytes} + header.target_bytes;
+  if (fds > 2 * REHOME_MAX_FDS || described + fds * sizeof(uint32_t) != bytes.size()) {
     return Damaged("the description's lengths do not fit its file");
   }
   absl::StatusOr<WireDescription> source = ParseDescription(
       bytes.first(header.source_bytes), header.source_fds, DescriptionKind::kSource);
   if (!source.ok()) return Damaged(std::string(source.status().message()));
-  absl::StatusOr<WireDescription> target = ParseDescription(
-      bytes.subspan(header.source_bytes), header.target_fds, DescriptionKind::kPrepared);
+  absl::StatusOr<WireDescription> target =
+      ParseDescription(bytes.subspan(header.source_bytes, header.target_bytes), header.target_fds,
+                       DescriptionKind::kPrepared);
   if (!target.ok()) return Damaged(std::string(target.status().message()));
-  return Descriptions{*std::move(source), *std::move(target)};
+  std::vector<uint32_t> same(fds);
+  memcpy(same.data(), bytes.data() + described, fds * sizeof(uint32_t));
+  for (uint32_t i = 0; i < fds; ++i) {
+    if (same[i] > i) return Damaged("a descriptor that is the same as a later one");
+  }
+  return Descriptions{*std::move(source), *std::move(target), std::move(same)};
 }
 
 absl::StatusOr<Descriptions> Read(BorrowedFd file, const FdKinds& kinds) {
@@ -136,40 +175,38 @@ absl::StatusOr<Descriptions> Read(BorrowedFd file, const FdKinds& kinds) {
   return Parse(std::span(bytes).first(static_cast<size_t>(size)));
 }
 
-absl::StatusOr<std::vector<UniqueFd>> SourceFds(const WireDescription& wire, Items& items) {
+// The item in which a descriptor would be. `named`: how many NAMED came before.
+std::string ItemOf(const WireFd& entry, bool is_target, size_t named) {
+  switch (entry.role) {
+    case REHOME_FD_VM:
+      return is_target ? kEscrowTargetVm : kEscrowSourceVm;
+    case REHOME_FD_MEMORY:
+      return absl::StrCat(is_target ? kEscrowTargetMemoryPrefix : kEscrowMemoryPrefix, entry.index);
+    case REHOME_FD_CONFIG:
+      return kEscrowConfig;
+    case REHOME_FD_NAMED:
+      return absl::StrCat(kEscrowNamedPrefix, named);
+    case REHOME_FD_BLOCK:
+    case REHOME_FD_PEER_PIDFD:
+      return "";  // in no description; AssembleDescription() would refuse it
+  }
+  return "";
+}
+
+// The descriptors of one description. `all`: those of the ones before, to which these are added;
+// whoever owns them keeps them open.
+absl::StatusOr<std::vector<UniqueFd>> TakeFds(const WireDescription& wire, bool is_target,
+                                              const std::vector<uint32_t>& same,
+                                              std::vector<BorrowedFd>& all, Items& items) {
   std::vector<UniqueFd> fds;
   size_t named = 0;
   for (const WireFd& entry : wire.fds) {
-    std::string name = kEscrowSourceVm;
-    if (entry.role == REHOME_FD_MEMORY) name = absl::StrCat(kEscrowMemoryPrefix, entry.index);
-    if (entry.role == REHOME_FD_CONFIG) name = kEscrowConfig;
-    if (entry.role == REHOME_FD_NAMED) name = absl::StrCat(kEscrowNamedPrefix, named++);
-    absl::StatusOr<UniqueFd> fd = items.Take(name);
+    const std::string name = ItemOf(entry, is_target, named);
+    if (entry.role == REHOME_FD_NAMED) ++named;
+    const uint32_t first = same[all.size()];
+    absl::StatusOr<UniqueFd> fd = first == all.size() ? items.Take(name) : Duplicate(all[first]);
     if (!fd.ok()) return fd.status();
-    fds.push_back(*std::move(fd));
-  }
-  return fds;
-}
-
-// systemd keeps one descriptor of each open file (same_fd()): a target that maps the source's own
-// file has no item for it. AssembleDescription() holds what is taken instead against the slot's
-// inode.
-absl::StatusOr<std::vector<UniqueFd>> TargetFds(const WireDescription& wire,
-                                                const VmDescription& source, Items& items) {
-  std::vector<UniqueFd> fds;
-  for (const WireFd& entry : wire.fds) {
-    const bool is_memory = entry.role == REHOME_FD_MEMORY;
-    if (is_memory && !items.Has(absl::StrCat(kEscrowTargetMemoryPrefix, entry.index)) &&
-        entry.index < source.memory.size()) {
-      absl::StatusOr<UniqueFd> same = Duplicate(source.memory[entry.index].borrow());
-      if (!same.ok()) return same.status();
-      fds.push_back(*std::move(same));
-      continue;
-    }
-    absl::StatusOr<UniqueFd> fd = items.Take(
-        entry.role == REHOME_FD_VM ? std::string(kEscrowTargetVm)
-                                   : absl::StrCat(kEscrowTargetMemoryPrefix, entry.index));
-    if (!fd.ok()) return fd.status();
+    all.push_back(fd->borrow());
     fds.push_back(*std::move(fd));
   }
   return fds;
@@ -200,28 +237,22 @@ absl::StatusOr<UniqueFd> DescribeEscrow(const VmDescription& source, const VmDes
                                     .source_fds = static_cast<uint32_t>(from->fds.size()),
                                     .target_fds = static_cast<uint32_t>(to->fds.size()),
                                     .reserved = 0};
-  const auto raw = std::as_bytes(std::span(&header, 1));
-  std::vector<std::byte> bytes(raw.begin(), raw.end());
-  bytes.insert(bytes.end(), first.begin(), first.end());
-  bytes.insert(bytes.end(), second.begin(), second.end());
+  const std::vector<uint32_t> same = FindSame(Described(source, target));
+  std::vector<std::byte> bytes;
+  Append(bytes, std::as_bytes(std::span(&header, 1)));
+  Append(bytes, first);
+  Append(bytes, second);
+  Append(bytes, std::as_bytes(std::span(same)));
   return SealedFile(bytes);
 }
 
 std::vector<EscrowItem> EscrowItems(const VmDescription& source, const VmDescription& target,
                                     BorrowedFd block, BorrowedFd description) {
-  std::vector<EscrowItem> items = {{kEscrowBlock, block},
-                                   {kEscrowSourceVm, source.vm.borrow()},
-                                   {kEscrowTargetVm, target.vm.borrow()},
-                                   {kEscrowDescription, description}};
-  for (size_t i = 0; i < source.memory.size(); ++i) {
-    items.push_back({absl::StrCat(kEscrowMemoryPrefix, i), source.memory[i].borrow()});
-  }
-  for (size_t i = 0; i < target.memory.size(); ++i) {
-    items.push_back({absl::StrCat(kEscrowTargetMemoryPrefix, i), target.memory[i].borrow()});
-  }
-  if (source.config.valid()) items.push_back({kEscrowConfig, source.config.borrow()});
-  for (size_t i = 0; i < source.named.size(); ++i) {
-    items.push_back({absl::StrCat(kEscrowNamedPrefix, i), source.named[i].fd.borrow()});
+  std::vector<EscrowItem> items = {{kEscrowBlock, block}, {kEscrowDescription, description}};
+  std::vector<EscrowItem> described = Described(source, target);
+  const std::vector<uint32_t> same = FindSame(described);
+  for (size_t i = 0; i < described.size(); ++i) {
+    if (same[i] == i) items.push_back(std::move(described[i]));
   }
   return items;
 }
@@ -234,11 +265,12 @@ absl::StatusOr<RestoredEscrow> RestoreEscrow(std::vector<NamedFd> fds, const FdK
   absl::StatusOr<Descriptions> wire = Read(description->borrow(), kinds);
   if (!wire.ok()) return wire.status();
 
-  absl::StatusOr<VmDescription> source =
-      Assemble(wire->source, SourceFds(wire->source, items), kinds);
+  std::vector<BorrowedFd> all;
+  absl::StatusOr<VmDescription> source = Assemble(
+      wire->source, TakeFds(wire->source, /*is_target=*/false, wire->same, all, items), kinds);
   if (!source.ok()) return source.status();
-  absl::StatusOr<VmDescription> target =
-      Assemble(wire->target, TargetFds(wire->target, *source, items), kinds);
+  absl::StatusOr<VmDescription> target = Assemble(
+      wire->target, TakeFds(wire->target, /*is_target=*/true, wire->same, all, items), kinds);
   if (!target.ok()) return target.status();
   if (source->vm_id != target->vm_id) return Damaged("source and target are of different VMs");
   absl::StatusOr<UniqueFd> block = items.Take(kEscrowBlock);

@@ -27,8 +27,9 @@ inline constexpr size_t kMaxEscrowDescriptionBytes = 2 * REHOME_MAX_MESSAGE;
 absl::StatusOr<UniqueFd> DescribeEscrow(const VmDescription& source, const VmDescription& target);
 
 // The escrow of one migration as items of the store. The target's memory files are stored too: with
-// LINK they are files of its own on the source's inodes, and its bindings end with them. All
-// borrowed from the arguments.
+// LINK they are files of its own on the source's inodes, and its bindings end with them. Of
+// descriptors of one open file only the first is an item, because systemd keeps no second one
+// (same_fd()); which they are is in the description. All borrowed from the arguments.
 std::vector<EscrowItem> EscrowItems(const VmDescription& source, const VmDescription& target,
                                     BorrowedFd block, BorrowedFd description);
 
@@ -41,9 +42,9 @@ struct RestoredEscrow {
   // Of the targets that rescues built, the latest last.
   std::vector<ContextVm> rescue_vms;
 };
-// What EscrowItems() named, put together again. Takes `fds`. DATA_LOSS / ESCROW_DAMAGED if an item
-// is missing, there twice, unknown, of the wrong kind or not what the description says; then all
-// are closed.
+// What EscrowItems() named, put together again, duplicates too. Takes `fds`. DATA_LOSS /
+// ESCROW_DAMAGED if an item is missing, there twice, unknown, of the wrong kind or not what the
+// description says; then all are closed.
 absl::StatusOr<RestoredEscrow> RestoreEscrow(std::vector<NamedFd> fds, const FdKinds& kinds);
 
 }  // namespace rehome

@@ -165,9 +165,9 @@ std::vector<Seed> Seeds() {
   description.resize(static_cast<size_t>(size));
   SetIdentitiesOfBoth(description, false);
   // In the order of kNames.
-  const Item items[] = {{0, FdKind::kEmptyMemfd},   {1, FdKind::kMemory}, {2, FdKind::kMemory},
-                        {3, FdKind::kSealedConfig}, {4, FdKind::kMemory}, {5, FdKind::kOtherMemory},
-                        {6, FdKind::kSocket},       {7, FdKind::kEventFd}};
+  // kMemory is always the same open file, so what else is it has no item.
+  const Item items[] = {{0, FdKind::kEmptyMemfd},  {1, FdKind::kMemory}, {3, FdKind::kSealedConfig},
+                        {5, FdKind::kOtherMemory}, {6, FdKind::kSocket}, {7, FdKind::kEventFd}};
   Seed seed{.name = "escrow", .bytes = {}};
   Append(seed.bytes, static_cast<uint8_t>(std::size(items)));
   for (const Item& item : items) Append(seed.bytes, item);

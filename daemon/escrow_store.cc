@@ -97,7 +97,7 @@ class ManagerEscrowStore final : public EscrowStore {
   absl::Status Store(const std::string& migration_id, Entry& entry, const EscrowItem& item);
   // Makes the manager close `items`, and takes those off the entry that it has closed.
   absl::Status Forget(const std::string& migration_id, Entry& entry, std::set<std::string> items);
-  void RetryDoomed();
+  absl::Status RetryDoomed();
 
   ServiceManager* const manager_;
   mutable std::mutex mutex_;  // guards what follows; held while the manager is told
@@ -179,7 +179,9 @@ absl::Status ManagerEscrowStore::Put(const std::string& migration_id,
   absl::Status status = CheckItems(migration_id, items);
   if (!status.ok() || !supported()) return status;
   std::lock_guard lock(mutex_);
-  RetryDoomed();
+  // Else what is put now could be taken for what is to go.
+  status = RetryDoomed();
+  if (!status.ok()) return status;
   status = CheckRoom(migration_id, items);
   if (!status.ok()) return status;
   Entry& entry = entries_[migration_id];
@@ -201,7 +203,7 @@ absl::Status ManagerEscrowStore::Put(const std::string& migration_id,
 
 absl::Status ManagerEscrowStore::Remove(const std::string& migration_id) {
   std::lock_guard lock(mutex_);
-  RetryDoomed();
+  RetryDoomed().IgnoreError();
   const auto found = entries_.find(migration_id);
   if (found == entries_.end()) return absl::OkStatus();
   found->second.fds.clear();
@@ -211,15 +213,17 @@ absl::Status ManagerEscrowStore::Remove(const std::string& migration_id) {
   return status;
 }
 
-void ManagerEscrowStore::RetryDoomed() {
+absl::Status ManagerEscrowStore::RetryDoomed() {
   for (auto it = entries_.begin(); it != entries_.end();) {
     if (!it->second.doomed) {
       ++it;
       continue;
     }
-    if (!Forget(it->first, it->second, it->second.items).ok()) return;
+    absl::Status status = Forget(it->first, it->second, it->second.items);
+    if (!status.ok()) return status;
     it = entries_.erase(it);
   }
+  return absl::OkStatus();
 }
 
 std::vector<NamedFd> ManagerEscrowStore::Take(const std::string& migration_id) {

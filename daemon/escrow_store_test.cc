@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <fstream>
+#include <map>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -58,14 +59,19 @@ class EscrowStoreTest : public testing::Test {
   }
   absl::Status Put(const std::string& id, const std::vector<std::string>& names) {
     std::vector<EscrowItem> items;
-    for (const std::string& name : names) items.push_back({name, file_.borrow()});
+    std::vector<UniqueFd> files;  // the manager keeps one descriptor of each open file
+    for (const std::string& name : names) {
+      files.push_back(MakeMemfd());
+      put_[absl::StrCat(id, ".", name)] = Identify(files.back().borrow())->id;
+      items.push_back({name, files.back().borrow()});
+    }
     ReadingManager reading(&socket_);
     return store_->Put(id, items);
   }
 
   size_t queue_length_ = 0;
   NotifySocket socket_;
-  UniqueFd file_ = MakeMemfd();
+  std::map<std::string, InodeId> put_;
   std::unique_ptr<ServiceManager> manager_;
   std::unique_ptr<EscrowStore> store_;
 };
@@ -87,7 +93,7 @@ TEST_F(EscrowStoreTest, WhatWasPutComesBackToTheNextDaemonUnderTheSameNames) {
   const std::vector<NamedFd> fds = store_->Take("m-1");
   ASSERT_THAT(fds, SizeIs(5));
   for (const NamedFd& fd : fds) {
-    EXPECT_EQ(Identify(fd.fd.borrow())->id, Identify(file_.borrow())->id) << fd.name;
+    EXPECT_EQ(Identify(fd.fd.borrow())->id, put_.at("m-1." + fd.name)) << fd.name;
   }
   EXPECT_THAT(store_->Take("m-1"), IsEmpty()) << "it is given out once";
   EXPECT_THAT(store_->restored(), ElementsAre("m-2"));
@@ -113,12 +119,11 @@ TEST_F(EscrowStoreTest, WhatIsRemovedIsClosedByTheManagerAlsoWhenAnEarlierDaemon
 TEST_F(EscrowStoreTest, AnItemThatIsPutAgainIsReplaced) {
   Start();
   ASSERT_TRUE(Put("m-1", {"block", "target-vm"}).ok());
-  const UniqueFd first = std::move(file_);
-  file_ = MakeMemfd();
+  const InodeId first = put_.at("m-1.target-vm");
   ASSERT_TRUE(Put("m-1", {"target-vm"}).ok());
   ASSERT_THAT(socket_.stored(), ElementsAre(Key("m-1.block"), Key("m-1.target-vm")));
-  EXPECT_EQ(Identify(socket_.stored().at("m-1.target-vm").borrow())->id,
-            Identify(file_.borrow())->id);
+  EXPECT_EQ(Identify(socket_.stored().at("m-1.target-vm").borrow())->id, put_.at("m-1.target-vm"));
+  EXPECT_NE(put_.at("m-1.target-vm"), first);
   EXPECT_EQ(store_->stored_fds(), 2u);
 }
 
@@ -190,8 +195,10 @@ TEST_F(EscrowStoreTest, AFullStoreRefusesInsteadOfLettingTheManagerDropSilently)
 TEST_F(EscrowStoreTest, AManagerThatDoesNotReadIsReportedAndWhatGotThroughStaysKnown) {
   Start();
   std::vector<EscrowItem> items;
+  std::vector<UniqueFd> files;
   for (size_t i = 0; i < 60; ++i) {
-    items.push_back({absl::StrCat(kEscrowNamedPrefix, i), file_.borrow()});
+    files.push_back(MakeMemfd());
+    items.push_back({absl::StrCat(kEscrowNamedPrefix, i), files.back().borrow()});
   }
   // More than its queue holds on a host that was not tuned; a tuned one takes all.
   std::ifstream("/proc/sys/net/unix/max_dgram_qlen") >> queue_length_;
@@ -202,6 +209,48 @@ TEST_F(EscrowStoreTest, AManagerThatDoesNotReadIsReportedAndWhatGotThroughStaysK
   ReadingManager reading(&socket_);
   EXPECT_TRUE(store_->Remove("m-1").ok()) << "once it reads again";
   EXPECT_EQ(store_->stored_fds(), 0u);
+}
+
+TEST_F(EscrowStoreTest, WhatCouldNotBeRemovedIsRemovedBeforeAnythingElseIsStored) {
+  Start();
+  ASSERT_TRUE(Put("m-1", {"block", "memory-0"}).ok());
+  ASSERT_TRUE(Put("m-2", {"block"}).ok());
+  socket_.StopListening();
+  EXPECT_EQ(ReasonOf(store_->Remove("m-1")), reason::kServiceManagerFailed);
+  EXPECT_EQ(store_->stored_fds(), 3u) << "it is there, and counted";
+  const UniqueFd file = MakeMemfd();
+  EXPECT_EQ(ReasonOf(store_->Put("m-1", {{"block", file.borrow()}})), reason::kServiceManagerFailed)
+      << "it would be removed with the rest";
+  socket_.Listen();
+  ASSERT_TRUE(Put("m-3", {"block"}).ok());
+  EXPECT_THAT(socket_.stored(), ElementsAre(Key("m-2.block"), Key("m-3.block")));
+  EXPECT_EQ(store_->stored_fds(), 2u);
+}
+
+TEST_F(EscrowStoreTest, WhatIsPutAfterALateRemovalStays) {
+  Start();
+  ASSERT_TRUE(Put("m-1", {"block", "memory-0"}).ok());
+  socket_.StopListening();
+  EXPECT_FALSE(store_->Remove("m-1").ok());
+  socket_.Listen();
+  ASSERT_TRUE(Put("m-1", {"rescue-block"}).ok());
+  ASSERT_TRUE(Put("m-2", {"block"}).ok());
+  EXPECT_THAT(socket_.stored(), ElementsAre(Key("m-1.rescue-block"), Key("m-2.block")));
+}
+
+TEST_F(EscrowStoreTest, WhatIsUnclaimedAndCouldNotBeDroppedIsDroppedLater) {
+  Start();
+  ASSERT_TRUE(Put("m-1", {"block"}).ok());
+  Start();
+  const size_t fds_before = CountOpenFds();
+  socket_.StopListening();
+  EXPECT_EQ(store_->DropUnclaimed({}), 1u);
+  EXPECT_EQ(CountOpenFds(), fds_before - 2) << "ours is closed, as the socket is";
+  EXPECT_THAT(store_->restored(), IsEmpty());
+  socket_.Listen();
+  ASSERT_TRUE(store_->Remove("m-2").ok());
+  socket_.Drain();
+  EXPECT_THAT(socket_.stored(), IsEmpty());
 }
 
 TEST(EscrowStoreWithoutManager, KeepsNothingAndSaysSo) {

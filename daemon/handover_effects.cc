@@ -2,10 +2,10 @@
 #include "daemon/handover_effects.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "daemon/process_identity.h"
 #include "daemon/strategy.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
@@ -34,10 +34,7 @@ void FenceBeforeResume(EffectContext& context, Migration& record) {
   absl::StatusOr<uint64_t> stopped = fence.AwaitTasksStopped(
       escrow.source_pidfd.borrow(), record.source, context.dependencies.timeouts.resolve);
   if (!stopped.ok()) return;
-  escrow.block->SetFenceProven();
-  record.fence.stop_observer = {"rehomed", IdentifySelf()};
-  record.fence.tasks_stopped_ns = *stopped;
-  record.fence.stopped_before_resume = true;
+  AnnounceStopped(context, record, *stopped);
 }
 
 Outcome Running(Migration record) { return {Event::kVerdictRunning, {}, std::move(record)}; }
@@ -49,15 +46,25 @@ Failure AbortedByPeer(const Migration& record) {
                        record.request.vm_id, " stays with the source")};
 }
 
-// Why an aborted handover was aborted: the target says so in an event if it refused.
-Failure WhyAborted(EffectContext& context, const Migration& record) {
-  if (context.escrow.target_link == nullptr) return AbortedByPeer(record);
-  // The event was sent before the verdict moved, so it is here or on its way; no need to wait long.
+// A target that refused says so in an event.
+std::optional<Failure> Refusal(EffectContext& context, const Migration& record) {
+  if (context.escrow.target_link == nullptr) return std::nullopt;
+  // It was sent before the verdict moved or the target left, so it is here or on its way; no need
+  // to wait long.
   absl::StatusOr<LinkEvent> event = context.escrow.target_link->AwaitEvent(
       record.id, {LinkEvent::Kind::kTakeOverFailed}, milliseconds(50), nullptr);
-  if (event.ok() && event->kind == LinkEvent::Kind::kTakeOverFailed) {
-    return {"TAKE_OVER_FAILED", absl::StrCat("the target refused: ", event->text)};
-  }
+  if (!event.ok() || event->kind != LinkEvent::Kind::kTakeOverFailed) return std::nullopt;
+  return Failure{"TAKE_OVER_FAILED", absl::StrCat("the target refused: ", event->text)};
+}
+
+// With a dead source a target that refuses leaves the verdict as it is.
+Failure WhyLeft(EffectContext& context, const Migration& record) {
+  return Refusal(context, record)
+      .value_or(Failure{"TARGET_DIED", "the target VMM exited after it had claimed the guest"});
+}
+
+Failure WhyAborted(EffectContext& context, const Migration& record) {
+  if (std::optional<Failure> refusal = Refusal(context, record)) return *refusal;
   if (HasExited(context.escrow.target_pidfd.borrow())) {
     return {"TARGET_DIED", "the target VMM exited during the handover; the source keeps the guest"};
   }
@@ -90,9 +97,7 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
     }
     const bool claimed = verdict == REHOME_VERDICT_CLAIMED || verdict == REHOME_VERDICT_COMMITTED;
     if (claimed && HasExited(escrow.target_pidfd.borrow())) {
-      return {Event::kStuck,
-              {"TARGET_DIED", "the target VMM exited after it had claimed the guest"},
-              std::move(record)};
+      return {Event::kStuck, WhyLeft(context, record), std::move(record)};
     }
     if (verdict == REHOME_VERDICT_COMMITTED && to_fence) {
       to_fence = false;

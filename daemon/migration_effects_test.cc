@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/migration_effects.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <functional>
@@ -12,8 +10,8 @@
 
 #include "daemon/machine.h"
 #include "daemon/process_identity.h"
+#include "daemon/testing/armed_fixture.h"
 #include "daemon/testing/effects_world.h"
-#include "daemon/testing/handover_fixture.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/protocol.h"
 
@@ -153,6 +151,7 @@ TEST_F(HandoverTest, FenceBeforeResumeKillsTheSourceThenSetsTheFenceWord) {
   EXPECT_EQ(outcome.event, Event::kStuck) << "nobody moved the verdict on to RUNNING";
   EXPECT_FALSE(world_.source_child.alive());
   EXPECT_TRUE(outcome.update.fence.stopped_before_resume);
+  EXPECT_EQ(outcome.update.fence.stop_observer.role, "rehomed");
   EXPECT_EQ(rehome_block_fence_state(&block_), REHOME_FENCE_STATE_PROVEN);
 }
 
@@ -284,8 +283,6 @@ TEST_F(HandoverTest, AScribbledVerdictIsNeverASuccess) {
   EXPECT_NE(outcome.event, Event::kVerdictRunning);
   EXPECT_FALSE(world_.target_child.alive());
 }
-
-// ---- completion ----
 
 }  // namespace
 }  // namespace rehome

@@ -111,7 +111,8 @@ class Registry {
   absl::StatusOr<Migration> Cancel(const std::string& id);
   // Finds out again how an INDETERMINATE one stands, and goes on from there; its record, which is
   // INDETERMINATE no more. NOT_FOUND / MIGRATION_NOT_FOUND, FAILED_PRECONDITION /
-  // NOT_INDETERMINATE, UNAVAILABLE / SHUTTING_DOWN, RESOURCE_EXHAUSTED / THREAD_LIMIT.
+  // NOT_INDETERMINATE, UNAVAILABLE / RECOVERING (it is being looked at already) or SHUTTING_DOWN,
+  // RESOURCE_EXHAUSTED / THREAD_LIMIT.
   absl::StatusOr<Migration> Resolve(const std::string& id);
 
  private:

@@ -3,6 +3,7 @@
 // The registry and its journal: failures, and what a restart finds.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <iterator>
 #include <set>
 #include <string>
@@ -125,6 +126,92 @@ TEST_F(RegistryTest, NothingIsAdmittedUntilItIsKnownHowThingsStand) {
   effects_.Release(Effect::kRecover);
   EXPECT_TRUE(registry_->AwaitRecovered());
   EXPECT_EQ(AwaitEnd(MustCreate(Request("other"))).state, MigrationState::kSucceeded);
+}
+
+TEST_F(RegistryTest, AResolveOfWhatIsBeingRecoveredIsRefusedAndDoesNotStartItTwice) {
+  ASSERT_TRUE(journal_
+                  .Append(InFlight(1, Step::kUnresolved, MigrationState::kIndeterminate,
+                                   GuestOwner::kUndecided))
+                  .ok());
+  effects_.HoldAt(Effect::kRecover, /*interruptible=*/false);
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kSourceResumed, {}, record};
+  });
+  Start();
+  EXPECT_EQ(ReasonOf(registry_->Resolve("m-1").status()), reason::kRecovering) << "not begun";
+  ASSERT_TRUE(registry_->StartRecovery().ok());
+  effects_.AwaitHeld(Effect::kRecover);
+  const absl::Status refused = registry_->Resolve("m-1").status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(refused), reason::kRecovering);
+  effects_.Release(Effect::kRecover);
+  EXPECT_EQ(AwaitEnd("m-1").state, MigrationState::kFailed);
+  const std::vector<Effect> performed = effects_.PerformedBy("m-1");
+  EXPECT_EQ(std::count(performed.begin(), performed.end(), Effect::kRecover), 1);
+}
+
+// It waits for a thread of the registry: a caller has no time to look for processes.
+TEST_F(RegistryTest, ACancelOfWhatIsBeingRecoveredDoesNotDriveItAndChangesNothingOfWhatIsFound) {
+  for (const Migration& record :
+       {InFlight(1, Step::kArming, MigrationState::kPreparing, GuestOwner::kSource),
+        InFlight(2, Step::kQueued, MigrationState::kPending, GuestOwner::kSource)}) {
+    ASSERT_TRUE(journal_.Append(record).ok());
+  }
+  effects_.HoldAt(Effect::kRecover, /*interruptible=*/false);
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kSourceResumed, {}, record};
+  });
+  Registry::Options one_thread;
+  one_thread.concurrent = 1;
+  Start(std::move(one_thread));
+  EXPECT_TRUE(registry_->Cancel("m-1").ok()) << "not begun";
+  ASSERT_TRUE(registry_->StartRecovery().ok());
+  effects_.AwaitHeld(Effect::kRecover);
+  for (const char* id : {"m-1", "m-2"}) {
+    const auto cancelled = registry_->Cancel(id);
+    ASSERT_TRUE(cancelled.ok()) << cancelled.status();
+    EXPECT_FALSE(IsTerminal(cancelled->state));
+  }
+  EXPECT_EQ(effects_.created(), 1u) << "the one that waits was not begun by its cancel";
+  EXPECT_FALSE(registry_->IsRecovered());
+  effects_.Release(Effect::kRecover);
+  EXPECT_TRUE(registry_->AwaitRecovered());
+  for (const char* id : {"m-1", "m-2"}) {
+    const Migration done = AwaitEnd(id);
+    EXPECT_EQ(done.state, MigrationState::kFailed) << "it was failing already";
+    EXPECT_EQ(done.failure.reason, reason::kDaemonRestarted);
+    EXPECT_EQ(done.owner, GuestOwner::kSource);
+  }
+}
+
+// The end of the first was never journalled, or the second would not have been admitted.
+TEST_F(RegistryTest, OfTwoUnfinishedRecordsOfOneVmTheLaterIsTakenOverAndTheOtherClosed) {
+  Migration first =
+      InFlight(1, Step::kHandingOver, MigrationState::kHandingOver, GuestOwner::kUndecided);
+  Migration second =
+      InFlight(2, Step::kHandingOver, MigrationState::kHandingOver, GuestOwner::kUndecided);
+  first.request.vm_id = second.request.vm_id = "db";
+  second.source = {20, 1, 0};
+  ASSERT_TRUE(journal_.Append(first).ok());
+  ASSERT_TRUE(journal_.Append(second).ok());
+  effects_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kVerdictRunning, {}, record};
+  });
+  Start();
+  EXPECT_EQ(registry_->Unfinished(), std::set<std::string>{"m-2"}) << "the escrow of m-1 may go";
+  const Migration closed = *registry_->Get("m-1");
+  EXPECT_EQ(closed.state, MigrationState::kFailed);
+  EXPECT_EQ(closed.failure.reason, reason::kJournalFailed);
+  EXPECT_EQ(closed.revision, first.revision + 1);
+  EXPECT_EQ(journal_.Appended("m-1").back(), closed);
+  VmEntry vm;
+  vm.vm_id = "db";
+  vm.process = second.source;
+  EXPECT_TRUE(vms_.Register(vm, "", std::make_shared<FakeVmmLink>(vm.process)).ok());
+  ASSERT_TRUE(registry_->StartRecovery().ok());
+  EXPECT_TRUE(registry_->AwaitRecovered());
+  EXPECT_EQ(AwaitEnd("m-2").state, MigrationState::kSucceeded);
+  EXPECT_TRUE(effects_.PerformedBy("m-1").empty()) << "nothing is done for it";
 }
 
 TEST_F(RegistryTest, TheVmOfAMigrationThatWasTakenOverIsReservedForItsTwoSides) {

@@ -67,6 +67,16 @@ void NoteRefusal(Escrow& escrow) {
   if (escrow.context.size() > 1) escrow.context.erase(escrow.context.begin());
 }
 
+// With a dead source it leaves the verdict CLAIMED, whether nothing was moved or a MOVE failed in a
+// way that leaves that in doubt. Others are tried first, and its own VM before the refused one.
+void NoteFailureOfClaimant(Escrow& escrow) {
+  std::vector<ContextVm>& context = escrow.context;
+  if (context.empty()) return;
+  std::rotate(context.begin(), context.begin() + 1, context.end());
+  context.insert(context.end() - 1,
+                 ContextVm{std::move(escrow.target->vm), std::move(escrow.target->memory)});
+}
+
 enum class Closed { kRunning, kClosed, kFailed };
 
 // Ends the handover to the latest target so that nobody can go on from it: verdict first, so that
@@ -132,35 +142,49 @@ Outcome Unreachable(const Failure& why, Migration record) {
   return {Event::kUnreachable, why, std::move(record)};
 }
 
+// What the target said of itself, if it refused.
+std::optional<std::string> Refusal(EffectContext& context, const Migration& record) {
+  // Sent before the verdict moved or the process ended, so it is here or on its way.
+  absl::StatusOr<LinkEvent> said = context.escrow.target_link->AwaitEvent(
+      record.id, {LinkEvent::Kind::kTakeOverFailed}, milliseconds(50), nullptr);
+  if (!said.ok() || said->kind != LinkEvent::Kind::kTakeOverFailed) return std::nullopt;
+  return said->text;
+}
+
 // What became of the new target, as long as it is not RUNNING.
 std::optional<Failure> LookAtTarget(EffectContext& context, const Migration& record) {
   Escrow& escrow = context.escrow;
-  if (escrow.block->verdict() == REHOME_VERDICT_ABORTED) {
-    const bool claimed = escrow.block->Phases(0)[REHOME_PHASE_CLAIMED] != 0;
-    if (claimed) NoteRefusal(escrow);
-    absl::StatusOr<LinkEvent> said = escrow.target_link->AwaitEvent(
-        record.id, {LinkEvent::Kind::kTakeOverFailed}, milliseconds(50), nullptr);
-    const bool told = said.ok() && said->kind == LinkEvent::Kind::kTakeOverFailed;
-    // Its VM has nothing to take.
-    escrow.target_settled = true;
-    return Failure{std::string(reason::kTakeOverFailed),
-                   absl::StrCat("the rescue's target refused", told ? ": " + said->text : "")};
-  }
-  if (HasExited(escrow.target_pidfd.borrow())) {
+  // Its exit first: what the dead wrote is final then.
+  const bool exited = HasExited(escrow.target_pidfd.borrow());
+  const uint32_t verdict = escrow.block->verdict();
+  const bool aborted = verdict == REHOME_VERDICT_ABORTED;
+  if (!aborted && !exited) return std::nullopt;
+  std::optional<std::string> said;
+  if (aborted || verdict == REHOME_VERDICT_CLAIMED) said = Refusal(context, record);
+  if (!aborted && !said.has_value()) {
     return Failure{std::string(reason::kTargetDied),
                    "the rescue's target died before it ran the guest"};
   }
-  return std::nullopt;
+  if (!aborted) {
+    NoteFailureOfClaimant(escrow);
+  } else if (escrow.block->Phases(0)[REHOME_PHASE_CLAIMED] != 0) {
+    NoteRefusal(escrow);  // and its VM has nothing to take
+  }
+  escrow.target_settled = true;
+  return Failure{std::string(reason::kTakeOverFailed),
+                 absl::StrCat("the rescue's target refused", said ? ": " + *said : "")};
 }
 
-absl::Status ArmWithState(EffectContext& context, const Migration& record) {
+absl::Status ArmWithState(EffectContext& context, Migration& record) {
   Escrow& escrow = context.escrow;
   // A process that was gone before we came has no pidfd; the target is to see a dead one.
   absl::StatusOr<UniqueFd> stand_in = UniqueFd();
   if (!escrow.source_pidfd.valid()) stand_in = OpenDeadProcess();
   if (!stand_in.ok()) return stand_in.status();
   // Before the target is armed: that is how its agent knows that nobody but us will announce.
-  if (HasExited(escrow.source_pidfd.borrow())) escrow.block->SetFenceProven();
+  if (HasExited(escrow.source_pidfd.borrow())) {
+    AnnounceStopped(context, record, rehome_monotonic_ns());
+  }
   const BorrowedFd source =
       escrow.source_pidfd.valid() ? escrow.source_pidfd.borrow() : stand_in->borrow();
   absl::Status armed = escrow.target_link->ArmTarget(record.id, source,

@@ -134,6 +134,62 @@ TEST_F(RescueTest, WhereTheContextIsInDoubtTheSecondVmIsTriedWhenTheFirstIsRefus
   EXPECT_EQ(offered_[1], Of(world_.vm));
 }
 
+// Without a source a target that refuses leaves the verdict CLAIMED and exits.
+TEST_F(RescueTest, ATargetThatSaidThatItRefusesAndExitedHasNoContext) {
+  Strand(REHOME_VERDICT_CLAIMED, /*moves=*/true);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  const Outcome refused = Rescue([this](rehome_block& block) {
+    EffectsWorld::WalkTo(block, REHOME_VERDICT_CLAIMED);
+    rehome_block_stamp(&block, REHOME_PHASE_CLAIMED);
+    targets_.at(0)->link->Send({LinkEvent::Kind::kTakeOverFailed, "m-1", "MOVE: EINVAL"});
+    targets_.at(0)->child.Kill();
+  });
+  EXPECT_EQ(refused.event, Event::kStuck);
+  EXPECT_EQ(refused.cause.reason, reason::kTakeOverFailed);
+  EXPECT_NE(refused.cause.message.find("MOVE: EINVAL"), std::string::npos);
+  (void)world_.Perform(Effect::kBuildRescue, record_);
+  ASSERT_EQ(offered_.size(), 2u);
+  EXPECT_EQ(offered_[0], Of(first_target_vm_));
+  EXPECT_EQ(offered_[1], Of(world_.vm)) << "neither the VM that was refused nor the refuser's";
+}
+
+// A MOVE can fail and have moved all the same.
+TEST_F(RescueTest, OfATargetWhoseMoveFailedTheVmIsTriedAndThenTheOneThatItFailedOn) {
+  Strand(REHOME_VERDICT_COMMITTED, /*moves=*/true);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  for (size_t attempt = 0; attempt < 2; ++attempt) {
+    const Outcome failed = Rescue([&](rehome_block& block) {
+      EffectsWorld::WalkTo(block, REHOME_VERDICT_CLAIMED);
+      targets_.at(attempt)->link->Send({LinkEvent::Kind::kTakeOverFailed, "m-1", "MOVE: EIO"});
+      targets_.at(attempt)->child.Kill();
+    });
+    EXPECT_EQ(failed.event, Event::kStuck);
+  }
+  (void)world_.Perform(Effect::kBuildRescue, record_);
+  ASSERT_EQ(offered_.size(), 3u);
+  EXPECT_EQ(offered_[0], Of(first_target_vm_));
+  EXPECT_EQ(offered_[1], Of(targets_.at(0)->vm));
+  EXPECT_EQ(offered_[2], Of(first_target_vm_));
+}
+
+TEST_F(RescueTest, ATargetThatFailedAfterItsCommitmentHasTheContextWhateverItSays) {
+  Strand(REHOME_VERDICT_CLAIMED, /*moves=*/true);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  const Outcome failed = Rescue([this](rehome_block& block) {
+    EffectsWorld::WalkTo(block, REHOME_VERDICT_COMMITTED);
+    rehome_block_stamp(&block, REHOME_PHASE_CLAIMED);
+    targets_.at(0)->link->Send({LinkEvent::Kind::kTakeOverFailed, "m-1", "KVM_SET_SREGS: EINVAL"});
+    targets_.at(0)->child.Kill();
+  });
+  EXPECT_EQ(failed.event, Event::kStuck);
+  (void)world_.Perform(Effect::kBuildRescue, record_);
+  ASSERT_EQ(offered_.size(), 2u);
+  EXPECT_EQ(offered_[1], Of(targets_.at(0)->vm));
+}
+
 TEST_F(RescueTest, ARescuesTargetThatDiesAfterMoveIsTheNextOnesSource) {
   Strand(REHOME_VERDICT_COMMITTED, /*moves=*/true);
   world_.source_child.Kill();

@@ -8,7 +8,9 @@
 
 #include "daemon/escrow.h"
 #include "daemon/escrow_keeping.h"
+#include "daemon/reasons.h"
 #include "daemon/testing/rescue_fixture.h"
+#include "kvmglue/status_reason.h"
 
 namespace rehome {
 namespace {
@@ -34,6 +36,47 @@ TEST_F(RescueTest, TheNewBlockIsKeptBeforeTheNewTargetIsArmed) {
   EXPECT_TRUE(Stored("rescue-block"));
   EXPECT_TRUE(Stored("rescue-vm-0"));
   EXPECT_TRUE(Stored("block")) << "it has the saved state";
+}
+
+// It may have run the guest: then the saved state is history.
+TEST_F(RescueTest, ADeadTargetOfARescueWhoseBlockNobodyHasIsNotRescuedFrom) {
+  Strand(REHOME_VERDICT_COMMITTED);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kStranded);
+  ++record_.target.start_ticks;  // the rescue's, which came after the block that is here
+  EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kSourceLost);
+}
+
+absl::Status ManagerGone() {
+  return MakeStatus(absl::StatusCode::kUnavailable, reason::kServiceManagerFailed, "gone");
+}
+
+// The block of an earlier attempt would be taken for this target's.
+TEST_F(RescueTest, ARescueThatCannotBeKeptGoesOnWithNothingKept) {
+  Strand(REHOME_VERDICT_COMMITTED);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  ASSERT_TRUE(Stored("block"));
+  world_.store.put_status = ManagerGone();
+  const Outcome outcome =
+      Rescue([](rehome_block& block) { EffectsWorld::WalkTo(block, REHOME_VERDICT_RUNNING); });
+  EXPECT_EQ(outcome.event, Event::kVerdictRunning) << outcome.cause.message;
+  EXPECT_TRUE(world_.store.stored.empty());
+}
+
+TEST_F(RescueTest, ARescueThatCannotBeKeptNorForgottenIsNotBegun) {
+  Strand(REHOME_VERDICT_COMMITTED);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  world_.store.put_status = world_.store.remove_status = ManagerGone();
+  const Outcome outcome = world_.Perform(Effect::kBuildRescue, record_);
+  EXPECT_EQ(outcome.event, Event::kUnreachable);
+  EXPECT_EQ(outcome.cause.reason, reason::kRescueFailed);
+  ASSERT_EQ(targets_.size(), kMaxRescueAttempts);
+  for (const auto& target : targets_) EXPECT_FALSE(target->child.alive());
+  EXPECT_EQ(outcome.update.target, record_.rescue.dead_target) << "none of them was ever armed";
+  EXPECT_TRUE(Stored("block")) << "and the guest is still there";
 }
 
 // ---- the daemon ends in the middle ----

@@ -5,7 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <future>
 #include <string>
 
 #include "daemon/reasons.h"
@@ -95,6 +97,32 @@ TEST(ServiceManager, WithoutOneNothingIsSentAndNothingFails) {
     EXPECT_TRUE(manager->Notify("READY=1").ok());
     EXPECT_THAT(manager->TakeDescriptors(), IsEmpty());
   }
+}
+
+TEST(ServiceManager, ABarrierWaitsUntilTheManagerHasDoneWhatWasSaidBefore) {
+  NotifySocket socket;
+  socket.mutable_stored()["m-1.block"] = MakeMemfd();
+  const auto manager = socket.Start();
+  ASSERT_TRUE(manager->Notify("FDSTOREREMOVE=1\nFDNAME=m-1.block").ok());
+  std::future<absl::Status> barrier =
+      std::async(std::launch::async, [&] { return manager->Barrier(); });
+  EXPECT_EQ(barrier.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout)
+      << "nobody has read anything";
+  std::vector<std::string> messages;
+  while (messages.empty() || messages.back() != "BARRIER=1") {
+    for (std::string& message : socket.Drain()) messages.push_back(std::move(message));
+  }
+  EXPECT_TRUE(barrier.get().ok());
+  EXPECT_THAT(socket.stored(), IsEmpty());
+}
+
+TEST(ServiceManager, ABarrierThatNobodyAnswersIsAnErrorAfterItsTime) {
+  NotifySocket socket;
+  const auto manager = socket.Start();
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(ReasonOf(manager->Barrier()), reason::kServiceManagerFailed);
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, kServiceManagerTimeout);
+  EXPECT_TRUE(ServiceManager("", {}).Barrier().ok()) << "without a manager nothing is waited for";
 }
 
 TEST(ServiceManager, ASocketThatIsGoneIsAnErrorAndNotAHang) {

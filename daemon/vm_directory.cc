@@ -44,7 +44,8 @@ absl::Status VmDirectory::Register(const VmEntry& vm, const std::string& migrati
                         absl::StrCat(max_vms_, " VMs are registered already"));
     }
     Slot& slot = slots_[vm.vm_id];
-    slot = {vm, std::move(link)};
+    slot.entry = vm;
+    slot.link = std::move(link);
     slot.entry.active_migration.clear();
     Changed(&slot);
     return absl::OkStatus();
@@ -54,7 +55,13 @@ absl::Status VmDirectory::Register(const VmEntry& vm, const std::string& migrati
   const std::string active = slot.entry.active_migration;
   const bool same_process = slot.entry.process == vm.process;
   if (!same_process) {
-    if (!active.empty() && migration_id == active) return absl::OkStatus();
+    const bool free_to_wait = slot.waiting_link == nullptr || slot.waiting_link->closed() ||
+                              slot.waiting.process == vm.process;
+    if (!active.empty() && migration_id == active && free_to_wait) {
+      slot.waiting = vm;
+      slot.waiting_link = std::move(link);
+      return absl::OkStatus();
+    }
     const bool living = slot.link != nullptr && !slot.link->closed();
     if (living || !active.empty()) {
       return MakeStatus(
@@ -62,7 +69,9 @@ absl::Status VmDirectory::Register(const VmEntry& vm, const std::string& migrati
           absl::StrCat("VM ", vm.vm_id, " is registered by process ", slot.entry.process.pid));
     }
   }
-  slot = {vm, std::move(link)};
+  if (slot.waiting.process == vm.process) slot.waiting_link.reset();
+  slot.entry = vm;
+  slot.link = std::move(link);
   slot.entry.active_migration = active;
   Changed(&slot);
   return absl::OkStatus();
@@ -71,7 +80,7 @@ absl::Status VmDirectory::Register(const VmEntry& vm, const std::string& migrati
 void VmDirectory::Reserve(const VmEntry& vm, const std::string& migration_id) {
   std::lock_guard<std::mutex> lock(mutex_);
   Slot& slot = slots_[vm.vm_id];
-  slot = {vm, nullptr};
+  slot.entry = vm;
   slot.entry.active_migration = migration_id;
   Changed(&slot);
 }
@@ -80,13 +89,15 @@ void VmDirectory::Unregister(const VmmLink* link) {
   std::lock_guard<std::mutex> lock(mutex_);
   for (auto it = slots_.begin(); it != slots_.end();) {
     Slot& slot = it->second;
+    if (slot.waiting_link.get() == link) slot.waiting_link.reset();
     if (slot.link.get() != link) {
       ++it;
       continue;
     }
     slot.link.reset();
     Changed(&slot);
-    it = slot.entry.active_migration.empty() ? slots_.erase(it) : std::next(it);
+    const bool stays = !slot.entry.active_migration.empty() || PassToWaiting(&slot);
+    it = stays ? std::next(it) : slots_.erase(it);
   }
 }
 
@@ -100,6 +111,11 @@ void VmDirectory::HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> li
   slot.entry.vmm = absl::StrCat(hello.vmm_name, " ", hello.vmm_version);
   slot.entry.state_format_write = hello.state_format_write;
   slot.entry.process = link->process();
+  if (slot.waiting.process == slot.entry.process) {
+    // The newer connection of the two is the one that it says things on.
+    if (link->closed() && slot.waiting_link != nullptr) link = slot.waiting_link;
+    slot.waiting_link.reset();
+  }
   // A link that closed before it got the VM has been unregistered already, in vain.
   const bool alive = !link->closed();
   slot.link = alive ? std::move(link) : nullptr;
@@ -136,7 +152,9 @@ void VmDirectory::SetActiveMigration(const std::string& vm_id, const std::string
   if (found == slots_.end()) return;
   Slot& slot = found->second;
   if (slot.link == nullptr && migration_id.empty()) {
-    slots_.erase(found);  // it was hidden already: nothing that anybody can see changes
+    slot.entry.active_migration.clear();
+    // It was hidden already: if it goes, nothing that anybody can see changes.
+    if (!PassToWaiting(&slot)) slots_.erase(found);
     return;
   }
   slot.entry.active_migration = migration_id;
@@ -157,6 +175,16 @@ uint64_t VmDirectory::WaitForChange(uint64_t seen, std::chrono::milliseconds tim
 void VmDirectory::Changed(Slot* slot) {
   slot->entry.revision = ++revision_;
   changed_.notify_all();
+}
+
+bool VmDirectory::PassToWaiting(Slot* slot) {
+  if (slot->waiting_link == nullptr || slot->waiting_link->closed()) return false;
+  slot->entry = slot->waiting;
+  slot->entry.active_migration.clear();
+  slot->link = std::move(slot->waiting_link);
+  slot->waiting_link.reset();
+  Changed(slot);
+  return true;
 }
 
 const VmDirectory::Slot* VmDirectory::FindVisible(const std::string& vm_id) const {

@@ -55,7 +55,8 @@ class VmDirectory {
   // process has it; RESOURCE_EXHAUSTED / TOO_MANY_VMS; INVALID_ARGUMENT / BAD_VM_ID.
   // A process that registers its VM again (after a reconnect) replaces its entry. A migration's
   // target registers with `migration_id`, that of the migration active on the VM: it is let in, and
-  // changes nothing before HandOver() says that the VM has passed over to `link`.
+  // waits: HandOver() gives it the VM, or, if that has come and gone without this `link`, the end
+  // of the migration or of the process that has the VM. One may wait; others get VM_ID_TAKEN.
   absl::Status Register(const VmEntry& vm, const std::string& migration_id,
                         std::shared_ptr<VmmLink> link);
   // For a daemon that starts with unfinished migrations, before any agent may register: `vm` as
@@ -74,7 +75,7 @@ class VmDirectory {
   // The live connection to the VMM that runs it. NOT_FOUND / VM_NOT_FOUND.
   absl::StatusOr<std::shared_ptr<VmmLink>> LinkOf(const std::string& vm_id) const;
 
-  // "" = none any more.
+  // "" = none any more: a hidden entry goes, or passes to the target that waits for it.
   void SetActiveMigration(const std::string& vm_id, const std::string& migration_id);
 
   // +1 at every change that Get() or List() can show.
@@ -86,9 +87,14 @@ class VmDirectory {
   struct Slot {
     VmEntry entry;
     std::shared_ptr<VmmLink> link;  // null: hidden until the active migration ends or hands over
+    // A target that was told that it is registered, before or after its HandOver() found nobody.
+    VmEntry waiting;
+    std::shared_ptr<VmmLink> waiting_link;  // null: none
   };
-  // Both REQUIRE mutex_.
+  // These REQUIRE mutex_.
   void Changed(Slot* slot);
+  // For a slot without link or active migration: passes it to whoever waits. False: nobody does.
+  bool PassToWaiting(Slot* slot);
   const Slot* FindVisible(const std::string& vm_id) const;
 
   const size_t max_vms_;

@@ -185,6 +185,57 @@ TEST_F(VmDirectoryTest, ATargetThatDiedBeforeTheHandOverDoesNotStayListed) {
   EXPECT_FALSE(vms_.Get("db").ok());
 }
 
+// A target that finds back to the daemon between the last look for it and the end of its migration.
+TEST_F(VmDirectoryTest, ATargetThatWasLetInWhileTheVmWasHiddenHasItWhenTheMigrationEnds) {
+  auto source = MigratingVm();
+  source->Close();
+  vms_.Unregister(source.get());
+  auto late = Link(20, "2");
+  ASSERT_TRUE(vms_.Register(Vm("db", 20), kMigration, late).ok());
+  EXPECT_FALSE(vms_.Get("db").ok()) << "the migration has not said whose it is";
+  const uint64_t before = vms_.revision();
+  vms_.SetActiveMigration("db", "");
+  ASSERT_TRUE(vms_.Get("db").ok()) << "it was told that it is registered";
+  EXPECT_EQ(vms_.Get("db")->process.pid, 20);
+  EXPECT_EQ(vms_.Get("db")->active_migration, "");
+  EXPECT_EQ(vms_.LinkOf("db")->get(), late.get());
+  EXPECT_GT(vms_.revision(), before);
+}
+
+TEST_F(VmDirectoryTest, ATargetThatWasLetInHasTheVmWhenADeadSourceIsSeenToBeGoneAfterTheEnd) {
+  auto source = MigratingVm();
+  auto late = Link(20);
+  ASSERT_TRUE(vms_.Register(Vm("db", 20), kMigration, late).ok());
+  vms_.SetActiveMigration("db", "");
+  EXPECT_EQ(vms_.Get("db")->process.pid, 10);
+  vms_.Unregister(source.get());
+  ASSERT_TRUE(vms_.Get("db").ok());
+  EXPECT_EQ(vms_.Get("db")->process.pid, 20);
+}
+
+TEST_F(VmDirectoryTest, AHandOverToAConnectionThatIsOverGoesToTheOneThatCameInItsPlace) {
+  MigratingVm();
+  auto first = Link(20), second = Link(20);
+  ASSERT_TRUE(vms_.Register(Vm("db", 20), kMigration, second).ok());
+  first->Close();
+  vms_.HandOver("db", first);
+  EXPECT_EQ(vms_.LinkOf("db")->get(), second.get());
+}
+
+TEST_F(VmDirectoryTest, OnlyALivingTargetWaitsAndOnlyOne) {
+  auto source = MigratingVm();
+  auto first = Link(20), second = Link(21);
+  ASSERT_TRUE(vms_.Register(Vm("db", 20), kMigration, first).ok());
+  EXPECT_EQ(ReasonOf(vms_.Register(Vm("db", 21), kMigration, second)), reason::kVmIdTaken)
+      << "not both can be registered";
+  vms_.Unregister(first.get());
+  EXPECT_TRUE(vms_.Register(Vm("db", 21), kMigration, second).ok());
+  second->Close();
+  vms_.Unregister(source.get());
+  vms_.SetActiveMigration("db", "");
+  EXPECT_FALSE(vms_.Get("db").ok()) << "a closed connection is nobody";
+}
+
 TEST_F(VmDirectoryTest, AReservedVmIsSeenOnceItsSourceOrItsTargetIsThere) {
   vms_.Reserve(Vm("db", 10), kMigration);
   EXPECT_FALSE(vms_.Get("db").ok());

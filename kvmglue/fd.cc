@@ -2,7 +2,9 @@
 #include "kvmglue/fd.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
@@ -30,6 +32,11 @@ absl::StatusOr<UniqueFd> Duplicate(BorrowedFd fd) {
     return ErrnoStatus(KernelCall::kDuplicateFd, result.error, absl::StrCat("fd ", fd.raw()));
   }
   return UniqueFd(static_cast<int>(result.value));
+}
+
+bool IsSameOpenFile(BorrowedFd a, BorrowedFd b) {
+  const pid_t self = getpid();
+  return syscall(SYS_kcmp, self, self, KCMP_FILE, a.raw(), b.raw()) == 0;
 }
 
 absl::Status SetCloseOnExec(BorrowedFd fd) {

@@ -54,6 +54,10 @@ class UniqueFd {
 // not open.
 absl::StatusOr<UniqueFd> Duplicate(BorrowedFd fd);
 
+// Whether both are descriptors of one open file description: duplicates of each other (kcmp(2) with
+// KCMP_FILE). False as well where kcmp is denied.
+bool IsSameOpenFile(BorrowedFd a, BorrowedFd b);
+
 // FD_CLOEXEC, for a descriptor of a call that cannot set it itself. INVALID_ARGUMENT / BAD_FD.
 absl::Status SetCloseOnExec(BorrowedFd fd);
 

@@ -7,6 +7,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <string>
+
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -49,6 +51,17 @@ TEST(UniqueFd, AssignmentClosesWhatWasOwned) {
   EXPECT_FALSE(IsOpen(replaced_raw));
   EXPECT_TRUE(IsOpen(kept_raw));
   EXPECT_EQ(replaced.borrow().raw(), kept_raw);
+}
+
+TEST(IsSameOpenFile, IsTrueOfDuplicatesAndNotOfASecondOpenOfOneInode) {
+  const UniqueFd file = NewFile(0);
+  const UniqueFd duplicate = *Duplicate(file.borrow());
+  const std::string path = "/proc/self/fd/" + std::to_string(file.borrow().raw());
+  const UniqueFd opened_again(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(opened_again.valid());
+  EXPECT_TRUE(IsSameOpenFile(file.borrow(), duplicate.borrow()));
+  EXPECT_FALSE(IsSameOpenFile(file.borrow(), opened_again.borrow()));
+  EXPECT_FALSE(IsSameOpenFile(file.borrow(), BorrowedFd()));
 }
 
 TEST(UniqueFd, SelfAssignmentKeepsTheDescriptor) {

@@ -87,7 +87,7 @@ absl::StatusOr<uint64_t> ScriptedFence::AwaitExit(BorrowedFd pidfd,
 absl::StatusOr<HolderSearch> ScriptedFence::FindHolders(
     const std::vector<InodeId>& inodes, const std::vector<ProcessIdentity>& allowed) {
   searched = inodes;
-  on_search();
+  if (on_search) on_search();
   if (!search_status.ok()) return search_status;
   HolderSearch search;
   search.begun_ns = rehome_monotonic_ns();
@@ -211,7 +211,12 @@ rehome_block EffectsWorld::MapBlock() const {
 }
 
 void EffectsWorld::WalkTo(rehome_block& block, uint32_t verdict) {
-  for (uint32_t next = REHOME_VERDICT_CLAIMED; next <= verdict; ++next) {
+  if (rehome_block_verdict(&block) != REHOME_VERDICT_OPEN) abort();
+  WalkOn(block, verdict);
+}
+
+void EffectsWorld::WalkOn(rehome_block& block, uint32_t verdict) {
+  for (uint32_t next = rehome_block_verdict(&block) + 1; next <= verdict; ++next) {
     if (rehome_block_move_verdict(&block, next - 1, next) != 0) abort();
   }
 }

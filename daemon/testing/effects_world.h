@@ -47,8 +47,8 @@ class ScriptedFence : public Fence {
                                            const std::vector<ProcessIdentity>& allowed) override;
 
   absl::Status search_status;
+  std::function<void()> on_search;
   bool allowed_holds = true;
-  std::function<void()> on_search = [] {};
   std::vector<InodeHolder> foreign;
   int kills = 0;
   std::vector<InodeId> searched;
@@ -69,22 +69,30 @@ class ScriptedStore : public EscrowStore {
  public:
   bool supported() const override { return true; }
   absl::Status Put(const std::string&, const std::vector<EscrowItem>& items) override {
+    if (!put_status.ok()) return put_status;
     for (const EscrowItem& item : items) {
       stored.push_back({item.name, *Duplicate(item.fd)});
     }
     return absl::OkStatus();
   }
   absl::Status Remove(const std::string&) override {
+    if (!remove_status.ok()) return remove_status;
     stored.clear();
+    removed_for_sure = false;
     return absl::OkStatus();
   }
-  absl::Status Barrier() override { return absl::OkStatus(); }
+  absl::Status Barrier() override {
+    removed_for_sure = stored.empty();
+    return absl::OkStatus();
+  }
   std::vector<NamedFd> Take(const std::string&) override { return std::move(stored); }
   std::vector<std::string> restored() const override { return {}; }
   size_t DropUnclaimed(const std::set<std::string>&) override { return 0; }
   size_t stored_fds() const override { return stored.size(); }
 
   std::vector<NamedFd> stored;
+  absl::Status put_status, remove_status;
+  bool removed_for_sure = false;  // a barrier has followed
 };
 
 struct EffectsWorld {
@@ -100,6 +108,8 @@ struct EffectsWorld {
   rehome_block MapBlock() const;
   // Walks the verdict from OPEN to `verdict` along the legal edges.
   static void WalkTo(rehome_block& block, uint32_t verdict);
+  // From where it is.
+  static void WalkOn(rehome_block& block, uint32_t verdict);
 
   WaitingChild source_child, target_child;
   UniqueFd memory;

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "gtest/gtest.h"
@@ -28,9 +29,14 @@ std::string ValueOf(const std::string& message, const std::string& variable) {
 
 }  // namespace
 
-NotifySocket::NotifySocket() : socket_(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+NotifySocket::NotifySocket() {
   static int next = 0;
   name_ = "rehome-notify-" + std::to_string(getpid()) + "-" + std::to_string(next++);
+  Listen();
+}
+
+void NotifySocket::Listen() {
+  socket_ = UniqueFd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   memcpy(address.sun_path + 1, name_.data(), name_.size());
@@ -60,14 +66,19 @@ std::vector<std::string> NotifySocket::Drain() {
   }
 }
 
-// systemd 252, service_notify_message(): it keeps what comes with FDSTORE=1 under FDNAME, and
-// closes all of a name at FDSTOREREMOVE=1.
+// systemd 252, service_notify_message(): it keeps what comes with FDSTORE=1 under FDNAME, unless it
+// has that open file already, and closes all of a name at FDSTOREREMOVE=1.
 void NotifySocket::Apply(const std::string& message, std::vector<UniqueFd> fds) {
   const std::string name = ValueOf(message, "FDNAME");
   if (ValueOf(message, "FDSTOREREMOVE") == "1") stored_.erase(name);
   if (ValueOf(message, "FDSTORE") != "1") return;
   EXPECT_EQ(ValueOf(message, "FDPOLL"), "0") << "or a dead VMM's console would be dropped";
-  for (UniqueFd& fd : fds) stored_[name] = std::move(fd);
+  for (UniqueFd& fd : fds) {
+    const bool has_it = std::any_of(stored_.begin(), stored_.end(), [&fd](const auto& kept) {
+      return IsSameOpenFile(kept.second.borrow(), fd.borrow());
+    });
+    if (!has_it) stored_[name] = std::move(fd);
+  }
 }
 
 }  // namespace rehome::testing_support

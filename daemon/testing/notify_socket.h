@@ -26,6 +26,10 @@ class NotifySocket {
   // As of NOTIFY_SOCKET.
   std::string variable() const { return "@" + name_; }
 
+  // The manager is gone, with its queue but not its store, until it listens again.
+  void StopListening() { socket_.Reset(); }
+  void Listen();
+
   // Takes in what has been sent so far. Returns the messages.
   std::vector<std::string> Drain();
   // By name, as of the last Drain().

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/harness/service_manager.h"
 
-#include <linux/kcmp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -31,11 +29,6 @@ std::string ValueOf(const std::string& message, const std::string& variable) {
   if (found == std::string::npos) return "";
   const size_t begin = found + key.size();
   return lines.substr(begin, lines.find('\n', begin) - begin);
-}
-
-bool IsSameOpenFile(BorrowedFd a, BorrowedFd b) {
-  const pid_t self = getpid();
-  return syscall(SYS_kcmp, self, self, KCMP_FILE, a.raw(), b.raw()) == 0;
 }
 
 }  // namespace

@@ -28,6 +28,12 @@ void NoteWhereContextIs(SimEscrow& escrow, uint32_t before) {
   escrow.context.insert(escrow.context.begin(), std::move(escrow.target_vm));
 }
 
+void NoteFailureOfClaimant(SimEscrow& escrow) {
+  if (escrow.context.empty()) return;
+  std::rotate(escrow.context.begin(), escrow.context.begin() + 1, escrow.context.end());
+  escrow.context.insert(escrow.context.end() - 1, std::move(escrow.target_vm));
+}
+
 Closed CloseHandover(SimContext& context) {
   SimEscrow& escrow = context.escrow;
   Block& block = *escrow.block;
@@ -91,7 +97,13 @@ bool AwaitRunning(SimContext& context, std::string& why) {
            context.IsDead(context.target);
   });
   if (block.verdict == REHOME_VERDICT_RUNNING) return true;
-  if (block.verdict == REHOME_VERDICT_ABORTED) {
+  const bool left = context.IsDead(context.target) && context.target->target.refused &&
+                    block.verdict == REHOME_VERDICT_CLAIMED;
+  if (left) {
+    NoteFailureOfClaimant(escrow);
+    escrow.target_settled = true;
+    why = "TAKE_OVER_FAILED";
+  } else if (block.verdict == REHOME_VERDICT_ABORTED) {
     if (block.claimed_at != 0 && escrow.context.size() > 1) {
       escrow.context.erase(escrow.context.begin());
     }

@@ -30,16 +30,23 @@ void Await(World& world, TargetSide& target) {
   }
 }
 
-void Refuse(World& world, TargetSide& target) {
-  if (!target.source->alive) world.guests[target.source->guest].refused_without_source = true;
+// To a dead source nothing is given back.
+void Refuse(TargetSide& target) {
   target.refused = true;
+  const bool source_dead =
+      !target.source->alive || target.block->fence == REHOME_FENCE_STATE_PROVEN;
+  target.at = source_dead ? TargetAt::kLeaves : TargetAt::kRefuses;
+}
+
+void GiveBack(World& world, TargetSide& target) {
+  if (!target.source->alive) world.guests[target.source->guest].refused_without_source = true;
   target.block->Swap(REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
   target.at = TargetAt::kLeaves;
 }
 
 void Claimed(World& world, TargetSide& target) {
   if (world.faults.refuse_one_in > 0 && world.random.OneIn(world.faults.refuse_one_in)) {
-    Refuse(world, target);
+    Refuse(target);
     return;
   }
   if (!target.block->moves) {
@@ -55,7 +62,7 @@ void Move(World& world, Process& process) {
   TargetSide& target = process.target;
   KvmVm& from = *target.move_from;
   if (!from.has_context || from.dead) {
-    Refuse(world, target);
+    Refuse(target);
     return;
   }
   from.has_context = false;
@@ -147,6 +154,9 @@ void StepTarget(World& world, Process& process) {
     case TargetAt::kClaimed:
       Claimed(world, target);
       break;
+    case TargetAt::kRefuses:
+      GiveBack(world, target);
+      break;
     case TargetAt::kMayMove:
       Move(world, process);
       break;
@@ -212,9 +222,9 @@ const char* NameOf(SourceAt at) {
 
 const char* NameOf(TargetAt at) {
   static constexpr const char* kNames[] = {
-      "none",   "launched",  "prepared",         "waiting", "CLAIMED", "about to MOVE",
-      "moved",  "COMMITTED", "fencing",          "reading", "killing", "proving",
-      "fenced", "RUNNING",   "in its first run", "leaving"};
+      "none",          "launched", "prepared",  "waiting",          "CLAIMED", "refusing",
+      "about to MOVE", "moved",    "COMMITTED", "fencing",          "reading", "killing",
+      "proving",       "fenced",   "RUNNING",   "in its first run", "leaving"};
   return kNames[static_cast<size_t>(at)];
 }
 

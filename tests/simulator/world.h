@@ -46,6 +46,7 @@ enum class TargetAt : uint8_t {
   kPrepared,
   kWaiting,
   kClaimed,
+  kRefuses,
   kMayMove,
   kMoved,
   kCommitted,
@@ -115,8 +116,8 @@ struct Guest {
   uint64_t progress = 1;
   // Who had the guest died of itself, so that it is lost by rights.
   bool holder_crashed = false;
-  // A target refused it when its source was dead already: the verdict ABORTED cannot tell that from
-  // a source that went on before it died, so nobody does.
+  // Its source died between a refusing target's look at it and the swap: the verdict ABORTED cannot
+  // tell that from a source that went on before it died, so nobody does.
   bool refused_without_source = false;
   // Of the processes that ever had to do with it, without being killed.
   int crashes = 0;

@@ -87,6 +87,7 @@ struct rehome_takeover {
   _Atomic(struct rehome_block *) mapped; /* &block from PREPARE to the first run, else NULL */
   atomic_int source_pidfd;               /* -1: none */
   _Atomic uint64_t claimed_ns;
+  atomic_bool refused;    /* by the VMM, after its claim */
   bool source_gone;       /* its exit has been seen: do not poll for it again */
   uint64_t give_up_at_ns; /* REHOME_NEVER while the daemon is there */
 };

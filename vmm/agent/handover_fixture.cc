@@ -25,6 +25,11 @@ bool Moves(uint32_t strategy) {
 
 }  // namespace
 
+std::string PolicyName(const testing::TestParamInfo<Terms>& info) {
+  if (info.param.fence_policy == REHOME_FENCE_KERNEL) return "LinkMove";
+  return info.param.fence_policy == REHOME_FENCE_BEFORE_RESUME ? "MapFenceBefore" : "MapFenceAfter";
+}
+
 Handover::Handover(const Terms& terms)
     : terms_(terms), page_(NewVmmPage()), description_(std::make_unique<rehome_vm>()) {
   rehome_block_params params = {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "gtest/gtest.h"
 #include "vmm/agent/fake_daemon.h"
 #include "vmm/agent/fake_vmm.h"
 #include "vmm/agent/handover_block.h"
@@ -28,6 +29,13 @@ struct Terms {
   bool target_is_nobody = false;  // needs root
   bool reconnects = false;        // both know where the daemon listens: see Reconnect()
 };
+
+inline constexpr Terms kMap = {};
+inline constexpr Terms kMapFenced = {.fence_policy = REHOME_FENCE_BEFORE_RESUME};
+inline constexpr Terms kLinkMove = {.strategy = REHOME_STRATEGY_LINK_MOVE,
+                                    .fence_policy = REHOME_FENCE_KERNEL};
+// For the names of tests that are done with each.
+std::string PolicyName(const testing::TestParamInfo<Terms>& info);
 
 // What the daemon of a test can do before it dies or leaves the rest alone.
 enum class Stage { kConnected, kDescribed, kPrepared, kTargetArmed, kSourceArmed, kStarted };

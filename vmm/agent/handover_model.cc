@@ -171,6 +171,9 @@ void Explorer::TargetSteps() {
       // It can refuse while nothing has been moved. A rescue's does that only by a fault of its
       // own, which is as if it crashed.
       if (now_.rescues > 0) return;
+      Step(life, [this](State* s) { Refuse(s); });
+      return;
+    case kRefuses:
       Step(life, [](State* s) {
         Swap(s, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
         s->target = kLeaves;
@@ -207,6 +210,15 @@ void Explorer::TargetSteps() {
       Step(life, [](State* s) { s->target_life = kDead; });
       return;
   }
+}
+
+// To a dead source it gives nothing back: the verdict stays CLAIMED, and a rescue can go on.
+void Explorer::Refuse(State* s) const {
+  const bool source_dead = s->source_life == kDead || s->fence == REHOME_FENCE_STATE_PROVEN;
+  s->target = source_dead ? kLeaves : kRefuses;
+  if (!source_dead || model_.without != Without::kCareInRefusing) return;
+  s->target = kRefuses;
+  s->blind_refusal = 1;
 }
 
 void Explorer::FenceSource() {

@@ -31,6 +31,7 @@ enum SourceAt : uint8_t { kSaving, kWatching, kWantsKill, kKills, kTakesBack, kR
 enum TargetAt : uint8_t {
   kWaiting,
   kClaimed,
+  kRefuses,
   kMoved,
   kCommitted,
   kFencing,
@@ -58,6 +59,8 @@ struct State {
   // The daemon itself made the verdict ABORTED when the source was out already. It is in its
   // journal (step RESCUING), which is written first, so it survives the daemon.
   uint8_t daemon_aborted = 0;
+  // The target saw that the source is dead, and made the verdict ABORTED all the same.
+  uint8_t blind_refusal = 0;
   uint8_t resumed = 0;  // the source ran the guest after the pause: the saved state is history
   // Targets that took a dead one's place. verdict, fence and target are then those of the latest;
   // the source keeps looking at the first block, which is ABORTED for good.
@@ -73,6 +76,7 @@ enum class Without {
   kProofOfDeath,
   kProbe,
   kCareInLeaving,
+  kCareInRefusing,     // a target gives the guest back to a source that is dead
   kFenceBeforeAbort,   // the daemon aborts COMMITTED though the target may be killing the source
   kDoubtAboutAborted,  // a rescue from a state that the source may have gone on from
 };
@@ -134,6 +138,8 @@ class Explorer {
 
   void TargetSteps();
 
+  // Looks whether there is anybody to give the guest back to.
+  void Refuse(State* s) const;
   void PassFence();
   void FenceSource();
 

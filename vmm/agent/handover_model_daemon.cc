@@ -122,6 +122,7 @@ void Explorer::Rescue() {
     s->target = kWaiting;
     s->target_life = kAlive;
     s->target_was_condemned = 0;
+    s->blind_refusal = 0;
     s->daemon_aborted = 0;
   });
 }

@@ -19,9 +19,9 @@ bool IsExcused(const Model& model, const Explorer& explorer, const State& s) {
   const bool source_had_it = !s.ready || s.resumed;
   if (s.source_crashed && source_had_it) return true;
   // The source can have taken the guest back before it died, and nobody is left to say: it crashed,
-  // or the fence killed it while its target crashed.
+  // or the fence killed it while its target crashed. Not so if the target knew it dead.
   const bool in_doubt = s.verdict == REHOME_VERDICT_ABORTED && s.source_life == kDead &&
-                        s.rescues == 0 && !s.daemon_aborted;
+                        s.rescues == 0 && !s.daemon_aborted && !s.blind_refusal;
   if (in_doubt && (s.source_crashed || s.target_crashed)) return true;
   if (explorer.CanRescue(s)) return false;
   // Nobody is there to rescue it.
@@ -145,6 +145,15 @@ TEST(HandoverModelMutant, LosesGuestsWhenATargetThatCannotFenceLeavesUnseen) {
   Explorer explorer(model);
   explorer.Run();
   EXPECT_GT(CountLost(model, explorer, false), 0);
+}
+
+TEST(HandoverModelMutant, LosesGuestsWhenATargetGivesThemBackToADeadSource) {
+  for (Model model : {kMove, kFenceBefore, kFenceAfter}) {
+    model.without = Without::kCareInRefusing;
+    Explorer explorer(model);
+    explorer.Run();
+    EXPECT_GT(CountLost(model, explorer, true), 0) << model.policy;
+  }
 }
 
 TEST(HandoverModelMutant, RunsAMovedGuestWithoutTheProofOfDeath) {

@@ -4,23 +4,11 @@
 // committed target, and play a dead source's part for a new target.
 #include <errno.h>
 
-#include <string>
-
 #include "gtest/gtest.h"
 #include "vmm/agent/handover_fixture.h"
 
 namespace rehome {
 namespace {
-
-constexpr Terms kMap = {};
-constexpr Terms kMapFenced = {.fence_policy = REHOME_FENCE_BEFORE_RESUME};
-constexpr Terms kLinkMove = {.strategy = REHOME_STRATEGY_LINK_MOVE,
-                             .fence_policy = REHOME_FENCE_KERNEL};
-
-std::string Name(const testing::TestParamInfo<Terms>& info) {
-  if (info.param.fence_policy == REHOME_FENCE_KERNEL) return "LinkMove";
-  return info.param.fence_policy == REHOME_FENCE_BEFORE_RESUME ? "MapFenceBefore" : "MapFenceAfter";
-}
 
 bool TakeBack(Handover* handover) {
   return rehome_block_move_verdict(&handover->block(), REHOME_VERDICT_COMMITTED,
@@ -30,7 +18,7 @@ bool TakeBack(Handover* handover) {
 // ---- COMMITTED to ABORTED by the daemon ----
 
 class TakenBack : public testing::TestWithParam<Terms> {};
-INSTANTIATE_TEST_SUITE_P(Policies, TakenBack, testing::Values(kMap, kMapFenced), Name);
+INSTANTIATE_TEST_SUITE_P(Policies, TakenBack, testing::Values(kMap, kMapFenced), PolicyName);
 
 TEST_P(TakenBack, TheSourceResumesAndTheTargetLeavesWithoutHavingRun) {
   Handover handover(GetParam());
@@ -116,7 +104,8 @@ class Rescue : public testing::TestWithParam<Terms> {
     ASSERT_EQ(rehome_block_set_source_ready(&handover->block(), kFakeStateSize), 0);
   }
 };
-INSTANTIATE_TEST_SUITE_P(Policies, Rescue, testing::Values(kMap, kMapFenced, kLinkMove), Name);
+INSTANTIATE_TEST_SUITE_P(Policies, Rescue, testing::Values(kMap, kMapFenced, kLinkMove),
+                         PolicyName);
 
 TEST_P(Rescue, ADeadSourceIsNoReasonToRefuseOnceItIsProvenStopped) {
   Handover handover(GetParam());

@@ -12,20 +12,9 @@
 namespace rehome {
 namespace {
 
-constexpr Terms kMap = {};
-constexpr Terms kMapFenced = {.fence_policy = REHOME_FENCE_BEFORE_RESUME};
-constexpr Terms kLinkMove = {.strategy = REHOME_STRATEGY_LINK_MOVE,
-                             .fence_policy = REHOME_FENCE_KERNEL};
-
 class EveryPolicy : public testing::TestWithParam<Terms> {};
 INSTANTIATE_TEST_SUITE_P(Policies, EveryPolicy, testing::Values(kMap, kMapFenced, kLinkMove),
-                         [](const testing::TestParamInfo<Terms>& info) -> std::string {
-                           if (info.param.fence_policy == REHOME_FENCE_KERNEL) return "LinkMove";
-                           if (info.param.fence_policy == REHOME_FENCE_BEFORE_RESUME) {
-                             return "MapFenceBefore";
-                           }
-                           return "MapFenceAfter";
-                         });
+                         PolicyName);
 
 // The daemon's part in FENCE_BEFORE_RESUME: kill the source once the target has committed.
 void FenceIfAsked(Handover* handover, const Terms& terms) {
@@ -108,6 +97,21 @@ TEST_P(EveryPolicy, ResumesWhenTheTargetRefuses) {
   ExpectSourceKeepsTheGuest(&handover);
   EXPECT_TRUE(handover.AwaitTargetExit());
   EXPECT_EQ(handover.page().target_cancelled.load(), 1u);
+}
+
+TEST_P(EveryPolicy, LeavesTheVerdictToARescueWhenTheTargetRefusesAfterTheSourceDied) {
+  Handover handover(GetParam());
+  handover.page().target_refuses.store(1);
+  handover.HangAt(Step::kClaimed);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitFor(Step::kClaimed));
+  handover.KillSource();
+  handover.LetGo();
+  EXPECT_TRUE(handover.target().AwaitEvent(REHOME_EVENT_TAKE_OVER_FAILED));
+  EXPECT_TRUE(handover.AwaitTargetExit());
+  EXPECT_EQ(handover.page().target_cancelled.load(), 1u);
+  EXPECT_EQ(handover.verdict(), static_cast<uint32_t>(REHOME_VERDICT_CLAIMED))
+      << "from ABORTED nobody could tell that the source has not gone on";
 }
 
 TEST(Handover, DoesNotResumeADeadVmWhenMoveFailedAfterKillingIt) {

@@ -164,7 +164,9 @@ int rehome_target_may_move(struct rehome_agent *agent);
 /* CLAIMED -> COMMITTED. With MOVE: after it succeeded, before restoring. Without: after restoring.
  */
 int rehome_target_commit(struct rehome_agent *agent);
-/* CLAIMED -> ABORTED: nothing was moved and the guest never ran here; `text` is reported. */
+/* CLAIMED -> ABORTED: nothing was moved and the guest never ran here; `text` is reported. With a
+ * dead source the verdict stays, so that a rescue can go on. The library calls cancelled(): exit.
+ */
 int rehome_target_refuse(struct rehome_agent *agent, const char *text);
 /* COMMITTED -> RUNNING, after the fence if the policy wants it. The caller enters KVM_RUN next.
  * With FENCE_BEFORE_RESUME it waits for the daemon's proof half of the resolve timeout, then kills

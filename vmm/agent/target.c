@@ -17,6 +17,7 @@ void rehome_takeover_init(struct rehome_agent *agent) {
   atomic_init(&takeover->mapped, NULL);
   atomic_init(&takeover->source_pidfd, -1);
   atomic_init(&takeover->claimed_ns, 0);
+  atomic_init(&takeover->refused, false);
   takeover->source_gone = false;
   takeover->give_up_at_ns = REHOME_NEVER;
 }
@@ -150,7 +151,7 @@ void rehome_takeover_tick(struct rehome_agent *agent) {
   pthread_mutex_unlock(&agent->lock);
   if (first_run_done) {
     become_owner(agent);
-  } else if (has_lost_the_guest(&agent->takeover.block)) {
+  } else if (atomic_load(&agent->takeover.refused) || has_lost_the_guest(&agent->takeover.block)) {
     rehome_takeover_turn_off(agent);
   } else if (rehome_monotonic_ns() >= agent->takeover.give_up_at_ns) {
     give_up_waiting(agent);

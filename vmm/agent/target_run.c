@@ -67,12 +67,24 @@ int rehome_target_commit(struct rehome_agent *agent) {
   return result == 0 ? 0 : cancelled(agent);
 }
 
+/* PROVEN is also said of a source that has stopped and is still dying. */
+static bool source_is_dead(struct rehome_agent *agent, const struct rehome_block *block) {
+  return rehome_block_fence_state(block) == REHOME_FENCE_STATE_PROVEN ||
+         rehome_process_exited(atomic_load(&agent->takeover.source_pidfd));
+}
+
 int rehome_target_refuse(struct rehome_agent *agent, const char *text) {
   struct rehome_block *block = mapped_block(agent);
   if (block == NULL) return -EINVAL;
   /* The event first: the source resumes at once and the daemon wants to know why. */
   rehome_events_push(agent, REHOME_EVENT_TAKE_OVER_FAILED, text);
-  int result = rehome_block_move_verdict(block, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
+  int result = 0;
+  /* From ABORTED a dead source may have gone on before it died, so nobody could go on from its
+   * state any more. From CLAIMED a rescue can, once this process is gone. */
+  if (!source_is_dead(agent, block)) {
+    result = rehome_block_move_verdict(block, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
+  }
+  if (result == 0) atomic_store(&agent->takeover.refused, true);
   rehome_agent_wake(agent);
   return result == 0 ? 0 : -ECANCELED;
 }

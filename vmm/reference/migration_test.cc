@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "vmm/reference/meeting.h"
+#include "vmm/reference/movement_rows.h"
 #include "vmm/reference/vmm_harness.h"
 
 namespace rehome {
@@ -27,17 +28,10 @@ namespace {
 
 const std::string kKernel = REHOME_TEST_KERNEL;
 
-// What a VM is and how it moves.
-struct Row {
-  const char* name;
-  std::vector<std::string> options;
-  uint32_t strategy;
-  uint32_t fence_policy;
-  bool on_kvm;
-};
+using Row = MovementRow;
 
 std::vector<Row> Rows() {
-  const std::vector<Row> kRows = {
+  const std::vector<Row> kStaying = {
       {"MapGuestMemfd", {}, REHOME_STRATEGY_MAP, REHOME_FENCE_AFTER_RESUME, true},
       {"MapMemfd", {"--memory-kind=memfd"}, REHOME_STRATEGY_MAP, REHOME_FENCE_AFTER_RESUME, true},
       {"MapFencedFirst", {}, REHOME_STRATEGY_MAP, REHOME_FENCE_BEFORE_RESUME, true},
@@ -53,24 +47,8 @@ std::vector<Row> Rows() {
        REHOME_FENCE_AFTER_RESUME,
        true},
       {"LinkDefault", {"--vcpus=2"}, REHOME_STRATEGY_LINK, REHOME_FENCE_AFTER_RESUME, false},
-      {"LinkMoveSwProtected",
-       {"--vm-type=sw-protected", "--vcpus=2", "--memories=2"},
-       REHOME_STRATEGY_LINK_MOVE,
-       REHOME_FENCE_KERNEL,
-       false},
-      {"LinkMoveTdx", {"--vm-type=tdx"}, REHOME_STRATEGY_LINK_MOVE, REHOME_FENCE_KERNEL, false},
-      {"MapMoveSev", {"--vm-type=sev"}, REHOME_STRATEGY_MAP_MOVE, REHOME_FENCE_KERNEL, false},
-      {"MapMoveSevEs",
-       {"--vm-type=sev-es", "--vcpus=2"},
-       REHOME_STRATEGY_MAP_MOVE,
-       REHOME_FENCE_KERNEL,
-       false},
   };
-  std::vector<Row> rows;
-  std::copy_if(kRows.begin(), kRows.end(), std::back_inserter(rows), [](const Row& row) {
-    return row.on_kvm || std::string(REHOME_TEST_KERNEL) != "kvm";
-  });
-  return rows;
+  return WithMovingRows(kStaying, REHOME_TEST_KERNEL);
 }
 
 // Behind the loader's 2 MiB and the two pages of the first vCPU's ledger (guest/step.h).

@@ -79,6 +79,7 @@ class VmmHarness {
   bool Arm();
   bool Start();
   bool AwaitVerdict(uint32_t verdict);
+  uint32_t verdict() const { return rehome_block_verdict(&block_); }
   bool Finish();  // from verdict RUNNING on
   // After a failed migration: the target is gone, the guest runs on the source again.
   bool AwaitRollback();

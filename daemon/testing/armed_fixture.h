@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The world of effects_world.h at the moment in which both sides are armed.
-#ifndef REHOME_DAEMON_TESTING_HANDOVER_FIXTURE_H_
-#define REHOME_DAEMON_TESTING_HANDOVER_FIXTURE_H_
+// The world of effects_world.h just before START.
+#ifndef REHOME_DAEMON_TESTING_ARMED_FIXTURE_H_
+#define REHOME_DAEMON_TESTING_ARMED_FIXTURE_H_
 
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <string>
 
+#include "daemon/machine.h"
 #include "daemon/testing/effects_world.h"
 
 namespace rehome {
@@ -48,4 +48,4 @@ class HandoverTest : public testing::Test {
 
 }  // namespace rehome
 
-#endif  // REHOME_DAEMON_TESTING_HANDOVER_FIXTURE_H_
+#endif  // REHOME_DAEMON_TESTING_ARMED_FIXTURE_H_
