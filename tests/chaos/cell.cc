@@ -154,6 +154,12 @@ bool MayBeLost(const Cell& cell) {
   return killed.source || PastTheSource(cell);
 }
 
+bool MayDieAsOwner(const Cell& cell, Side side) {
+  if (cell.blow != Blow::kKill) return false;
+  if (side == Side::kSource) return cell.victims.source && BeforeStart(cell.phase);
+  return cell.victims.target && (AfterRunning(cell.phase) || TargetIsAnywhere(cell.phase));
+}
+
 bool MustSucceed(const Cell& cell) {
   const Victims& killed = cell.victims;
   if (cell.blow != Blow::kKill || MayBeLost(cell)) return false;

@@ -70,6 +70,9 @@ bool TargetDiesFirst(const Phase& phase);
 
 // Whether the promise has an exception for this cell. Only kills can lose a guest: of who had it.
 bool MayBeLost(const Cell& cell);
+// Whether the VMM of that side may die only after the record has named it the owner: it was struck
+// while nothing of the migration was left to depend on it, and a process that dies is not dead yet.
+bool MayDieAsOwner(const Cell& cell, Side side);
 // Whether the migration must have succeeded in spite of the blow: the source is out, and what is
 // left of the guest can only go on elsewhere.
 bool MustSucceed(const Cell& cell);

@@ -170,11 +170,11 @@ void Judge::JudgeLife(const Migration& record) {
     return;
   }
   const pid_t pid = on_source ? stage_.source() : record.target().pid();
-  if (record.state() == Migration::SUCCEEDED && cell_.victims.target && MayBeLost(cell_) &&
-      pid == stage_.target()) {
-    // The blow came when all was proven: a VMM that dies after its migration, as any can.
+  const pid_t struck = on_source ? stage_.source() : stage_.target();
+  if (pid == struck && MayDieAsOwner(cell_, on_source ? Side::kSource : Side::kTarget)) {
+    // It was not dead yet when the migration ended: a VMM that dies after it, as any can.
     result_.outcome = Outcome::kLostHonestly;
-    result_.ending += "target, then dead";
+    result_.ending += on_source ? "source, then dead" : "target, then dead";
     AwaitVmms({});
     return AwaitUnlisted();
   }

@@ -77,6 +77,17 @@ TEST(Promise, WhoeverDiesWithTheSourceOnceTheStateIsCompleteTheMigrationSucceeds
   }
 }
 
+TEST(Promise, OnlyAGuestThatMayBeLostDiesWithTheOwnerOnRecord) {
+  for (const Cell& cell : AllCells()) {
+    const bool source = MayDieAsOwner(cell, Side::kSource);
+    const bool target = MayDieAsOwner(cell, Side::kTarget);
+    EXPECT_FALSE(source && target) << cell.Name();
+    if (source || target) {
+      EXPECT_TRUE(MayBeLost(cell)) << cell.Name();
+    }
+  }
+}
+
 TEST(Promise, AStoreLeavesNoCellWithADeadSourceToChance) {
   for (const Cell& cell : AllCells()) {
     if (!cell.store || !cell.victims.source) continue;
