@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import xml.etree.ElementTree as ElementTree
 
 PASSED, FAILED, SKIPPED = "PASSED", "FAILED", "SKIPPED"
 # The exit status of a program that is no googletest and has nothing to say here.
@@ -93,3 +94,17 @@ def count(cases):
         key: sum(case.verdict == verdict for case in cases)
         for key, verdict in [("passed", PASSED), ("failed", FAILED), ("skipped", SKIPPED)]
     }
+
+
+def write_junit(path, cases):
+    """The verdicts as ./dev test reads them."""
+    suite = ElementTree.Element("testsuite", name="kernel")
+    for case in cases:
+        program, _, name = case.name.partition(":")
+        element = ElementTree.SubElement(
+            suite, "testcase", classname=program, name=name or program, status="run")
+        if case.verdict == FAILED:
+            ElementTree.SubElement(element, "failure", message=case.detail or "see its log")
+        elif case.verdict == SKIPPED:
+            ElementTree.SubElement(element, "skipped", message=case.detail or "no reason given")
+    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)

@@ -154,6 +154,8 @@ def run_tests(args, flavour):
         print(f"kernel: the machine was stopped after {seconds} s", file=log)
     cases = results.collect(scratch, [program.name for program in programs])
     report(scratch, programs, cases, log)
+    if args.xml:
+        results.write_junit(args.xml, cases)
     summary = account(scratch, cases, flavour)
     if args.json:
         print(json.dumps(summary))
@@ -191,6 +193,7 @@ def main():
     parser.add_argument("--stock", action="store_true", help="on the kernel without the patches")
     parser.add_argument("--debug", action="store_true", help="with lockdep, KASAN, KVM_PROVE_MMU")
     parser.add_argument("--json", action="store_true", help="the account as a last line of JSON")
+    parser.add_argument("--xml", help="write the verdicts there, as JUnit XML")
     parser.add_argument("--bazel-bin", default=REPOSITORY / "bazel-bin", help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args()
     flavour = build.Flavour(args.stock, args.debug)

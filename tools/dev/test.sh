@@ -45,6 +45,12 @@ run_everything() {
   summary+=(--also "ASan and UBSan" "$LOG_DIR/foreign-events.json" "$TESTS_STATUS")
   short_fuzz "$fuzz"
   summary+=(--xml "$fuzz")
+  if [[ $WITH_KERNEL == true ]]; then
+    kernel_tests "$LOG_DIR/kernel_tests.xml"
+    summary+=(--xml "$LOG_DIR/kernel_tests.xml")
+  else
+    say "left out, as --without-kernel says: the tests inside the patched kernel"
+  fi
   python3 tools/test_summary.py "${summary[@]}"
 }
 
@@ -57,6 +63,12 @@ targets_in() {
 }
 
 cmd_test() {
+  local arg args=()
+  WITH_KERNEL=true
+  for arg in "$@"; do
+    if [[ $arg == --without-kernel ]]; then WITH_KERNEL=false; else args+=("$arg"); fi
+  done
+  set -- "${args[@]}"
   # In CI nothing is taken on trust from an earlier run.
   if [[ ${CI:-} == true ]]; then set -- --nocache_test_results "$@"; fi
   # Targets named: someone works on one room and wants an answer about that.
@@ -64,6 +76,7 @@ cmd_test() {
     run_tests test "$@"
   else
     require_packages fuzz
+    if [[ $WITH_KERNEL == true ]]; then require_packages kernel; fi
     run_everything "$@"
   fi
 }
