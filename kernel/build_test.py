@@ -90,17 +90,26 @@ class Tree(unittest.TestCase):
 class Plan(unittest.TestCase):
     """What is run in the machine."""
 
-    LIST = ("# a remark\n\nfirst 10 512 //a:x --flag\nmanual_second 20 1024 //b:y {//c/d:z}\n"
-            "third 30 512 //a:t --kernel={kernel}\n")
+    LIST = ("# a remark\n\nfirst patched 10 512 //a:x --flag\n"
+            "manual_second both 20 1024 //b:y {//c/d:z}\n"
+            "third both 30 512 //a:t --kernel={kernel}\n"
+            "fourth stock 30 512 //a:t\n")
+
+    def chosen(self, wanted, stock=False):
+        programs = run.choose(run.read_programs(self.LIST), wanted, build.Flavour(stock=stock))
+        return [program.name for program in programs]
 
     def test_manual_programs_run_only_when_named(self):
-        programs = run.read_programs(self.LIST)
-        self.assertEqual([p.name for p in run.choose(programs, "")], ["first", "third"])
-        self.assertEqual([p.name for p in run.choose(programs, "second")], ["manual_second"])
-        self.assertEqual(run.choose(programs, "fourth"), [])
+        self.assertEqual(self.chosen(""), ["first", "third"])
+        self.assertEqual(self.chosen("second"), ["manual_second"])
+        self.assertEqual(self.chosen("fifth"), [])
+
+    def test_each_kernel_gets_what_is_for_it(self):
+        self.assertEqual(self.chosen("", stock=True), ["third", "fourth"])
+        self.assertEqual(self.chosen("first", stock=True), [])
 
     def test_plan_names_programs_that_bazel_built(self):
-        first, second, _ = run.read_programs(self.LIST)
+        first, second, *_ = run.read_programs(self.LIST)
         bazel_bin = pathlib.Path("/bin-dir")
         self.assertEqual(run.plan_line(first, bazel_bin, "", build.Flavour(debug=True)),
                          f"first {10 * run.DEBUG_FACTOR} /bin-dir/a/x --flag\n")
@@ -109,7 +118,7 @@ class Plan(unittest.TestCase):
         self.assertEqual(second.targets(), ["//b:y", "//c/d:z"])
 
     def test_program_is_told_which_kernel_it_runs_on(self):
-        _, _, third = run.read_programs(self.LIST)
+        _, _, third, _ = run.read_programs(self.LIST)
         for stock, name in [(False, "patched"), (True, "stock")]:
             line = run.plan_line(third, pathlib.Path("/b"), "", build.Flavour(stock=stock))
             self.assertEqual(line, f"third 30 /b/a/t --kernel={name}\n")

@@ -102,13 +102,15 @@ def count(cases):
     }
 
 
-def write_xml(path, kernel, cases):
-    """The verdicts as JUnit XML, for an account with those of other tests."""
-    suite = ElementTree.Element("testsuite", name=kernel)
+def write_junit(path, cases):
+    """The verdicts as ./dev test reads them."""
+    suite = ElementTree.Element("testsuite", name="kernel")
     for case in cases:
-        element = ElementTree.SubElement(suite, "testcase", classname=kernel, name=case.name)
+        program, _, name = case.name.partition(":")
+        element = ElementTree.SubElement(
+            suite, "testcase", classname=program, name=name or program, status="run")
         if case.verdict == FAILED:
-            ElementTree.SubElement(element, "failure", message=case.detail or "failed")
+            ElementTree.SubElement(element, "failure", message=case.detail or "see its log")
         elif case.verdict == SKIPPED:
-            ElementTree.SubElement(element, "skipped", message=case.detail)
+            ElementTree.SubElement(element, "skipped", message=case.detail or "no reason given")
     ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)

@@ -6,6 +6,7 @@ import pathlib
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tools"))
@@ -83,6 +84,16 @@ class Results(unittest.TestCase):
         (self.scratch / "console.log").unlink()
         (self.scratch / "finished").unlink()
         self.assertEqual(self.counts(), (1, 1, 0))
+
+    def test_junit_has_each_verdict(self):
+        self.put("t.status", "1\n")
+        self.put("t.json", gtest(GOOD, BAD, SKIP))
+        path = self.scratch / "all.xml"
+        results.write_junit(path, results.collect(self.scratch, ["t", "u"]))
+        read = [(case.get("classname"), case.get("name"), [child.tag for child in case])
+                for case in ElementTree.parse(path).getroot()]
+        self.assertEqual(read, [("t", "S.Good", []), ("t", "S.Bad", ["failure"]),
+                                ("t", "S.Skip", ["skipped"]), ("u", "u", ["failure"])])
 
 
 if __name__ == "__main__":

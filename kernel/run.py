@@ -32,6 +32,7 @@ class Program:
     """A line of tests.txt."""
 
     name: str
+    kernels: str  # "patched", "stock" or "both"
     seconds: int
     memory_mib: int
     target: str
@@ -47,23 +48,24 @@ def read_programs(text):
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     fields = [shlex.split(line) for line in lines]
     return [
-        Program(name, int(seconds), int(memory), target, tuple(arguments))
-        for name, seconds, memory, target, *arguments in fields
+        Program(name, kernels, int(seconds), int(memory), target, tuple(arguments))
+        for name, kernels, seconds, memory, target, *arguments in fields
     ]
 
 
-def choose(programs, wanted, stock=False):
-    """The programs that match NAME or NAME:CASES, or all that are not marked as manual.
+def kernel_name(flavour):
+    """What tests.txt and the programs call it."""
+    return "stock" if flavour.stock else "patched"
 
-    Those marked as stock are about a kernel that lacks our patches, and run on no other. The rest
-    runs on the stock kernel too, if asked for, and shows what it cannot do.
-    """
-    programs = [program for program in programs if stock or not program.name.startswith("stock_")]
+
+def choose(programs, wanted, flavour):
+    """The programs for a kernel that match NAME or NAME:CASES, or all that are not manual."""
+    there = [program for program in programs if program.kernels in ("both", kernel_name(flavour))]
     if not wanted:
-        return [program for program in programs if not program.name.startswith("manual_")]
+        return [program for program in there if not program.name.startswith("manual_")]
     pattern = wanted.split(":", 1)[0]
     return [
-        program for program in programs
+        program for program in there
         if fnmatch.fnmatch(program.name.removeprefix("manual_"), f"*{pattern}*")
     ]
 
@@ -83,6 +85,7 @@ def plan_line(program, bazel_bin, wanted, flavour):
     """What guest.sh reads."""
     arguments = [
         re.sub(r"\{(//[^}]+)\}", lambda m: path_of(m.group(1), bazel_bin), argument)
+        .replace("{kernel}", kernel_name(flavour))
         for argument in program.arguments
     ]
     path = path_of(program.target, bazel_bin)
@@ -136,10 +139,9 @@ def account(scratch, cases, flavour):
 
 def run_tests(args, flavour):
     """Boots once and runs what was asked for. The exit status."""
-    programs = choose(read_programs((REPOSITORY / "kernel/tests.txt").read_text()), args.filter,
-                      args.stock)
+    programs = listed(args, flavour)
     if not programs:
-        print(f"kernel: nothing in kernel/tests.txt matches '{args.filter}'", file=sys.stderr)
+        print(f"kernel: kernel/tests.txt has no '{args.filter}' for this kernel", file=sys.stderr)
         return 2
     bazel_bin = pathlib.Path(args.bazel_bin).resolve()
     scratch = fresh_scratch(flavour)
@@ -157,9 +159,9 @@ def run_tests(args, flavour):
         print(f"kernel: the machine was stopped after {seconds} s", file=log)
     cases = results.collect(scratch, [program.name for program in programs])
     report(scratch, programs, cases, log)
-    summary = account(scratch, cases, flavour)
     if args.xml:
-        results.write_xml(args.xml, summary["kernel"], cases)
+        results.write_junit(args.xml, cases)
+    summary = account(scratch, cases, flavour)
     if args.json:
         print(json.dumps(summary))
     else:
@@ -174,10 +176,15 @@ def run_shell(args, flavour):
     return boot.boot_shell(machine)
 
 
-def targets(args):
-    """Prints the Bazel targets that a test run needs."""
-    programs = choose(read_programs((REPOSITORY / "kernel/tests.txt").read_text()), args.filter,
-                      args.stock)
+def listed(args, flavour):
+    """What of tests.txt is asked for."""
+    programs = read_programs((REPOSITORY / "kernel/tests.txt").read_text())
+    return choose(programs, args.filter, flavour)
+
+
+def print_targets(args, flavour):
+    """The Bazel targets that a test run needs."""
+    programs = listed(args, flavour)
     print("\n".join(sorted({name for program in programs for name in program.targets()})))
     return 0
 
@@ -191,13 +198,13 @@ def main():
     parser.add_argument("--stock", action="store_true", help="on the kernel without the patches")
     parser.add_argument("--debug", action="store_true", help="with lockdep, KASAN, KVM_PROVE_MMU")
     parser.add_argument("--json", action="store_true", help="the account as a last line of JSON")
-    parser.add_argument("--xml", help="also write the verdicts there, as JUnit XML")
+    parser.add_argument("--xml", help="write the verdicts there, as JUnit XML")
     parser.add_argument("--bazel-bin", default=REPOSITORY / "bazel-bin", help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args()
     flavour = build.Flavour(args.stock, args.debug)
     try:
-        return {"test": run_tests, "shell": run_shell}[args.what](args, flavour) \
-            if args.what != "targets" else targets(args)
+        actions = {"test": run_tests, "shell": run_shell, "targets": print_targets}
+        return actions[args.what](args, flavour)
     except build.BuildError as error:
         print(f"kernel: {error}", file=sys.stderr)
         return 1

@@ -28,6 +28,24 @@ build_kernel_tests() {
   if [[ ${#needed[@]} -gt 0 && -n ${needed[0]} ]]; then build_quietly "${needed[@]}"; fi
 }
 
+# kernel_tests NAME ARGS...: a part of ./dev test: builds kernel and programs and runs
+# `kernel/run.py test ARGS`. The verdicts are in $LOG_DIR/NAME.xml; without it something went wrong.
+kernel_tests() {
+  local name=$1 log=$LOG_DIR/$1.log flavour
+  shift
+  rm -f "$LOG_DIR/$name.xml"
+  mapfile -t flavour < <(flavour_of "$@")
+  # In subshells, because these two end ./dev when they fail.
+  (build_kernel "${flavour[@]}") || return 0
+  (build_kernel_tests "$@") || return 0
+  if quietly "testing inside the kernel${*:+ ($*)}" "$log" \
+    python3 -B kernel/run.py test "$@" --xml="$LOG_DIR/$name.xml"; then
+    tail -n 1 "$log"
+  else
+    show_log "$log"
+  fi
+}
+
 kernel_usage() {
   echo "usage: ./dev kernel build [--stock] [--debug]" >&2
   echo "       ./dev kernel test [FILTER] [--stock] [--debug] [--json]" >&2

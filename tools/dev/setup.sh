@@ -75,8 +75,8 @@ require_packages() {
 
 cmd_setup() {
   case "${1:-}" in
-    "") require_packages build fuzz ;;
-    --all) require_packages build fuzz lint ;;
+    "") require_packages build fuzz kernel ;;
+    --all) require_packages build fuzz kernel lint ;;
     *)
       echo "usage: ./dev setup [--all]   (--all: also what fmt and tidy need)" >&2
       exit 2
