@@ -93,12 +93,19 @@ class Finds {
   std::vector<std::string> how_;
 };
 
+// The kernel also says EACCES of a link whose task is reaped in the middle of the call
+// (fs/proc/base.c, proc_fd_access_allowed()). Such a task has closed its files before.
+absl::Status UnlessReaped(const std::string& task, const absl::Status& status) {
+  if (!absl::IsPermissionDenied(status)) return status;
+  return absl::IsNotFound(ReadTaskStat(task + "/stat").status()) ? absl::OkStatus() : status;
+}
+
 absl::Status AddHeldByFd(const std::string& task, Finds* finds) {
   absl::StatusOr<std::vector<int32_t>> fds = ListNumbers(task + "/fd");
   if (!fds.ok()) return UnlessGone(fds.status());
   for (int32_t fd : *fds) {
     absl::StatusOr<std::optional<InodeId>> file = FileBehind(absl::StrCat(task, "/fd/", fd));
-    if (!file.ok()) return file.status();
+    if (!file.ok()) return UnlessReaped(task, file.status());
     if (file->has_value()) finds->Add(**file, "fd");
   }
   return absl::OkStatus();
