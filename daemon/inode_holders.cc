@@ -52,15 +52,9 @@ absl::Status UnlessGone(const absl::Status& status) {
 absl::StatusOr<std::optional<InodeId>> FileBehind(const std::string& path) {
   struct statx file = {};
   constexpr int kFlags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
-  // A task that vanishes in the middle of the look is EACCES as well (fs/proc/base.c,
-  // proc_pid_get_link()); at the next look its files are not there. A refusal stays one.
-  constexpr int kLooks = 2;
-  for (int look = 0; look < kLooks; ++look) {
-    if (statx(AT_FDCWD, path.c_str(), kFlags, STATX_INO, &file) == 0) {
-      return InodeId{.device = makedev(file.stx_dev_major, file.stx_dev_minor),
-                     .inode = file.stx_ino};
-    }
-    if (errno != EACCES) break;
+  if (statx(AT_FDCWD, path.c_str(), kFlags, STATX_INO, &file) == 0) {
+    return InodeId{.device = makedev(file.stx_dev_major, file.stx_dev_minor),
+                   .inode = file.stx_ino};
   }
   if (errno == EACCES || errno == EPERM) {
     return MakeStatus(absl::StatusCode::kPermissionDenied, reason::kProcUnreadable,
