@@ -16,11 +16,13 @@ BUSYBOX = pathlib.Path("/bin/busybox")
 # Directories of the host that init.sh does not pass on.
 LEFT_OUT = ("/tmp/", "/run/")
 
-# A warning of the kernel is a failure, and a failure ends the machine: QEMU does not restart it.
+# The console shows warnings (level 4), because lockdep's of RCU are no more than that. A WARN() of
+# the kernel is a failure, and a failure ends the machine: QEMU does not restart it.
 # Sixty seconds without progress under a lock is a deadlock even under emulation.
 KERNEL_ARGUMENTS = [
-    "console=ttyS0", "loglevel=4", "panic=-1", "panic_on_warn=1", "oops=panic",
+    "console=ttyS0", "loglevel=5", "panic=-1", "panic_on_warn=1", "oops=panic",
     "tsc=reliable", "sysctl.kernel.hung_task_timeout_secs=60", "sysctl.kernel.hung_task_panic=1",
+    "sysctl.kernel.panic_on_rcu_stall=1",
 ]
 
 

@@ -23,7 +23,9 @@ import sys
 import tempfile
 
 ROOM = pathlib.Path(__file__).resolve().parent
-# The release is pinned to the series; Debian's stable updates of it differ in what they mend.
+# The release is pinned to the series; Debian's stable updates of it differ in what they mend. The
+# patches were written on TRIED_VERSION; on another one they apply without fuzz or not at all.
+TRIED_VERSION = "6.12.117-1~deb12u1"
 SOURCE_PACKAGE = "linux-source-6.12"
 SOURCE_ARCHIVE = pathlib.Path("/usr/src/linux-source-6.12.tar.xz")
 # Changes when this program builds the same inputs to something else.
@@ -149,7 +151,10 @@ class SourceTree:
         original, copy = self.path / name, self._pristine / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         if original.exists():
-            shutil.copy2(original, copy)
+            # By a rename, so that what is there is whole.
+            partial = copy.with_name(copy.name + ".partial")
+            shutil.copy2(original, partial)
+            partial.rename(copy)
         else:
             copy.with_name(copy.name + ".absent").touch()
 
@@ -194,7 +199,11 @@ def build_image(cache, flavour, version):
     """Builds; returns the path of the bzImage in the build directory."""
     tree = SourceTree(cache, version)
     tree.unpack()
-    tree.apply(flavour.patches)
+    try:
+        tree.apply(flavour.patches)
+    except BuildError as error:
+        raise BuildError(f"{error}: the patches are known to fit {TRIED_VERSION}, "
+                         f"the source is {version}") from error
     build = tree.build_directory(flavour)
     configure(tree.path, build, flavour)
     # No names and times of this machine in the image.

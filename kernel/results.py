@@ -14,6 +14,7 @@ SKIP_STATUS = 77
 SPLAT = re.compile(
     r"Kernel panic|WARNING: |BUG: |KASAN: |Oops: |possible circular locking|"
     r"possible recursive locking|inconsistent lock state|suspicious RCU usage|"
+    r"detected stalls|trying to register non-static key|"
     r"blocked for more than \d+ seconds|invalid wait context|bad unlock balance"
 )
 
@@ -62,6 +63,8 @@ def program_cases(scratch, program):
             cases = gtest_cases(program, json.loads(report_file.read_text()))
         except ValueError:
             cases = []
+    if status == 0 and report_file.exists() and not cases:
+        return [Case(program, FAILED, "it ran no test")]
     if status == 0 and cases:
         return cases
     if status == SKIP_STATUS:

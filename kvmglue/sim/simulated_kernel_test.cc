@@ -45,7 +45,7 @@ TEST(SimulatedKernelTest, UnknownRequestsGiveWhatTheKernelGives) {
   EXPECT_EQ(kernel.Call(memory.borrow(), unknown, 0ul), -ENOTTY);
 }
 
-TEST(SimulatedKernelTest, VmAndVcpuFdsAreCloseOnExecAndGuestMemfdsAreNot) {
+TEST(SimulatedKernelTest, AllFdsAreCloseOnExecButThoseOfNewGuestMemfds) {
   TestKernel kernel;
   const UniqueFd vm = kernel.CreateVm(VmType::kSwProtected);
   const UniqueFd vcpu = kernel.CreateVcpu(vm.borrow());
@@ -56,7 +56,7 @@ TEST(SimulatedKernelTest, VmAndVcpuFdsAreCloseOnExecAndGuestMemfdsAreNot) {
   EXPECT_EQ(fcntl(vm.borrow().raw(), F_GETFD), FD_CLOEXEC);
   EXPECT_EQ(fcntl(vcpu.borrow().raw(), F_GETFD), FD_CLOEXEC);
   EXPECT_EQ(fcntl(memory.borrow().raw(), F_GETFD), 0);
-  EXPECT_EQ(fcntl(link.borrow().raw(), F_GETFD), 0);
+  EXPECT_EQ(fcntl(link.borrow().raw(), F_GETFD), FD_CLOEXEC);
 }
 
 TEST(SimulatedKernelTest, VcpuNumbersAreCheckedAndUnique) {

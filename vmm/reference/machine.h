@@ -62,7 +62,7 @@ class Machine {
   // The memory of a guest that has ended, for GuestChecker; valid as long as this object. Private
   // memory of a real kernel the guest's own vCPU copies out, which is a way in for tests
   // (SW_PROTECTED protects nothing). FAILED_PRECONDITION / MEMORY_PRIVATE for other types and
-  // beyond 1 GiB; errors of CopyOutOfPrivate().
+  // beyond 512 MiB; errors of CopyOutOfPrivate().
   absl::StatusOr<std::unique_ptr<GuestMemoryReader>> OpenForCheck();
   // The configuration as a sealed file, for the next VMM.
   BorrowedFd config_file() const { return config_file_.borrow(); }

@@ -20,7 +20,6 @@ namespace {
 
 constexpr uint64_t kPage = REHOME_GUEST_PAGE;
 constexpr uint64_t kGib = 1 << 30;
-static_assert(kPrivateCopyEnd == kGib);  // one directory
 constexpr uint64_t kLargePage = 2 << 20;
 // The memslot is in the hole, so that it is nowhere in the guest's RAM: what is copied, then tables
 // that map the first GiB and the hole's, then the code.

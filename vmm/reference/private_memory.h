@@ -17,8 +17,8 @@
 
 namespace rehome {
 
-// Beyond this gpa the copy does not reach.
-inline constexpr uint64_t kPrivateCopyEnd = 1 << 30;
+// Beyond this gpa the copy does not reach: its memslot has to end below the APICs.
+inline constexpr uint64_t kPrivateCopyEnd = 512 << 20;
 
 // Both copy from or to gpa 0, where the VM has private memory (Vm::SetPrivate()). They run `vcpu`
 // and leave it with no access pending and with registers of no use, so they are for a guest that
