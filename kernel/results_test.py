@@ -62,6 +62,11 @@ class Results(unittest.TestCase):
             self.put("t.status", status)
             self.assertEqual(self.counts(), expected, status)
 
+    def test_program_that_ran_no_test_does_not_pass(self):
+        self.put("t.status", "0\n")
+        self.put("t.json", gtest(FILTERED))
+        self.assertEqual(self.counts(), (0, 1, 0))
+
     def test_half_a_report_does_not_pass(self):
         self.put("t.status", "124\n")
         self.put("t.json", gtest(GOOD)[:20])
