@@ -97,15 +97,15 @@ bool TargetIsLost(EffectContext& context, const Migration& record) {
 }
 
 // Under BEFORE_RESUME nobody runs the guest before the fence word is PROVEN. If it was not this
-// daemon that saw the source stopped, and none before it that could still say so, it was the
-// target.
+// daemon that saw the source stopped, it was the target, or a daemon before this one that ended
+// before it could say so. A word that agents can write: it completes no proof.
 void NoteProofOfTarget(const Escrow& escrow, Migration& record) {
   FenceProof& proof = record.fence;
   if (record.fence_policy != FencePolicy::kBeforeResume || proof.stopped_before_resume) return;
   if (escrow.block == nullptr || escrow.block->verdict() != REHOME_VERDICT_RUNNING) return;
   if (escrow.block->fence() != REHOME_FENCE_STATE_PROVEN) return;
   proof.stopped_before_resume = true;
-  proof.stop_observer = {"target", record.target};
+  proof.stop_observer = {record.restarts > 0 ? "unknown" : "target", record.target};
   proof.tasks_stopped_ns = escrow.Phases(escrow.handover_start_ns)[REHOME_PHASE_FENCED];
 }
 

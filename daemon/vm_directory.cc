@@ -157,6 +157,8 @@ void VmDirectory::SetActiveMigration(const std::string& vm_id, const std::string
     if (!PassToWaiting(&slot)) slots_.erase(found);
     return;
   }
+  // Whoever waited did so for a migration before this one.
+  if (!migration_id.empty()) slot.waiting_link.reset();
   slot.entry.active_migration = migration_id;
   Changed(&slot);
 }

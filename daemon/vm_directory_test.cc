@@ -236,6 +236,15 @@ TEST_F(VmDirectoryTest, OnlyALivingTargetWaitsAndOnlyOne) {
   EXPECT_FALSE(vms_.Get("db").ok()) << "a closed connection is nobody";
 }
 
+TEST_F(VmDirectoryTest, ATargetOfAnEarlierMigrationDoesNotStandInTheNextOnesWay) {
+  auto source = MigratingVm();
+  auto left_over = Link(20), next = Link(21);
+  ASSERT_TRUE(vms_.Register(Vm("db", 20), kMigration, left_over).ok());
+  vms_.SetActiveMigration("db", "");
+  vms_.SetActiveMigration("db", "m-0000000000000002");
+  EXPECT_TRUE(vms_.Register(Vm("db", 21), "m-0000000000000002", next).ok());
+}
+
 TEST_F(VmDirectoryTest, AReservedVmIsSeenOnceItsSourceOrItsTargetIsThere) {
   vms_.Reserve(Vm("db", 10), kMigration);
   EXPECT_FALSE(vms_.Get("db").ok());

@@ -58,6 +58,7 @@ class Judge {
       case Migration::TARGET:
         Must(RunsIn(record_.target().pid()), "the target is said to run the guest and does not");
         Must(record_.error().code() != kDataLoss, "a guest that runs is called lost");
+        Must(failed || record_.state() == Migration::SUCCEEDED, "it has not ended");
         Must(!failed || MayBeUnconfirmed(fault_), "the target runs the guest, and need not FAIL");
         return;
       case Migration::NOBODY:
