@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
 #include <utility>
 
 #include "kvmglue/fd_passing.h"
@@ -78,5 +80,17 @@ NoMoreFds::NoMoreFds() {
 }
 
 NoMoreFds::~NoMoreFds() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+void AtOnce(const std::function<void()>& first, const std::function<void()>& second) {
+  std::atomic<int> ready = 0;
+  const auto start = [&ready](const std::function<void()>& run) {
+    ++ready;
+    while (ready < 2) std::this_thread::yield();
+    run();
+  };
+  std::thread other([&] { start(second); });
+  start(first);
+  other.join();
+}
 
 }  // namespace rehome::testing

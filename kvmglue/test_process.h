@@ -57,6 +57,9 @@ inline constexpr int kTestTimeoutMs = 20'000;
 bool Send(BorrowedFd socket, const std::vector<BorrowedFd>& fds = {});
 bool Receive(BorrowedFd socket, std::vector<UniqueFd>* fds = nullptr);
 
+// Runs both at the same time, in two threads that wait for each other; returns when both have.
+void AtOnce(const std::function<void()>& first, const std::function<void()>& second);
+
 // As long as it lives, no fd can be opened (EMFILE): RLIMIT_NOFILE is the lowest free number.
 class NoMoreFds {
  public:

@@ -22,19 +22,6 @@ bool IsDead(TestKernel& kernel, const Guest& guest) {
   return kernel.Call(guest.vm.borrow(), KVM_CHECK_EXTENSION, 0ul) == -EIO;
 }
 
-// Runs both at the same time.
-void AtOnce(const std::function<void()>& first, const std::function<void()>& second) {
-  std::atomic<int> ready = 0;
-  const auto start = [&ready](const std::function<void()>& run) {
-    ++ready;
-    while (ready < 2) std::this_thread::yield();
-    run();
-  };
-  std::thread other([&] { start(second); });
-  start(first);
-  other.join();
-}
-
 TEST(MoveConcurrencyTest, OppositeMovesDoNotDeadlock) {
   constexpr int kRounds = 300;
   TestKernel kernel;
@@ -43,8 +30,8 @@ TEST(MoveConcurrencyTest, OppositeMovesDoNotDeadlock) {
     const Guest a = MakeGuest(kernel, VmType::kSwProtected);
     const Guest b = MakeTarget(kernel, VmType::kSwProtected, a.memory.borrow());
     int forth = 0, back = 0;
-    AtOnce([&] { forth = kernel.Move(b.vm.borrow(), a.vm.borrow()); },
-           [&] { back = kernel.Move(a.vm.borrow(), b.vm.borrow()); });
+    testing::AtOnce([&] { forth = kernel.Move(b.vm.borrow(), a.vm.borrow()); },
+                    [&] { back = kernel.Move(a.vm.borrow(), b.vm.borrow()); });
     // `back` alone has nothing to take (EINVAL), finds itself dead (EIO), or is too late to
     // `forth`.
     EXPECT_TRUE(forth == 0 || forth == -EBUSY) << forth;
@@ -65,8 +52,8 @@ TEST(MoveConcurrencyTest, OnlyOneOfTwoTargetsGetsTheGuest) {
     const Guest left = MakeTarget(kernel, VmType::kSwProtected, source.memory.borrow());
     const Guest right = MakeTarget(kernel, VmType::kSwProtected, source.memory.borrow());
     int results[2];
-    AtOnce([&] { results[0] = kernel.Move(left.vm.borrow(), source.vm.borrow()); },
-           [&] { results[1] = kernel.Move(right.vm.borrow(), source.vm.borrow()); });
+    testing::AtOnce([&] { results[0] = kernel.Move(left.vm.borrow(), source.vm.borrow()); },
+                    [&] { results[1] = kernel.Move(right.vm.borrow(), source.vm.borrow()); });
     EXPECT_EQ((results[0] == 0) + (results[1] == 0), 1) << results[0] << ", " << results[1];
     const int loser = results[0] == 0 ? results[1] : results[0];
     EXPECT_TRUE(loser == -EBUSY || loser == -EIO) << loser;

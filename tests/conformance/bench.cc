@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -97,18 +96,6 @@ bool Eventually(const std::function<bool()>& condition) {
     std::this_thread::yield();
   }
   return true;
-}
-
-void AtOnce(const std::function<void()>& first, const std::function<void()>& second) {
-  std::atomic<int> ready = 0;
-  const auto start = [&ready](const std::function<void()>& run) {
-    ++ready;
-    while (ready < 2) std::this_thread::yield();
-    run();
-  };
-  std::thread other([&] { start(second); });
-  start(first);
-  other.join();
 }
 
 }  // namespace rehome::conformance

@@ -164,9 +164,6 @@ int Allocate(BorrowedFd memory, uint64_t offset, uint64_t bytes);
 bool Eventually(const std::function<bool()>& condition);
 inline constexpr int kPatienceSeconds = 60;  // for a kernel that is emulated, on a busy machine
 
-// Runs both at the same time.
-void AtOnce(const std::function<void()>& first, const std::function<void()>& second);
-
 }  // namespace rehome::conformance
 
 #endif  // REHOME_TESTS_CONFORMANCE_BENCH_H_

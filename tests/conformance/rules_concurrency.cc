@@ -95,8 +95,8 @@ void OppositeMoves(Bench& bench) {
     Guest a = MakeSource(bench);
     Guest b = MakeTarget(bench, a.memory.borrow());
     long forth = 1, back = 1;
-    AtOnce([&] { forth = bench.Move(b.vm.borrow(), a.vm.borrow()); },
-           [&] { back = bench.Move(a.vm.borrow(), b.vm.borrow()); });
+    testing::AtOnce([&] { forth = bench.Move(b.vm.borrow(), a.vm.borrow()); },
+                    [&] { back = bench.Move(a.vm.borrow(), b.vm.borrow()); });
     EXPECT_TRUE(forth == 0 || forth == -EBUSY) << forth;
     // There is nothing to take (EINVAL), or nobody to take it (EIO).
     EXPECT_TRUE(back == -EINVAL || back == -EBUSY || back == -EIO) << back;
@@ -119,7 +119,7 @@ void OneOfTwoTargets(Bench& bench) {
     const auto until_decided = [&](Guest& target, long& result) {
       while (result == -EBUSY) result = bench.Move(target.vm.borrow(), source.vm.borrow());
     };
-    AtOnce([&] { until_decided(left, to_left); }, [&] { until_decided(right, to_right); });
+    testing::AtOnce([&] { until_decided(left, to_left); }, [&] { until_decided(right, to_right); });
     EXPECT_EQ(to_left + to_right, -EIO) << to_left << " " << to_right;
     Guest& winner = to_left == 0 ? left : right;
     EXPECT_EQ(winner.Load(kMemoryGpa).value, kSecret);
@@ -164,8 +164,8 @@ void HolesWhileMoving(Bench& bench) {
     EXPECT_TRUE(source.Store(kMemoryGpa + kPage, 7).Halted());
     long moved = 1;
     int punched = 1;
-    AtOnce([&] { moved = bench.Move(target.vm.borrow(), source.vm.borrow()); },
-           [&] { punched = PunchHole(source.memory.borrow(), kPage, kPage); });
+    testing::AtOnce([&] { moved = bench.Move(target.vm.borrow(), source.vm.borrow()); },
+                    [&] { punched = PunchHole(source.memory.borrow(), kPage, kPage); });
     EXPECT_EQ(moved, 0);
     EXPECT_TRUE(punched == 0 || punched == EPERM) << punched;
     EXPECT_EQ(target.Load(kMemoryGpa + kPage).value, punched == 0 ? 0u : 7u);

@@ -12,6 +12,7 @@
 #include "vmm/reference/guest/payload.h"
 #include "vmm/reference/guest/step.h"
 #include "vmm/reference/guest_check.h"
+#include "vmm/reference/segment.h"
 
 namespace rehome {
 namespace {
@@ -110,23 +111,10 @@ void WritePageTables(std::span<std::byte> ram, uint64_t ram_bytes) {
   }
 }
 
-kvm_segment UserSegment(uint16_t selector, bool code) {
-  kvm_segment segment = {};
-  segment.selector = selector;
-  segment.limit = 0xffffffff;
-  segment.type = code ? 11 : 3;
-  segment.present = 1;
-  segment.dpl = 3;
-  segment.s = 1;
-  segment.g = 1;
-  segment.l = code ? 1 : 0;
-  segment.db = code ? 0 : 1;
-  return segment;
-}
-
 void SetSregs(uint32_t vcpu, bool timer, kvm_sregs& sregs) {
-  sregs.cs = UserSegment(REHOME_GUEST_USER_CS, true);
-  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = UserSegment(REHOME_GUEST_USER_DS, false);
+  sregs.cs = FlatSegment(REHOME_GUEST_USER_CS, true, /*dpl=*/3);
+  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss =
+      FlatSegment(REHOME_GUEST_USER_DS, false, /*dpl=*/3);
   sregs.tr = {};
   sregs.tr.base = REHOME_GUEST_TSS + vcpu * REHOME_GUEST_TSS_STRIDE;
   sregs.tr.limit = REHOME_GUEST_TSS_IO_BITMAP_END;

@@ -14,6 +14,7 @@
 #include "kvmglue/vcpu_state.h"
 #include "vmm/reference/guest/guest_abi.h"
 #include "vmm/reference/os_status.h"
+#include "vmm/reference/segment.h"
 
 namespace rehome {
 namespace {
@@ -87,19 +88,6 @@ class CopySlot {
   void* memory_ = MAP_FAILED;
 };
 
-kvm_segment KernelSegment(uint16_t selector, bool code) {
-  kvm_segment segment = {};
-  segment.selector = selector;
-  segment.limit = 0xffffffff;
-  segment.type = code ? 11 : 3;
-  segment.present = 1;
-  segment.s = 1;
-  segment.g = 1;
-  segment.l = code ? 1 : 0;
-  segment.db = code ? 0 : 1;
-  return segment;
-}
-
 struct Copy {
   uint64_t from, to, bytes;  // guest-physical
 };
@@ -109,8 +97,8 @@ absl::Status PointAtCode(Vcpu& vcpu, const CopySlot& slot, const Copy& copy) {
   absl::Status status = vcpu.SaveState(*state);
   if (!status.ok()) return status;
   kvm_sregs& sregs = state->sregs;
-  sregs.cs = KernelSegment(REHOME_GUEST_KERNEL_CS, true);
-  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = KernelSegment(0x10, false);
+  sregs.cs = FlatSegment(REHOME_GUEST_KERNEL_CS, true, /*dpl=*/0);
+  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = FlatSegment(0x10, false, /*dpl=*/0);
   sregs.cr0 = kCr0;
   sregs.cr3 = slot.tables_gpa();
   sregs.cr4 = kCr4PhysicalAddressExtension;
