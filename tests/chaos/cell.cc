@@ -144,6 +144,12 @@ std::vector<Cell> Cells(const Variant& variant, Blow blow) {
 
 bool TargetDiesFirst(const Phase& phase) { return IsAt(phase, Side::kSource, {kResume}); }
 
+bool AwaitsTheFence(const Cell& cell) {
+  const Victims& killed = cell.victims;
+  return cell.blow == Blow::kKill && killed.target && !killed.source && !killed.daemon &&
+         !cell.variant.moves() && PastTheSource(cell);
+}
+
 bool MayBeLost(const Cell& cell) {
   const Victims& killed = cell.victims;
   if (cell.blow != Blow::kKill) return false;

@@ -68,6 +68,11 @@ std::vector<Cell> Cells(const Variant& variant, Blow blow);
 // The target dies by itself at the claim, or the source would never come to this phase.
 bool TargetDiesFirst(const Phase& phase);
 
+// The blow falls only once the daemon has killed the source. It does so at COMMITTED, at the same
+// time as the target comes to that phase: a blow at once would sometimes find a source that can
+// still take the guest back, sometimes not.
+bool AwaitsTheFence(const Cell& cell);
+
 // Whether the promise has an exception for this cell. Only kills can lose a guest: of who had it.
 bool MayBeLost(const Cell& cell);
 // Whether the VMM of that side may die only after the record has named it the owner: it was struck

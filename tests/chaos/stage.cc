@@ -41,12 +41,26 @@ constexpr char kLongExit[] = "exit_timeout_ms = 60000";
 constexpr char kLongRelease[] = "release_timeout_ms = 2000";
 // Letters of field 3 of /proc/PID/stat, proc(5).
 constexpr char kStoppedOrDead[] = "TZX";
+constexpr char kDead[] = "ZX";
 constexpr uint64_t kMemoryMib = 8;
 // Between two looks at what cannot be waited for.
 constexpr int kLookMs = 2;
 // The guest takes few steps, so that recomputing them is cheap.
 const char* const kGuestArguments[] = {"--check-on-exit", "--heartbeat-ms=0", "--step-ns=20000",
                                        "--working-set-pages=64"};
+
+// Until every thread of it is in one of the states.
+absl::Status AwaitThreads(pid_t pid, const char* states) {
+  for (milliseconds waited{0};
+       harness::ThreadStates(pid).find_first_not_of(states) != std::string::npos;
+       waited += milliseconds(kLookMs)) {
+    if (waited > kArriveTimeout) {
+      return absl::InternalError(absl::StrCat("a thread of ", pid, " is not in any of ", states));
+    }
+    poll(nullptr, 0, kLookMs);
+  }
+  return absl::OkStatus();
+}
 
 std::string Meet(const Phase& phase) { return "--meet-at=" + phase.place; }
 
@@ -185,6 +199,8 @@ absl::StatusOr<bool> Stage::ReachPhase() {
   const absl::StatusOr<harness::MeetingPlace::Arrival> arrival = meeting_->Await(kArriveTimeout);
   if (!arrival.ok()) return arrival.status();
   if (absl::Status status = FindTarget(*arrival); !status.ok()) return status;
+  if (!AwaitsTheFence(cell_)) return true;
+  if (absl::Status status = AwaitThreads(source_pid_, kDead); !status.ok()) return status;
   return true;
 }
 
@@ -233,12 +249,7 @@ absl::Status Stage::AwaitStopped() const {
   if (cell_.victims.source) stopped.push_back(source_pid_);
   if (cell_.victims.target) stopped.push_back(target_pid_);
   for (const pid_t pid : stopped) {
-    for (milliseconds waited{0};
-         harness::ThreadStates(pid).find_first_not_of(kStoppedOrDead) != std::string::npos;
-         waited += milliseconds(kLookMs)) {
-      if (waited > kArriveTimeout) return absl::InternalError("a process does not stop");
-      poll(nullptr, 0, kLookMs);
-    }
+    if (absl::Status status = AwaitThreads(pid, kStoppedOrDead); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
