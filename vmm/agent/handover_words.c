@@ -38,10 +38,15 @@ uint32_t rehome_block_verdict(const struct rehome_block *block) {
   return load(&block->shared->verdict_word);
 }
 
+static int move_quietly(struct rehome_block *block, uint32_t from, uint32_t to) {
+  if (!rehome_verdict_has_edge(from, to)) return -EPERM;
+  return exchange(&block->shared->verdict_word, from, to) ? 0 : -EAGAIN;
+}
+
 int rehome_block_move_verdict(struct rehome_block *block, uint32_t from, uint32_t to) {
   struct rehome_block_header *shared = block->shared;
-  if (!rehome_verdict_has_edge(from, to)) return -EPERM;
-  if (!exchange(&shared->verdict_word, from, to)) return -EAGAIN;
+  int result = move_quietly(block, from, to);
+  if (result != 0) return result;
   rehome_futex_wake(&shared->verdict_word, REHOME_VERDICT_BIT(to));
   if (to == REHOME_VERDICT_ABORTED) {
     /* The target's threads sleep on the other word; its value must change, or one that is about to
@@ -50,6 +55,14 @@ int rehome_block_move_verdict(struct rehome_block *block, uint32_t from, uint32_
     rehome_futex_wake(&shared->source_ready_word, (uint32_t)kAnyBit);
   }
   return 0;
+}
+
+int rehome_block_set_running(struct rehome_block *block) {
+  return move_quietly(block, REHOME_VERDICT_COMMITTED, REHOME_VERDICT_RUNNING);
+}
+
+void rehome_block_tell_running(struct rehome_block *block) {
+  rehome_futex_wake(&block->shared->verdict_word, REHOME_VERDICT_BIT(REHOME_VERDICT_RUNNING));
 }
 
 int rehome_block_wait_verdict(const struct rehome_block *block, uint32_t seen,

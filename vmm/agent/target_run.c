@@ -151,9 +151,7 @@ int rehome_target_run(struct rehome_agent *agent) {
   } else {
     rehome_block_stamp_as(block, REHOME_PHASE_FENCED, REHOME_PHASE_RESTORED);
   }
-  if (rehome_block_move_verdict(block, REHOME_VERDICT_COMMITTED, REHOME_VERDICT_RUNNING) != 0) {
-    return cancelled(agent);
-  }
+  if (rehome_block_set_running(block) != 0) return cancelled(agent);
   rehome_block_stamp(block, REHOME_PHASE_RUNNING);
   return 0;
 }
@@ -165,6 +163,8 @@ int rehome_target_first_run(struct rehome_agent *agent, const struct rehome_regi
     rehome_agent_wake(agent);
     return 0;
   }
-  if (mapped_block(agent) == NULL) return -EINVAL;
+  struct rehome_block *block = mapped_block(agent);
+  if (block == NULL) return -EINVAL;
+  rehome_block_tell_running(block);
   return rehome_agent_announce(agent, vm, true);
 }
