@@ -53,6 +53,25 @@ bool TableHas(uint32_t from, uint32_t to) {
 
 const std::vector<uint32_t> kEveryVerdict = {0, 1, 2, 3, 4, 5, 6, 31, 32, UINT32_MAX};
 
+TEST_F(HandoverWords, RunningIsEnteredFromCommittedOnly) {
+  for (uint32_t from : kEveryVerdict) {
+    SetVerdict(from);
+    const bool committed = from == REHOME_VERDICT_COMMITTED;
+    EXPECT_EQ(rehome_block_set_running(&block_), committed ? 0 : -EAGAIN) << from;
+    EXPECT_EQ(rehome_block_verdict(&block_), committed ? uint32_t{REHOME_VERDICT_RUNNING} : from);
+  }
+}
+
+TEST_F(HandoverWords, WhoeverWaitsForRunningIsToldOfIt) {
+  SetVerdict(REHOME_VERDICT_COMMITTED);
+  // Without a deadline: if nobody told it, this would not end.
+  std::thread waiter(
+      [this] { rehome_block_wait_verdict_in(&block_, REHOME_VERDICTS_FINAL, /*deadline_ns=*/0); });
+  ASSERT_EQ(rehome_block_set_running(&block_), 0);
+  rehome_block_tell_running(&block_);
+  waiter.join();
+}
+
 TEST_F(HandoverWords, MovesAlongTheEdgesOfTheTableAndNoOthers) {
   for (uint32_t from : kEveryVerdict) {
     for (uint32_t to : kEveryVerdict) {
