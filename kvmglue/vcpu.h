@@ -100,6 +100,10 @@ class Vcpu {
   // INVALID_ARGUMENT / CPUID_INVALID (malformed) or CPUID_REFUSED (KVM says EINVAL).
   absl::Status SetCpuid(std::span<const std::byte> cpuid2);
 
+  // Reads what state the vCPU is in, so that RestoreState() can leave out what is so already.
+  // SetCpuid() has done it; again for a vCPU that has run since. Errors of reading the state.
+  absl::Status LearnState();
+
   // Both cost a handful of ioctls and neither allocates nor looks anything up (a SaveState()
   // without SetCpuid() before it prepares first). vcpu_save_restore.cc has the order and its
   // reasons.
@@ -125,7 +129,6 @@ class Vcpu {
 
   absl::Status Call(KernelCall call, unsigned long request, void* argument, const char* name) const;
   absl::Status CallTscOffset(KernelCall call, unsigned long request, void* offset) const;
-  absl::Status Prepare();
   absl::Status SaveMsrs(VcpuState& state) const;
   absl::Status SaveRegistersByIoctl(VcpuState& state) const;
   absl::Status SaveRegistersFromRun(VcpuState& state);
@@ -145,7 +148,7 @@ class Vcpu {
   bool has_tsc_offset_ = false;
   bool io_pending_ = false;
   std::unique_ptr<Known> known_;
-  bool known_is_true_ = false;  // from Prepare() to the first Run() or RestoreState()
+  bool known_is_true_ = false;  // from LearnState() to the first Run() or RestoreState()
 };
 
 // Supported CPUID of this host for vCPU `index` of `count`: a struct kvm_cpuid2 with entries.

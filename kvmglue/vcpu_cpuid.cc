@@ -102,7 +102,7 @@ absl::Status Vcpu::SetCpuid(std::span<const std::byte> cpuid2) {
   }
   absl::Status status =
       Call(KernelCall::kSetCpuid, KVM_SET_CPUID2, IoctlInput(cpuid2.data()), "KVM_SET_CPUID2");
-  return status.ok() ? Prepare() : status;
+  return status.ok() ? LearnState() : status;
 }
 
 }  // namespace rehome

@@ -91,7 +91,7 @@ absl::Status Vcpu::CallTscOffset(KernelCall call, unsigned long request, void* o
   return Call(call, request, &attribute, "TSC offset");
 }
 
-absl::Status Vcpu::Prepare() {
+absl::Status Vcpu::LearnState() {
   auto known = std::make_unique<Known>();
   has_tsc_offset_ =
       CallTscOffset(KernelCall::kGetVcpuState, KVM_GET_DEVICE_ATTR, &known->tsc_offset).ok();
@@ -119,7 +119,7 @@ absl::Status Vcpu::Prepare() {
 
 absl::Status Vcpu::SaveState(VcpuState& state) {
   if (!prepared_) {
-    if (absl::Status status = Prepare(); !status.ok()) return status;
+    if (absl::Status status = LearnState(); !status.ok()) return status;
   }
   if (io_pending_) {
     if (absl::Status status = CompletePendingIo(); !status.ok()) return status;
@@ -270,7 +270,7 @@ absl::Status Vcpu::CheckFits(const VcpuState& state) const {
 
 absl::Status Vcpu::RestoreState(const VcpuState& state) {
   if (!prepared_) {
-    if (absl::Status status = Prepare(); !status.ok()) return status;
+    if (absl::Status status = LearnState(); !status.ok()) return status;
   }
   if (absl::Status status = state.Validate(); !status.ok()) return status;
   if (absl::Status status = CheckFits(state); !status.ok()) return status;

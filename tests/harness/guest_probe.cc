@@ -180,6 +180,24 @@ absl::Status GuestProbe::ResetGaps(std::chrono::milliseconds timeout) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<double> GuestProbe::TimeToTouchAllUs(std::chrono::milliseconds timeout) {
+  absl::StatusOr<rehome_guest_mailbox> mailbox = ReadMailbox(*this, 0);
+  if (!mailbox.ok()) return mailbox.status();
+  const uint64_t request = mailbox->touch_done + 1;
+  absl::Status status = Write(MailboxOffset(0, offsetof(rehome_guest_mailbox, touch_request)),
+                              std::as_bytes(std::span(&request, 1)));
+  if (!status.ok()) return status;
+  for (int64_t waited_ms = 0; mailbox->touch_done != request; waited_ms += kAnswerPollMs) {
+    if (waited_ms >= timeout.count()) {
+      return absl::DeadlineExceededError("the guest does not touch its memory");
+    }
+    poll(nullptr, 0, kAnswerPollMs);
+    mailbox = ReadMailbox(*this, 0);
+    if (!mailbox.ok()) return mailbox.status();
+  }
+  return static_cast<double>(mailbox->touch_tsc) * 1000 / static_cast<double>(boot_.tsc_khz);
+}
+
 absl::StatusOr<double> GuestProbe::LongestGapUs() const {
   uint64_t longest = 0;
   for (uint32_t i = 0; i < boot_.vcpu_count; ++i) {

@@ -52,6 +52,10 @@ class GuestProbe : public GuestMemoryReader {
   // longest, by the guest's own TSC.
   absl::StatusOr<double> LongestGapUs() const;
 
+  // Has the guest read every page of its RAM, and returns how long that took by its own TSC. It
+  // counts as a gap.
+  absl::StatusOr<double> TimeToTouchAllUs(std::chrono::milliseconds timeout);
+
  private:
   GuestProbe() = default;
   absl::Status FindFiles(const GuestMemoryFile& first);

@@ -111,27 +111,6 @@ void WritePageTables(std::span<std::byte> ram, uint64_t ram_bytes) {
   }
 }
 
-void SetSregs(uint32_t vcpu, bool timer, kvm_sregs& sregs) {
-  sregs.cs = FlatSegment(REHOME_GUEST_USER_CS, true, /*dpl=*/3);
-  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss =
-      FlatSegment(REHOME_GUEST_USER_DS, false, /*dpl=*/3);
-  sregs.tr = {};
-  sregs.tr.base = REHOME_GUEST_TSS + vcpu * REHOME_GUEST_TSS_STRIDE;
-  sregs.tr.limit = REHOME_GUEST_TSS_IO_BITMAP_END;
-  sregs.tr.selector = REHOME_GUEST_TSS_SELECTOR;
-  sregs.tr.type = 11;  // busy 64-bit TSS
-  sregs.tr.present = 1;
-  sregs.ldt = {};
-  sregs.ldt.unusable = 1;
-  sregs.gdt = {.base = REHOME_GUEST_GDT, .limit = 63};
-  sregs.idt = {.base = REHOME_GUEST_IDT, .limit = 4095};
-  sregs.cr0 = kCr0;
-  sregs.cr3 = REHOME_GUEST_PAGE_TABLES;
-  sregs.cr4 = kCr4;
-  sregs.efer = kEfer;
-  if (timer) sregs.apic_base |= kX2Apic;
-}
-
 void SetRegs(uint32_t vcpu, kvm_regs& regs) {
   regs = {};
   regs.rip = REHOME_GUEST_CODE;
@@ -191,6 +170,26 @@ void LoadGuest(rehome_guest_boot_info& boot, std::span<std::byte> low_ram) {
   std::memcpy(At<std::byte>(low_ram, REHOME_GUEST_BOOT_INFO), &boot, sizeof(boot));
 }
 
+void SetGuestSregs(uint32_t vcpu, kvm_sregs& sregs) {
+  sregs.cs = FlatSegment(REHOME_GUEST_USER_CS, true, /*dpl=*/3);
+  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss =
+      FlatSegment(REHOME_GUEST_USER_DS, false, /*dpl=*/3);
+  sregs.tr = {};
+  sregs.tr.base = REHOME_GUEST_TSS + vcpu * REHOME_GUEST_TSS_STRIDE;
+  sregs.tr.limit = REHOME_GUEST_TSS_IO_BITMAP_END;
+  sregs.tr.selector = REHOME_GUEST_TSS_SELECTOR;
+  sregs.tr.type = 11;  // busy 64-bit TSS
+  sregs.tr.present = 1;
+  sregs.ldt = {};
+  sregs.ldt.unusable = 1;
+  sregs.gdt = {.base = REHOME_GUEST_GDT, .limit = 63};
+  sregs.idt = {.base = REHOME_GUEST_IDT, .limit = 4095};
+  sregs.cr0 = kCr0;
+  sregs.cr3 = REHOME_GUEST_PAGE_TABLES;
+  sregs.cr4 = kCr4;
+  sregs.efer = kEfer;
+}
+
 bool HasKvmclock(const VcpuState& state) {
   return FindMsr(state, kMsrKvmSystemTime) < state.msrs.count;
 }
@@ -199,7 +198,8 @@ absl::Status StartGuestVcpu(const rehome_guest_boot_info& boot, Vcpu& vcpu) {
   auto state = std::make_unique<VcpuState>();
   absl::Status status = vcpu.SaveState(*state);
   if (!status.ok()) return status;
-  SetSregs(vcpu.index(), boot.timer != 0, state->sregs);
+  SetGuestSregs(vcpu.index(), state->sregs);
+  if (boot.timer != 0) state->sregs.apic_base |= kX2Apic;
   SetRegs(vcpu.index(), state->regs);
   state->mp_state.mp_state = KVM_MP_STATE_RUNNABLE;
   if (boot.kvmclock != 0) {

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "absl/status/status.h"
+#include "kvmglue/kvm_abi.h"
 #include "kvmglue/vcpu.h"
 #include "vmm/reference/guest/guest_abi.h"
 #include "vmm/reference/guest_ram.h"
@@ -25,6 +26,10 @@ rehome_guest_boot_info MakeBootInfo(const GuestOptions& options, const GuestRam&
 // information (whose code fields it fills in) into the first REHOME_GUEST_RESERVED bytes of RAM.
 // REQUIRES: low_ram has that size and is zero.
 void LoadGuest(rehome_guest_boot_info& boot, std::span<std::byte> low_ram);
+
+// Paging as the built-in guest has it, in 64-bit user mode: what shadow pages that are made for it
+// depend on. `vcpu`: whose task state segment.
+void SetGuestSregs(uint32_t vcpu, kvm_sregs& sregs);
 
 // Sets vCPU `vcpu` to start the payload; kvmclock and timer as `boot` says. Errors of SaveState()
 // and RestoreState().

@@ -18,7 +18,7 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 // Residency is asked for in pieces of this size: one byte of answer per page.
-constexpr uint64_t kPopulateChunk = 64 << 20;
+constexpr uint64_t kResidencyPiece = 64 << 20;
 
 absl::Status LayoutInvalid(std::string_view what) {
   return MakeStatus(absl::StatusCode::kInvalidArgument, "LAYOUT_INVALID", what);
@@ -52,20 +52,22 @@ absl::Status CheckSlots(const std::vector<RamSlot>& slots, const std::vector<uin
   return absl::OkStatus();
 }
 
-// Populates the runs of resident pages of one piece; returns the bytes.
-absl::StatusOr<uint64_t> PopulateChunk(std::byte* start, uint64_t size,
-                                       std::vector<unsigned char>& resident) {
-  const uint64_t pages = size / kPage;
-  if (mincore(start, size, resident.data()) < 0) return OsError("mincore", "guest memory", errno);
+// Visits the runs of resident pages of one piece; returns the bytes.
+absl::StatusOr<uint64_t> VisitPiece(std::span<std::byte> piece, uint64_t gpa,
+                                    std::vector<unsigned char>& resident,
+                                    const GuestRam::ResidentVisitor& visit) {
+  const uint64_t pages = piece.size() / kPage;
+  if (mincore(piece.data(), piece.size(), resident.data()) < 0) {
+    return OsError("mincore", "guest memory", errno);
+  }
   uint64_t done = 0;
   for (uint64_t first = 0; first < pages;) {
     uint64_t end = first;
     while (end < pages && (resident[end] & 1) != 0) ++end;
     if (end > first) {
       const uint64_t bytes = (end - first) * kPage;
-      if (madvise(start + first * kPage, bytes, MADV_POPULATE_READ) < 0) {
-        return OsError("madvise(MADV_POPULATE_READ)", "guest memory", errno);
-      }
+      absl::Status status = visit(gpa + first * kPage, piece.subspan(first * kPage, bytes));
+      if (!status.ok()) return status;
       done += bytes;
     }
     first = std::max(end, first + 1);
@@ -221,18 +223,29 @@ std::span<std::byte> GuestRam::mapping(size_t i) const {
   return {files_[i].mapping, files_[i].size};
 }
 
-absl::StatusOr<uint64_t> GuestRam::Populate(uint64_t limit_bytes) const {
-  std::vector<unsigned char> resident(kPopulateChunk / kPage);
+absl::StatusOr<uint64_t> GuestRam::VisitResident(uint64_t limit_bytes,
+                                                 const ResidentVisitor& visit) const {
+  std::vector<unsigned char> resident(kResidencyPiece / kPage);
   uint64_t done = 0;
-  for (const File& file : files_) {
-    for (uint64_t at = 0; at < file.size && done < limit_bytes; at += kPopulateChunk) {
-      const auto bytes =
-          PopulateChunk(file.mapping + at, std::min(kPopulateChunk, file.size - at), resident);
+  for (const RamSlot& slot : slots_) {
+    const std::span<std::byte> memory =
+        mapping(slot.memory_index).subspan(slot.slot.offset, slot.slot.size_bytes);
+    for (uint64_t at = 0; at < memory.size() && done < limit_bytes; at += kResidencyPiece) {
+      const auto piece = memory.subspan(at, std::min(kResidencyPiece, memory.size() - at));
+      const auto bytes = VisitPiece(piece, slot.slot.gpa + at, resident, visit);
       if (!bytes.ok()) return bytes.status();
       done += *bytes;
     }
   }
   return done;
+}
+
+absl::StatusOr<uint64_t> GuestRam::Populate(uint64_t limit_bytes) const {
+  return VisitResident(limit_bytes, [](uint64_t, std::span<std::byte> run) {
+    return madvise(run.data(), run.size(), MADV_POPULATE_READ) == 0
+               ? absl::OkStatus()
+               : OsError("madvise(MADV_POPULATE_READ)", "guest memory", errno);
+  });
 }
 
 absl::StatusOr<std::unique_ptr<GuestMemoryReader>> GuestRam::OpenForCheck() {

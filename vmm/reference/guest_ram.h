@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -83,6 +84,12 @@ class GuestRam {
   bool mapped() const { return access_ != RamAccess::kBound; }
   // All of file `i`; empty unless mapped().
   std::span<std::byte> mapping(size_t i) const;
+
+  // Calls `visit` for each run of pages that the files hold already, at most `limit_bytes` in all,
+  // with the run's guest-physical address and where it is mapped here. Returns the bytes visited,
+  // or the first error of `visit`. REQUIRES: mapped().
+  using ResidentVisitor = std::function<absl::Status(uint64_t gpa, std::span<std::byte> run)>;
+  absl::StatusOr<uint64_t> VisitResident(uint64_t limit_bytes, const ResidentVisitor& visit) const;
 
   // Makes host page tables for what the files hold already, up to `limit_bytes`, so that the guest
   // does not take these faults one by one after a take-over (4 to 6 times cheaper under shadow

@@ -11,6 +11,7 @@
 #include "kvmglue/vcpu_state.h"
 #include "vmm/reference/guest_loader.h"
 #include "vmm/reference/os_status.h"
+#include "vmm/reference/page_warmer.h"
 #include "vmm/reference/private_memory.h"
 
 namespace rehome {
@@ -164,6 +165,15 @@ absl::Status Machine::MakePrivate() {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> Machine::WarmUp(std::chrono::milliseconds budget) {
+  const auto warmed = PageWarmer::Warm(*vm_, *vcpus_[0], *ram_, FreeSlot(), budget);
+  if (!warmed.ok() || *warmed == 0) return warmed;
+  // Once more, because it has run: it spares the blackout setting what is so already.
+  absl::Status status = vcpus_[0]->LearnState();
+  if (!status.ok()) return status;
+  return warmed;
 }
 
 uint32_t Machine::FreeSlot() const { return static_cast<uint32_t>(ram_->slots().size()); }

@@ -5,6 +5,7 @@
 #ifndef REHOME_VMM_REFERENCE_MACHINE_H_
 #define REHOME_VMM_REFERENCE_MACHINE_H_
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -59,6 +60,10 @@ class Machine {
   std::vector<std::unique_ptr<Vcpu>>& vcpus() { return vcpus_; }
   GuestRam& ram() { return *ram_; }
   Devices& devices() { return *devices_; }
+  // What PageWarmer does, for a machine from Prepare() whose memory is mapped, before its vCPUs
+  // run. Errors of PageWarmer::Warm() and Vcpu::LearnState().
+  absl::StatusOr<uint64_t> WarmUp(std::chrono::milliseconds budget);
+
   // The memory of a guest that has ended, for GuestChecker; valid as long as this object. Private
   // memory of a real kernel the guest's own vCPU copies out, which is a way in for tests
   // (SW_PROTECTED protects nothing). FAILED_PRECONDITION / MEMORY_PRIVATE for other types and

@@ -132,6 +132,9 @@ ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string&
       ->envname("REHOME_AGENT_SOCKET");
   app.add_option("--populate", options.populate_mib,
                  "as a target that maps memory: MiB of it to map in advance, 0: none");
+  app.add_option("--warm-ms", options.warm_ms,
+                 "as such a target: so long the guest's pages are touched in advance, so that KVM "
+                 "has its page tables; 0: not at all");
   app.add_option("--spin-us", options.spin_us,
                  "as a target: busy-wait for the source's state so long before sleeping");
   app.add_flag("--check-on-exit", options.check_on_exit,

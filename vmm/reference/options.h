@@ -38,6 +38,7 @@ struct Options {
   uint32_t link_ioctl = 0xd6;
   std::string agent_socket;       // "": cannot be migrated (owner), no reconnect (target)
   uint64_t populate_mib = 16384;  // MAP: at most so much is mapped in advance
+  uint32_t warm_ms = 1000;        // MAP: so long KVM's page tables are made in advance
   uint32_t spin_us = 0;           // target: busy-wait for the state before sleeping
   bool check_on_exit = false;     // tell on SIGTERM whether the guest is intact
   std::string sim;                // which kernel to simulate, see kvmglue/sim/options.h

@@ -237,6 +237,8 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
   if (machine_->ram().mapped() && !proposal_->moves()) {
     const auto populated = machine_->ram().Populate(options_.populate_mib << 20);
     if (!populated.ok()) return populated.status();
+    absl::Status warmed = WarmUp();
+    if (!warmed.ok()) return warmed;
   }
   crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
                                      static_cast<CrewListener&>(*this));
@@ -251,6 +253,12 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
   Misbehave(options_.hooks.misbehave, target, misbehaviour_prop_);
   options_.hooks.Reach(HookPoint::kPrepared);
   return absl::OkStatus();
+}
+
+// The simulated kernel has no page tables.
+absl::Status Vmm::WarmUp() {
+  if (host_.kind != KernelKind::kKvm || options_.warm_ms == 0) return absl::OkStatus();
+  return machine_->WarmUp(std::chrono::milliseconds(options_.warm_ms)).status();
 }
 
 absl::Status Vmm::ArmTarget(rehome_block&) {

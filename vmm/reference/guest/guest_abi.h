@@ -139,6 +139,12 @@ struct rehome_guest_mailbox {
 
   uint64_t fault_vector;
   uint64_t fault_code;
+
+  /* vCPU 0 only: a new number in touch_request has it read one word of every page of RAM; then
+   * touch_tsc is the cycles that took, and touch_done the number. */
+  uint64_t touch_request;
+  uint64_t touch_done;
+  uint64_t touch_tsc;
 };
 
 #ifdef __cplusplus

@@ -169,6 +169,19 @@ static void check_timer(struct vcpu *v, uint64_t gap) {
   }
 }
 
+/* What all page faults of a guest cost that has just been moved. */
+static void touch_memory(struct vcpu *v) {
+  volatile struct rehome_guest_mailbox *m = v->mailbox;
+  const uint64_t request = m->touch_request;
+  if (request == m->touch_done) return;
+  const uint64_t begin = read_tsc();
+  for (uint64_t at = 0; at < BOOT_INFO->ram_bytes; at += REHOME_GUEST_PAGE) {
+    load64(0, rehome_guest_gpa(at));
+  }
+  m->touch_tsc = read_tsc() - begin;
+  m->touch_done = request;
+}
+
 static void take_step(struct vcpu *v) {
   volatile struct rehome_guest_mailbox *m = v->mailbox;
   if (m->chain != chain || m->steps != steps) {
@@ -282,6 +295,7 @@ __attribute__((noreturn)) void rehome_guest_main(uint32_t index) {
       v.next_step_tsc = now + boot->step_tsc;
       take_step(&v);
     }
+    if (index == 0) touch_memory(&v);
     if (index == 0 && boot->heartbeat_tsc) speak(&v, now);
     v.mailbox->loops++;
   }
