@@ -38,7 +38,6 @@ struct Options {
 struct Way {
   const char* name;
   std::vector<std::string> target_arguments;
-  std::unique_ptr<HostUnderTest> host;
   std::vector<double> touch_ms, total_ms;
 };
 
@@ -57,35 +56,33 @@ double SecondsOf(const google::protobuf::Timestamp& time) {
   return static_cast<double>(time.seconds()) + static_cast<double>(time.nanos()) * 1e-9;
 }
 
-void Hop(Way& way) {
+// A guest of its own at a time: there is memory for one, and nobody else runs.
+void RunOnce(Way& way, uint64_t memory_mib) {
+  absl::StatusOr<std::unique_ptr<HostUnderTest>> host =
+      HostUnderTest::Start({.kernel = "kvm", .target_arguments = way.target_arguments});
+  if (!host.ok()) Fail(host.status());
+  const absl::StatusOr<harness::StartedVmm> vmm =
+      (*host)->StartVmm({.vm_id = kVmId,
+                         .version = kVmmVersion,
+                         .memory_mib = memory_mib,
+                         .arguments = {"--heartbeat-ms", "0"}});
+  if (!vmm.ok()) Fail(vmm.status());
+  const absl::StatusOr<GuestProbe> before = Attach(**host);
+  if (!before.ok()) Fail(before.status());
+  if (absl::Status status = before->TouchAllPages(); !status.ok()) Fail(status);
+
   const absl::StatusOr<v1::Migration> migration =
-      way.host->Migrate(kVmId, harness::ProfileOfVersion(kVmmVersion), v1::Migration::AFTER_RESUME);
+      (*host)->Migrate(kVmId, harness::ProfileOfVersion(kVmmVersion), v1::Migration::AFTER_RESUME);
   if (!migration.ok()) Fail(migration.status());
-  absl::StatusOr<HopSample> sample = SampleOf(*migration);
-  if (!sample.ok()) Fail(sample.status());
-  absl::StatusOr<GuestProbe> probe = Attach(*way.host);
-  if (!probe.ok()) Fail(probe.status());
-  const absl::StatusOr<double> touched = probe->TimeToTouchAllUs(kGuestTimeout);
+  if (absl::Status status = SampleOf(*migration).status(); !status.ok()) Fail(status);
+  absl::StatusOr<GuestProbe> after = Attach(**host);
+  if (!after.ok()) Fail(after.status());
+  const absl::StatusOr<double> touched = after->TimeToTouchAllUs(kGuestTimeout);
   if (!touched.ok()) Fail(touched.status());
   way.touch_ms.push_back(*touched / 1000);
   way.total_ms.push_back((SecondsOf(migration->end_time()) - SecondsOf(migration->create_time())) *
                          1000);
-}
-
-void Start(Way& way, uint64_t memory_mib) {
-  absl::StatusOr<std::unique_ptr<HostUnderTest>> host =
-      HostUnderTest::Start({.kernel = "kvm", .target_arguments = way.target_arguments});
-  if (!host.ok()) Fail(host.status());
-  way.host = *std::move(host);
-  const absl::StatusOr<harness::StartedVmm> vmm =
-      way.host->StartVmm({.vm_id = kVmId,
-                          .version = kVmmVersion,
-                          .memory_mib = memory_mib,
-                          .arguments = {"--heartbeat-ms", "0"}});
-  if (!vmm.ok()) Fail(vmm.status());
-  const absl::StatusOr<GuestProbe> probe = Attach(*way.host);
-  if (!probe.ok()) Fail(probe.status());
-  if (absl::Status status = probe->TouchAllPages(); !status.ok()) Fail(status);
+  if (absl::Status status = (*host)->StopVm(kVmId); !status.ok()) Fail(status);
 }
 
 int Main(int argc, char** argv) {
@@ -96,17 +93,11 @@ int Main(int argc, char** argv) {
   app.add_flag("--json", options.json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
 
-  Way ways[] = {{"empty page tables", {"--populate=0", "--warm-ms=0"}, {}, {}, {}},
-                {"host page tables populated", {"--warm-ms=0"}, {}, {}, {}},
-                {"populated and warm", {"--warm-ms=60000"}, {}, {}, {}}};
+  Way ways[] = {{"empty page tables", {"--populate=0", "--warm-ms=0"}, {}, {}},
+                {"host page tables populated", {"--warm-ms=0"}, {}, {}},
+                {"populated and warm", {"--warm-ms=60000"}, {}, {}}};
   for (int run = 0; run < options.runs; ++run) {
-    // A host of its own at a time: memory for one guest is enough, and nobody else runs.
-    for (Way& way : ways) {
-      Start(way, options.memory_mib);
-      Hop(way);
-      if (absl::Status status = way.host->StopVm(kVmId); !status.ok()) Fail(status);
-      way.host.reset();
-    }
+    for (Way& way : ways) RunOnce(way, options.memory_mib);
   }
   const Style style = Style::ForStdout();
   printf("%s\n\n", MachineLine().c_str());
