@@ -141,7 +141,8 @@ ordered_json ToJson(const Result& r) {
           {"floor_guest_gap_us", ToJson(GuestGapOf(r.floor))},
           {"rehome_guest_gap_us", ToJson(GuestGapOf(r.rehome))},
           {"floor_phases_p50_us", ToJson(PhaseMedians(r.floor))},
-          {"rehome_phases_p50_us", ToJson(PhaseMedians(r.rehome))}};
+          {"rehome_phases_p50_us", ToJson(PhaseMedians(r.rehome))},
+          {"rehome_fence_before_resume_phases_p50_us", ToJson(PhaseMedians(r.fenced_first))}};
 }
 
 std::vector<std::pair<GuestShape, int>> Plan(const Options& options) {

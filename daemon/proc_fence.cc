@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -28,11 +29,12 @@ using std::chrono::steady_clock;
 // include/linux/sched.h; set in do_exit() before anything is torn down and never cleared.
 constexpr uint32_t kPfExiting = 0x4;
 
-// /proc tells nobody when a task begins to exit, so it is read again and again: without a pause at
-// first, because the guest stands still meanwhile and dying takes 0.2 ms on an idle host; then with
-// one, because the dying threads may need the core that we use.
-constexpr int kEagerLooks = 50;
-constexpr nanoseconds kLookPause{100'000};
+// /proc tells nobody when a task begins to exit, so it is read again and again, with short pauses:
+// the guest stands still meanwhile, and the dying threads may need the core that we use. Measured
+// on two cores: 50 looks without a pause made the fence 1.5 to 2 times as long.
+constexpr int kEagerLooks = 2;
+constexpr nanoseconds kLookPause{20'000};
+constexpr unsigned long kTimerSlackNs = 1000;
 
 // Whether the pidfd has become readable (its process has exited) within `wait`.
 bool PollExit(BorrowedFd pidfd, nanoseconds wait) {
@@ -88,6 +90,9 @@ class ProcFence final : public Fence {
   absl::StatusOr<uint64_t> AwaitTasksStopped(BorrowedFd pidfd, const ProcessIdentity& process,
                                              milliseconds timeout) override {
     const auto deadline = steady_clock::now() + timeout;
+    // The kernel adds 50 us to each sleep of an ordinary thread. It stays so for this thread, and
+    // costs nothing while it does not sleep by time.
+    prctl(PR_SET_TIMERSLACK, kTimerSlackNs);
     for (int look = 0;; ++look) {
       absl::StatusOr<bool> stopped = AreTasksStopped(process);
       if (!stopped.ok()) return stopped.status();
