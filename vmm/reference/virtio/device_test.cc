@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/reference/virtio/device.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -206,6 +207,11 @@ TEST_F(DeviceTest, StopGivesUpInTimeAndTheDeviceGoesOn) {
   Open();
   ASSERT_TRUE(AwaitInterrupts(*device_, [&] { return stream_.AllUsed(); }));
   stream_.Check(disk_.borrow());
+}
+
+TEST_F(DeviceTest, ItsEventfdsAreCloseOnExec) {
+  EXPECT_EQ(fcntl(device_->kick().raw(), F_GETFD), FD_CLOEXEC);
+  EXPECT_EQ(fcntl(device_->interrupt().raw(), F_GETFD), FD_CLOEXEC);
 }
 
 TEST_F(DeviceTest, StateIsForAStoppedDevice) {
