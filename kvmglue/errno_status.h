@@ -26,6 +26,7 @@ enum class KernelCall {
   kPeerCredentials,
   kPidfdOpen,
   kPidfdSendSignal,
+  kOpenTap,
   // /dev/kvm.
   kOpenKvm,
   kGetApiVersion,
@@ -50,6 +51,8 @@ enum class KernelCall {
   kCreateVcpu,
   kGetVmState,
   kSetVmState,
+  kIrqfd,
+  kIoeventfd,
   // vCPU.
   kMapRun,
   kSetCpuid,

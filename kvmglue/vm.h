@@ -64,6 +64,24 @@ class Vm {
   // of the four and is good for nothing.
   absl::Status CreateIrqchip();
 
+  // KVM_IRQFD: from now on a write to `eventfd` is an edge on interrupt line `gsi`; what was
+  // written before counts. An eventfd has one such line on the whole host, so the VM that the guest
+  // leaves lets go first: UNAVAILABLE / IRQFD_BUSY (EBUSY; older kernels take it and deliver to the
+  // first alone). FAILED_PRECONDITION / IRQCHIP_MISSING, INVALID_ARGUMENT / KVM_INVALID (not an
+  // eventfd).
+  absl::Status AssignIrqfd(BorrowedFd eventfd, uint32_t gsi);
+  // When this returns every edge that was under way is in the irqchip, so the state that is saved
+  // after it has them all. One that is not assigned is none to let go: OK.
+  absl::Status DeassignIrqfd(BorrowedFd eventfd, uint32_t gsi);
+
+  // KVM_IOEVENTFD: a write of exactly 4 bytes, whatever they are, to guest-physical `gpa` signals
+  // `eventfd` and is no exit. ALREADY_EXISTS / IOEVENTFD_EXISTS if this VM has one there; two VMs
+  // may have the same, which no kernel minds. INVALID_ARGUMENT / KVM_INVALID (not an eventfd),
+  // RESOURCE_EXHAUSTED / IOEVENTFD_LIMIT (the kernel's 1000 places on the bus).
+  absl::Status AssignIoeventfd(BorrowedFd eventfd, uint64_t gpa);
+  // NOT_FOUND / IOEVENTFD_MISSING. The next write is an exit again.
+  absl::Status DeassignIoeventfd(BorrowedFd eventfd, uint64_t gpa);
+
   // KVM_CREATE_GUEST_MEMFD; close-on-exec is set at once. INVALID_ARGUMENT / KVM_INVALID,
   // FAILED_PRECONDITION / GUEST_MEMFD_UNSUPPORTED.
   absl::StatusOr<UniqueFd> CreateGuestMemfd(uint64_t size_bytes, uint64_t flags);
