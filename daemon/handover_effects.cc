@@ -49,8 +49,8 @@ Failure AbortedByPeer(const Migration& record) {
 // A target that refused says so in an event.
 std::optional<Failure> Refusal(EffectContext& context, const Migration& record) {
   if (context.escrow.target_link == nullptr) return std::nullopt;
-  // It was queued before the verdict moved or the target left, so it is here or on its way; a target
-  // that has nothing to say leaves, which ends the wait.
+  // It was queued before the verdict moved or the target left, so it is here or on its way; a
+  // target that has nothing to say leaves, which ends the wait.
   absl::StatusOr<LinkEvent> event = context.escrow.target_link->AwaitEvent(
       record.id, {LinkEvent::Kind::kTakeOverFailed}, context.dependencies.timeouts.agent, nullptr);
   if (!event.ok() || event->kind != LinkEvent::Kind::kTakeOverFailed) return std::nullopt;
