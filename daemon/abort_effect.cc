@@ -2,6 +2,7 @@
 #include "daemon/abort_effect.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "daemon/strategy.h"
@@ -115,6 +116,18 @@ Failure WhyStranded(const Observation& seen) {
   return {"TARGET_HANGS", "the target VMM outlived both deadlines and did not run the guest"};
 }
 
+// The guest was the source's to the end: it runs there, or it is gone with it. A guest that ended
+// by itself in the pause is with nobody, though its VMM is there for a moment and has "resumed" it.
+Outcome WithSource(EffectContext& context, Migration record, bool resumed) {
+  if (std::optional<Failure> ended = GuestEnded(context, record, milliseconds(0))) {
+    return {Event::kSourceLost, *std::move(ended), std::move(record)};
+  }
+  if (resumed) return {Event::kSourceResumed, {}, std::move(record)};
+  return {Event::kSourceLost,
+          {"GUEST_LOST", "the source VMM is dead and the guest was not handed over"},
+          std::move(record)};
+}
+
 }  // namespace
 
 SourceSight LookAtSource(EffectContext& context, const Migration& record, milliseconds wait) {
@@ -154,14 +167,11 @@ Outcome AbortEffect(EffectContext& context, Migration record) {
     // That the guest was paused belongs on record, whoever has it in the end.
     record.phases = escrow.Phases(escrow.handover_start_ns);
     if (action == Action::kRunning) return {Event::kVerdictRunning, {}, std::move(record)};
-    if (action == Action::kResumed) return {Event::kSourceResumed, {}, std::move(record)};
+    if (action == Action::kResumed || action == Action::kLost) {
+      return WithSource(context, std::move(record), action == Action::kResumed);
+    }
     if (action == Action::kStranded) {
       return {Event::kStranded, WhyStranded(seen), std::move(record)};
-    }
-    if (action == Action::kLost) {
-      return {Event::kSourceLost,
-              {"GUEST_LOST", "the source VMM is dead and the guest was not handed over"},
-              std::move(record)};
     }
   }
   return {Event::kUnreachable,

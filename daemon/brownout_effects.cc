@@ -82,8 +82,9 @@ Outcome LossIfSourceDied(EffectContext& context, Outcome outcome) {
   }
   if (!dead) return outcome;
   outcome.event = Event::kSourceLost;
-  outcome.cause = {"SOURCE_DIED", absl::StrCat("the source VMM exited before the handover (",
-                                               outcome.cause.message, ")")};
+  const Failure died = {"SOURCE_DIED", absl::StrCat("the source VMM exited before the handover (",
+                                                    outcome.cause.message, ")")};
+  outcome.cause = GuestEnded(context, outcome.update, std::chrono::milliseconds(0)).value_or(died);
   return outcome;
 }
 

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "daemon/process_identity.h"
+#include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -42,6 +44,22 @@ bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) {
 absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd) {
   if (!pidfd.valid()) return absl::OkStatus();
   return context.dependencies.fence->Kill(pidfd.borrow());
+}
+
+std::optional<Failure> GuestEnded(EffectContext& context, const Migration& record,
+                                  std::chrono::milliseconds wait) {
+  Escrow& escrow = context.escrow;
+  if (!escrow.guest_ended.has_value() && escrow.source_link != nullptr) {
+    absl::StatusOr<LinkEvent> event =
+        escrow.source_link->AwaitEvent(record.id, {LinkEvent::Kind::kGuestStopped}, wait, nullptr);
+    if (event.ok() && event->kind == LinkEvent::Kind::kGuestStopped) {
+      escrow.guest_ended = event->text;
+    }
+  }
+  if (!escrow.guest_ended.has_value()) return std::nullopt;
+  return Failure{std::string(reason::kGuestEnded),
+                 absl::StrCat("the guest of VM ", record.request.vm_id,
+                              " ended by itself on the source: ", *escrow.guest_ended)};
 }
 
 void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -67,6 +68,11 @@ bool HasExited(BorrowedFd pidfd);
 bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout);
 // SIGKILL; OK if it is gone already.
 absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd);
+
+// Why there is no guest any more if the source has said that it ended by itself, or says so within
+// `wait`. The event is taken and kept in the escrow: it may be asked for again.
+std::optional<Failure> GuestEnded(EffectContext& context, const Migration& record,
+                                  std::chrono::milliseconds wait);
 
 // Says in the block that the source has stopped for good, as seen at `stopped_ns`, and notes under
 // BEFORE_RESUME that it was we who saw it.

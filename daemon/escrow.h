@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "daemon/handover.h"
@@ -46,6 +47,8 @@ struct Escrow {
   std::vector<ContextVm> context;
   // The latest target is proven dead, and `context` takes account of how far it came.
   bool target_settled = false;
+  // What the source said of a guest that ended by itself there (GuestEnded()).
+  std::optional<std::string> guest_ended;
   uint64_t handover_start_ns = 0;  // CLOCK_MONOTONIC, when START was sent
 
   // Inodes of the guest's memory, each once.

@@ -57,7 +57,7 @@ absl::StatusOr<std::unique_ptr<HandoverBlock>> HandoverBlock::Create(const Param
   const int raw = rehome_block_create(&wire);
   if (raw < 0) return BlockError("creating the handover block", raw);
   std::unique_ptr<HandoverBlock> created(new HandoverBlock(UniqueFd(raw)));
-  const int mapped = rehome_block_map(raw, &created->block_);
+  const int mapped = created->Map();
   if (mapped < 0) return BlockError("mapping the handover block", mapped);
   return created;
 }
@@ -65,7 +65,7 @@ absl::StatusOr<std::unique_ptr<HandoverBlock>> HandoverBlock::Create(const Param
 absl::StatusOr<std::unique_ptr<HandoverBlock>> HandoverBlock::Adopt(
     UniqueFd fd, const std::string& migration_id) {
   std::unique_ptr<HandoverBlock> adopted(new HandoverBlock(std::move(fd)));
-  const int mapped = rehome_block_map(adopted->fd_.borrow().raw(), &adopted->block_);
+  const int mapped = adopted->Map();
   if (mapped == 0 && migration_id == adopted->block_.migration_id) return adopted;
   const std::string what = mapped < 0 ? strerror(-mapped) : adopted->block_.migration_id;
   return MakeStatus(absl::StatusCode::kDataLoss, "ESCROW_DAMAGED",

@@ -18,7 +18,7 @@
 
 namespace rehome {
 
-// Thread-safe.
+// Thread-safe. Virtual is what a test needs to be there between two looks of one decision.
 class HandoverBlock {
  public:
   struct Params {
@@ -35,7 +35,7 @@ class HandoverBlock {
   // that of `migration_id`.
   static absl::StatusOr<std::unique_ptr<HandoverBlock>> Adopt(UniqueFd fd,
                                                               const std::string& migration_id);
-  ~HandoverBlock();
+  virtual ~HandoverBlock();
 
   HandoverBlock(const HandoverBlock&) = delete;
   HandoverBlock& operator=(const HandoverBlock&) = delete;
@@ -59,17 +59,22 @@ class HandoverBlock {
   // first.
   absl::Status AnnounceStateOf(const HandoverBlock& saved);
   // The fence word as it stands; may be no value of the enum.
-  uint32_t fence() const { return rehome_block_fence_state(&block_); }
+  virtual uint32_t fence() const { return rehome_block_fence_state(&block_); }
   void SetFenceProven();
   // The right to kill that side while the verdict is CLAIMED or COMMITTED; false: the other side
   // has been condemned, or has run. The verdict must be read again before the kill.
-  bool MayKill(rehome_side side);
+  virtual bool MayKill(rehome_side side);
   // As the VMMs stamped them, or all zero if they are not in ascending order or lie outside
   // [not_before, now]: a time that cannot be true is not shown.
   PhaseTimes Phases(uint64_t not_before_ns) const;
 
- private:
+ protected:
+  // Of nothing until Map() has returned 0.
   explicit HandoverBlock(UniqueFd fd) : fd_(std::move(fd)) {}
+  // 0, or a negative errno of rehome_block_map().
+  int Map() { return rehome_block_map(fd_.borrow().raw(), &block_); }
+
+ private:
   UniqueFd fd_;
   rehome_block block_{};
 };

@@ -49,10 +49,10 @@ Failure AbortedByPeer(const Migration& record) {
 // A target that refused says so in an event.
 std::optional<Failure> Refusal(EffectContext& context, const Migration& record) {
   if (context.escrow.target_link == nullptr) return std::nullopt;
-  // It was sent before the verdict moved or the target left, so it is here or on its way; no need
-  // to wait long.
+  // It was queued before the verdict moved or the target left, so it is here or on its way; a
+  // target that has nothing to say leaves, which ends the wait.
   absl::StatusOr<LinkEvent> event = context.escrow.target_link->AwaitEvent(
-      record.id, {LinkEvent::Kind::kTakeOverFailed}, milliseconds(50), nullptr);
+      record.id, {LinkEvent::Kind::kTakeOverFailed}, context.dependencies.timeouts.agent, nullptr);
   if (!event.ok() || event->kind != LinkEvent::Kind::kTakeOverFailed) return std::nullopt;
   return Failure{"TAKE_OVER_FAILED", absl::StrCat("the target refused: ", event->text)};
 }
@@ -63,7 +63,13 @@ Failure WhyLeft(EffectContext& context, const Migration& record) {
       .value_or(Failure{"TARGET_DIED", "the target VMM exited after it had claimed the guest"});
 }
 
+// The state never became complete, so the source gave up its pause, perhaps because there was no
+// guest left to save. A VMM says that from another thread than RESUMED.
 Failure WhyAborted(EffectContext& context, const Migration& record) {
+  if (!context.escrow.block->SourceReady()) {
+    const milliseconds wait = context.dependencies.timeouts.release;
+    if (std::optional<Failure> ended = GuestEnded(context, record, wait)) return *ended;
+  }
   if (std::optional<Failure> refusal = Refusal(context, record)) return *refusal;
   if (HasExited(context.escrow.target_pidfd.borrow())) {
     return {"TARGET_DIED", "the target VMM exited during the handover; the source keeps the guest"};
@@ -111,8 +117,8 @@ Outcome HandOverEffect(EffectContext& context, Migration record) {
     // A source that died with its state complete has done its part; the target may go on.
     if (verdict == REHOME_VERDICT_OPEN && HasExited(escrow.source_pidfd.borrow()) &&
         !block.SourceReady() && block.AbortIfOpen()) {
-      return {Event::kSourceLost,
-              {"SOURCE_DIED", "the source VMM exited before the handover"},
+      const Failure died = {"SOURCE_DIED", "the source VMM exited before the handover"};
+      return {Event::kSourceLost, GuestEnded(context, record, milliseconds(0)).value_or(died),
               std::move(record)};
     }
     const uint32_t awaited =

@@ -207,6 +207,35 @@ TEST_F(HandoverTest, AStartThatNobodyTookIsAborted) {
   EXPECT_EQ(outcome.cause.reason, "AGENT_TIMEOUT");
 }
 
+// It switched itself off while it was being paused; its VMM gives the pause up, and exits later.
+TEST_F(HandoverTest, AGuestThatEndedInThePauseIsNobodysThoughItsSourceSaysResumed) {
+  Arm(FencePolicy::kAfterResume);
+  OnStart([this] {
+    rehome_block_move_verdict(&block_, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED);
+    world_.source->Send({LinkEvent::Kind::kResumed, "m-1", "the guest has ended"});
+    world_.source->Send({LinkEvent::Kind::kGuestStopped, "", "it has switched itself off"});
+  });
+  const Outcome handed_over = world_.Perform(Effect::kHandOver, record_);
+  EXPECT_EQ(handed_over.event, Event::kVerdictAborted);
+  EXPECT_EQ(handed_over.cause.reason, "GUEST_ENDED");
+  EXPECT_TRUE(world_.source_child.alive());
+  const Outcome aborted = world_.Perform(Effect::kAbort, record_);
+  EXPECT_EQ(aborted.event, Event::kSourceLost);
+  EXPECT_EQ(aborted.cause.reason, "GUEST_ENDED");
+  EXPECT_NE(aborted.cause.message.find("it has switched itself off"), std::string::npos);
+}
+
+TEST_F(HandoverTest, ASourceThatLeavesBecauseItsGuestEndedIsNoDeadVmm) {
+  Arm(FencePolicy::kAfterResume);
+  OnStart([this] {
+    world_.source->Send({LinkEvent::Kind::kGuestStopped, "", "it has switched itself off"});
+    world_.source_child.Kill();
+  });
+  const Outcome outcome = world_.Perform(Effect::kHandOver, record_);
+  EXPECT_EQ(outcome.event, Event::kSourceLost);
+  EXPECT_EQ(outcome.cause.reason, "GUEST_ENDED");
+}
+
 TEST_F(HandoverTest, AbortWaitsForTheSourceToSayThatItRunsTheGuest) {
   Arm(FencePolicy::kAfterResume);
   world_.source->script.probe = [this](const std::string&) {

@@ -151,6 +151,8 @@ inline constexpr std::string_view kLaunchFailed = "LAUNCH_FAILED";
 
 // --- effects: how a handover or a rescue went ---
 
+// The guest ended by itself on the source: switched off, or crashed, as it could have without us.
+inline constexpr std::string_view kGuestEnded = "GUEST_ENDED";
 // The source VMM is dead and the guest was not handed over.
 inline constexpr std::string_view kGuestLost = "GUEST_LOST";
 // The verdict did not settle within both deadlines.

@@ -272,6 +272,48 @@ TEST(LinkKernelTest, ChainOfMovesKeepsTheMemoryWhateverIsClosedWhen) {
   }
 }
 
+// A hole looks at the slots of all files of the inode. A slot that is deleted while the last
+// reference to its file goes away must not be among them any more: the kernel frees it.
+TEST(LinkKernelTest, NoHoleSeesTheSlotOfALinkThatEndsInThatMoment) {
+  // The deletion holds the locks that the close waits for, so most rounds meet.
+  constexpr int kManyRounds = 5 * kRounds;
+  Guest source, target;
+  ASSERT_NO_FATAL_FAILURE(source.Create());
+  std::atomic<bool> stop = false;
+  std::atomic<int> holes = 0, refused = 0;
+  std::thread puncher([&] {
+    while (!stop) ++(Punch(source.memory.borrow(), 0, kSlotBytes) == 0 ? holes : refused);
+  });
+  int failures = 0, in_vain = 0;
+  for (int round = 0; round < kManyRounds && failures == 0; ++round) {
+    target.LinkAndBind(source);
+    if (::testing::Test::HasFatalFailure()) break;
+    std::atomic<bool> go = false;
+    const int before = holes;
+    std::thread closer([&] {
+      while (!go) std::this_thread::yield();
+      target.memory.Reset();
+    });
+    go = true;
+    failures += target.vm.Unbind(kSlot) == 0 ? 0 : 1;
+    closer.join();
+    in_vain += holes == before ? 1 : 0;
+  }
+  stop = true;
+  puncher.join();
+  ASSERT_FALSE(::testing::Test::HasFatalFailure());
+  EXPECT_EQ(failures, 0);
+  EXPECT_EQ(refused, 0) << "the memory is the source's";
+  EXPECT_LT(in_vain, kManyRounds) << "no hole was ever punched meanwhile";
+  RecordProperty("holes", holes);
+
+  // Nothing of them is left in the way of a move.
+  ASSERT_EQ(source.vm.vcpu().Write(kPrivateGpa, kSecret).error, 0);
+  ASSERT_NO_FATAL_FAILURE(target.LinkAndBind(source));
+  ASSERT_EQ(target.vm.MoveFrom(source.vm.fd()), 0);
+  EXPECT_EQ(target.vm.vcpu().Read(kPrivateGpa).value, kSecret);
+}
+
 // What guest_memfds have allocated: their pages are unevictable, and few others are.
 uint64_t UnevictableMib() {
   std::ifstream file("/proc/meminfo");

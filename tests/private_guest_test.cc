@@ -91,6 +91,17 @@ TEST_F(PrivateGuestTest, StaysWhereItIsIfTheKernelFindsOtherBindingsThanTheTarge
   EXPECT_TRUE(record.guest_paused());
 }
 
+// It has the guest's memory, bound, and its state: all but the right to them.
+TEST_F(PrivateGuestTest, DoesNotRunInATargetThatTriesItBeforeMove) {
+  Start({"--misbehave=early-run"});
+  StartPrivateGuest();
+  const Migration record = Migrate(RequestFor(ProfileOfVersion(2)));
+  ExpectFailed(record, guest(), "TAKE_OVER_FAILED");
+  EXPECT_TRUE(record.guest_paused());
+  EXPECT_NE(record.error().message().find("KVM_RUN before MOVE: a memory fault"), std::string::npos)
+      << record.error().message();
+}
+
 TEST_F(PrivateGuestTest, SeveralMoveAtOnceAndNoneIsTakenForAnother) {
   const std::vector<std::string> names = {"one", "two", "three"};
   Start();

@@ -148,26 +148,30 @@ EffectsWorld::EffectsWorld()
   entry.vm_id = "vm-1";
   entry.vcpu_count = 1;
   if (!vms.Register(entry, "", source).ok()) abort();
-  factory = NewMigrationEffectsFactory(
-      {.host = &host,
-       .vms = &vms,
-       .launcher = &launcher,
-       .fence = &fence,
-       .adopt_target = [this](LaunchedVmm&, std::chrono::milliseconds, Interrupt*)
-           -> absl::StatusOr<std::shared_ptr<VmmLink>> { return std::shared_ptr<VmmLink>(target); },
-       .timeouts = ShortTimeouts(),
-       .store = &store,
-       .fd_kinds = nullptr,
-       .await_link = [this](const ProcessIdentity& process, std::chrono::milliseconds,
-                            Interrupt*) -> absl::StatusOr<std::shared_ptr<VmmLink>> {
-         for (const std::shared_ptr<FakeVmmLink>& link : {source, target}) {
-           if (link->process() == process && !link->closed()) {
-             return std::shared_ptr<VmmLink>(link);
-           }
-         }
-         return MakeStatus(absl::StatusCode::kDeadlineExceeded, "AGENT_TIMEOUT", "not connected");
-       }});
+  factory = NewMigrationEffectsFactory(Dependencies());
   effects = factory->Create("m-1");
+}
+
+EffectDependencies EffectsWorld::Dependencies() {
+  return {
+      .host = &host,
+      .vms = &vms,
+      .launcher = &launcher,
+      .fence = &fence,
+      .adopt_target = [this](LaunchedVmm&, std::chrono::milliseconds, Interrupt*)
+          -> absl::StatusOr<std::shared_ptr<VmmLink>> { return std::shared_ptr<VmmLink>(target); },
+      .timeouts = ShortTimeouts(),
+      .store = &store,
+      .fd_kinds = nullptr,
+      .await_link = [this](const ProcessIdentity& process, std::chrono::milliseconds,
+                           Interrupt*) -> absl::StatusOr<std::shared_ptr<VmmLink>> {
+        for (const std::shared_ptr<FakeVmmLink>& link : {source, target}) {
+          if (link->process() == process && !link->closed()) {
+            return std::shared_ptr<VmmLink>(link);
+          }
+        }
+        return MakeStatus(absl::StatusCode::kDeadlineExceeded, "AGENT_TIMEOUT", "not connected");
+      }};
 }
 
 VmDescription EffectsWorld::Describe() const {

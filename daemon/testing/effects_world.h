@@ -104,6 +104,8 @@ struct EffectsWorld {
   // Performs preflight to arm; the record after it.
   Migration Armed(FencePolicy policy = FencePolicy::kUnspecified);
   Outcome Perform(Effect effect, const Migration& record);
+  // What the effects act on, for a test that calls one of them itself, with an escrow of its own.
+  EffectDependencies Dependencies();
   // The verdict block that the last PREPARE handed out, mapped as a VMM would.
   rehome_block MapBlock() const;
   // Walks the verdict from OPEN to `verdict` along the legal edges.

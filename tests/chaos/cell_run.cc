@@ -111,6 +111,7 @@ absl::Status Judge::StrikeAndSettle() {
   if (alone && !runs) Fault("without its daemon the guest does not run again");
   if (alone && cell_.blow == Blow::kKill && IsMidHandover(cell_.phase)) {
     result_.orphaned_standstill = stage_.watch().longest_standstill();
+    result_.held_for = stage_.held_for();
   }
   return stage_.BringDaemonBack();
 }

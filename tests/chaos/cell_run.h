@@ -40,6 +40,9 @@ struct CellResult {
   // How long the guest stood still in all, where its daemon alone was killed in mid-handover; in
   // other cells nothing.
   std::optional<std::chrono::milliseconds> orphaned_standstill;
+  // The part of it in which this program held a VMM at the cell's phase, waiting for the killed
+  // daemon to be gone. A source that is held in its pause acts on no deadline.
+  std::chrono::milliseconds held_for{0};
   int attempts = 0;  // until a migration came to the cell's phase
   std::chrono::milliseconds took{0};
   std::string logs;  // of every process, unless all is well

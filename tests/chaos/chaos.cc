@@ -59,7 +59,8 @@ std::string Json(const ChaosOptions& options, const Summary& summary, double sec
                                 {"orphaned_deadline_ms", kBlackoutDeadline.count()},
                                 {"orphaned_standstill_p50_ms", summary.orphaned_p50_ms},
                                 {"orphaned_standstill_max_ms", summary.orphaned_max_ms},
-                                {"orphaned_late_ms", summary.orphaned_late_ms()},
+                                {"orphaned_longest", summary.orphaned_longest},
+                                {"orphaned_late_ms", summary.orphaned_late_ms},
                                 {"seconds", seconds},
                                 {"load", load[0]}}
       .dump();
@@ -74,11 +75,13 @@ void PrintSummary(const Summary& summary, double seconds) {
   if (summary.orphaned == 0) return;
   std::printf(
       "daemon killed in mid-handover, %zu times: the guest stood still for %lld ms (p50), at most "
-      "%lld ms, with a deadline of %lld ms; the longest was %lld ms late\n",
+      "%lld ms (%s), with a deadline of %lld ms; without the time that it was held for, at most "
+      "%lld "
+      "ms late\n",
       summary.orphaned, static_cast<long long>(summary.orphaned_p50_ms),
-      static_cast<long long>(summary.orphaned_max_ms),
+      static_cast<long long>(summary.orphaned_max_ms), summary.orphaned_longest.c_str(),
       static_cast<long long>(kBlackoutDeadline.count()),
-      static_cast<long long>(summary.orphaned_late_ms()));
+      static_cast<long long>(summary.orphaned_late_ms));
 }
 
 int Run(const ChaosOptions& options) {

@@ -79,7 +79,14 @@ Summary Summarize(const std::vector<RanCell>& cells) {
     summary.lost_honestly += ran.result.outcome == Outcome::kLostHonestly ? 1 : 0;
     summary.leftovers += static_cast<int>(ran.result.leftovers.size());
     summary.repeated += ran.result.attempts - 1;
-    if (ran.result.orphaned_standstill) standstills.push_back(*ran.result.orphaned_standstill);
+    if (!ran.result.orphaned_standstill) continue;
+    const std::chrono::milliseconds standstill = *ran.result.orphaned_standstill;
+    const bool longest = standstills.empty() ||
+                         standstill > *std::max_element(standstills.begin(), standstills.end());
+    if (longest) summary.orphaned_longest = ran.cell.Name();
+    standstills.push_back(standstill);
+    const int64_t late = (standstill - ran.result.held_for - kBlackoutDeadline).count();
+    summary.orphaned_late_ms = std::max(summary.orphaned_late_ms, late);
   }
   if (standstills.empty()) return summary;
   std::sort(standstills.begin(), standstills.end());
@@ -87,10 +94,6 @@ Summary Summarize(const std::vector<RanCell>& cells) {
   summary.orphaned_p50_ms = standstills[standstills.size() / 2].count();
   summary.orphaned_max_ms = standstills.back().count();
   return summary;
-}
-
-int64_t Summary::orphaned_late_ms() const {
-  return std::max<int64_t>(0, orphaned_max_ms - kBlackoutDeadline.count());
 }
 
 std::string Describe(const CellResult& result) {
@@ -107,7 +110,8 @@ std::string Describe(const CellResult& result) {
       break;
   }
   if (result.orphaned_standstill) {
-    absl::StrAppend(&text, ", stood still for ", result.orphaned_standstill->count(), " ms");
+    absl::StrAppend(&text, ", stood still for ", result.orphaned_standstill->count(),
+                    " ms, held for ", result.held_for.count(), " ms of it");
   }
   if (!result.leftovers.empty()) {
     absl::StrAppend(&text, "; LEFT: ", absl::StrJoin(result.leftovers, "; "));

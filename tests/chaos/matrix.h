@@ -37,8 +37,10 @@ struct Summary {
   size_t orphaned = 0;
   int64_t orphaned_p50_ms = 0;
   int64_t orphaned_max_ms = 0;
-  // Of the longest one, beyond kBlackoutDeadline.
-  int64_t orphaned_late_ms() const;
+  // The cell with the longest one.
+  std::string orphaned_longest;
+  // The most that any was beyond kBlackoutDeadline, not counting the time that it was held for.
+  int64_t orphaned_late_ms = 0;
 };
 Summary Summarize(const std::vector<RanCell>& cells);
 

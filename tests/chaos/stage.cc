@@ -176,11 +176,15 @@ absl::Status Stage::StartMigration() {
 absl::StatusOr<bool> Stage::AwaitArrival() {
   std::string last;
   for (milliseconds waited{0}; waited < kArriveTimeout; waited += kArriveSlice) {
-    if (meeting_->SomebodyIsHere(kArriveSlice)) return true;
+    if (meeting_->SomebodyIsHere(kArriveSlice)) {
+      arrived_ = std::chrono::steady_clock::now();
+      return true;
+    }
     const absl::StatusOr<v1::Migration> record = Record();
     if (!record.ok()) return record.status();
     last = v1::Migration::State_Name(record->state());
     if (!IsFinished(*record)) continue;
+    arrived_ = std::chrono::steady_clock::now();
     // It may have come just before the end.
     return meeting_->SomebodyIsHere(milliseconds(0));
   }
@@ -238,6 +242,7 @@ absl::Status Stage::Strike() {
   if (cell_.blow == Blow::kStop) status = AwaitStopped();
   if (cell_.blow == Blow::kKill && cell_.victims.daemon) host_->KillDaemon();
   meeting_->Release();
+  held_for_ = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - arrived_);
   return status;
 }
 

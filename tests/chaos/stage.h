@@ -58,6 +58,8 @@ class Stage {
   const harness::Footprint& footprint() const { return footprint_; }
   const std::vector<InodeId>& inodes() const { return inodes_; }
   const std::string& migration() const { return migration_; }
+  // From its arrival at the cell's phase until Strike() let it go.
+  std::chrono::milliseconds held_for() const { return held_for_; }
   pid_t source() const { return source_pid_; }
   // 0 where there is none at the cell's phase.
   pid_t target() const { return target_pid_; }
@@ -88,6 +90,8 @@ class Stage {
   std::string migration_;
   pid_t source_pid_ = 0;
   pid_t target_pid_ = 0;
+  std::chrono::steady_clock::time_point arrived_;
+  std::chrono::milliseconds held_for_{0};
   UniqueFd target_pidfd_;
 };
 

@@ -14,8 +14,6 @@
 namespace rehome {
 namespace {
 
-constexpr uint64_t kSecond = 1000000000;
-
 CountingVmm* Self(void* opaque) { return static_cast<CountingVmm*>(opaque); }
 
 int Describe(void* opaque, int, rehome_vm* vm, rehome_error* error) {
@@ -105,6 +103,7 @@ rehome_agent_ops CountingSourceOps() {
   ops.probe_vm = [](void*) { return 0; };
   ops.resume = [](void* opaque) { Self(opaque)->Count(&CountingVmm::resumed); };
   ops.cancelled = [](void* opaque) { Self(opaque)->Count(&CountingVmm::cancelled); };
+  ops.released = [](void* opaque) { Self(opaque)->Count(&CountingVmm::released); };
   return ops;
 }
 
@@ -124,9 +123,11 @@ rehome_agent_ops CountingTargetOps() {
   return ops;
 }
 
-ArmedBlock::ArmedBlock(const char* migration_id, uint32_t policy, uint32_t strategy)
+ArmedBlock::ArmedBlock(const char* migration_id, uint32_t policy, uint32_t strategy,
+                       uint64_t each_timeout_ns)
     : self_(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0))) {
-  rehome_block_params params = {migration_id, 4096, kSecond, kSecond, policy, strategy};
+  rehome_block_params params = {migration_id,    4096,   each_timeout_ns,
+                                each_timeout_ns, policy, strategy};
   fd_ = rehome_block_create(&params);
 }
 

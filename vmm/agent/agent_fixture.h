@@ -27,7 +27,7 @@ struct CountingVmm {
 
   std::mutex mutex;
   std::condition_variable changed;
-  int described = 0, armed = 0, cancelled = 0, paused = 0, resumed = 0;
+  int described = 0, armed = 0, cancelled = 0, paused = 0, resumed = 0, released = 0;
   int refuse_describe = 0;
   int bad_description = 0;  // which way
   int memory = -1;
@@ -42,7 +42,8 @@ rehome_agent_ops CountingTargetOps();
 class ArmedBlock {
  public:
   explicit ArmedBlock(const char* migration_id, uint32_t policy = REHOME_FENCE_AFTER_RESUME,
-                      uint32_t strategy = REHOME_STRATEGY_MAP);
+                      uint32_t strategy = REHOME_STRATEGY_MAP,
+                      uint64_t each_timeout_ns = 1000000000);
   ~ArmedBlock();
   int fd() const { return fd_; }
   int self() const { return self_; }

@@ -7,7 +7,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <functional>
+#include <semaphore>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -137,6 +139,63 @@ TEST_F(Agent, StopsOnlyAfterThePausedGuestRunsAgain) {
   rehome_agent_stop(agent_);  // at the claim deadline, a second after the pause
   agent_ = nullptr;
   EXPECT_EQ(vmm_.Read(&CountingVmm::resumed), 1);
+}
+
+// A probe in which the target gets the guest, while another request is on its way already.
+struct ProbeOfThePast {
+  ProbeOfThePast() : block("m-1", REHOME_FENCE_AFTER_RESUME, REHOME_STRATEGY_MAP, kFarNs) {
+    EXPECT_EQ(rehome_block_map(block.fd(), &mapped), 0);
+  }
+  ~ProbeOfThePast() { rehome_block_unmap(&mapped); }
+  static constexpr uint64_t kFarNs = 60'000'000'000;
+
+  ArmedBlock block;
+  rehome_block mapped = {};
+  std::binary_semaphore other_is_sent{0};
+};
+ProbeOfThePast* past = nullptr;
+
+int ProbeWhileTheTargetTakesOver(void*) {
+  if (!past->other_is_sent.try_acquire_for(std::chrono::milliseconds(kFakeDaemonTimeoutMs))) {
+    return -ETIMEDOUT;
+  }
+  for (uint32_t to = REHOME_VERDICT_CLAIMED; to <= REHOME_VERDICT_RUNNING; to++) {
+    if (rehome_block_move_verdict(&past->mapped, to - 1, to) != 0) return -EAGAIN;
+  }
+  return 0;
+}
+
+// A request about migration m-1, whose answer nobody reads.
+std::vector<uint8_t> Message(rehome_message type) {
+  rehome_header header = {};
+  header.magic = REHOME_PROTOCOL_MAGIC;
+  header.version = REHOME_PROTOCOL_VERSION;
+  header.type = static_cast<uint16_t>(type);
+  header.seq = 1;
+  header.payload_size = sizeof(rehome_migration_ref);
+  std::vector<uint8_t> message(sizeof(header) + sizeof(rehome_migration_ref));
+  memcpy(message.data(), &header, sizeof(header));
+  memcpy(message.data() + sizeof(header), "m-1", 3);
+  return message;
+}
+
+// The daemon has heard of the target's first run before this thread came to look at the verdict.
+TEST_F(Agent, IsReleasedByWhatTheBlockSaysNotByWhatItLastSaw) {
+  ProbeOfThePast probe;
+  past = &probe;
+  ops_.probe_vm = ProbeWhileTheTargetTakesOver;
+  FakeLink link = StartRegistered();
+  ASSERT_EQ(link.Describe("m-1", true, &described_), 0u);
+  ASSERT_EQ(link.ArmSource("m-1", 5, probe.block.fd(), probe.block.self()), 0u);
+  ASSERT_EQ(link.Order(REHOME_MSG_START, "m-1"), 0u);
+  ASSERT_TRUE(vmm_.Await(&CountingVmm::paused, 1));
+  ASSERT_TRUE(link.SendRaw(Message(REHOME_MSG_PROBE)));
+  ASSERT_TRUE(link.SendRaw(Message(REHOME_MSG_RELEASE)));
+  probe.other_is_sent.release();
+  EXPECT_TRUE(vmm_.Await(&CountingVmm::released, 1));
+  EXPECT_EQ(vmm_.Read(&CountingVmm::resumed), 0);
+  rehome_agent_stop(agent_);
+  agent_ = nullptr;
 }
 
 TEST_F(Agent, SaysWhichCallbacksItLacks) {

@@ -115,6 +115,8 @@ static void handle_cancel(struct rehome_agent *agent) {
 void rehome_request_handle(struct rehome_agent *agent) {
   enum rehome_message type = (enum rehome_message)agent->in.header.type;
   struct rehome_error error;
+  /* It follows from the verdict, and the daemon can have seen that before this thread looked. */
+  if (type == REHOME_MSG_RELEASE) rehome_source_tick(agent);
   if (admit(agent, type, &error) != REHOME_REFUSED_NONE) {
     rehome_connection_refuse(agent, &error);
     return;

@@ -43,6 +43,7 @@ void Misbind(Misbehaviour kind, std::vector<RamSlot>& slots) {
 void Misbehave(Misbehaviour kind, rehome_vm& target, UniqueFd& prop) {
   switch (kind) {
     case Misbehaviour::kNone:
+    case Misbehaviour::kEarlyRun:  // its answer is true
       return;
     case Misbehaviour::kVmType:
       target.vm_type ^= 1;

@@ -75,7 +75,8 @@ void AddTestHooks(CLI::App& app, TestHookNames& names) {
       app.add_option("--meet-socket", names.meet_socket, "UNIX stream socket for --meet-at")
           ->group(kGroup);
   meet_at->needs(meet_socket);
-  app.add_option("--misbehave", names.misbehave, "as a target, answer PREPARE with a lie")
+  app.add_option("--misbehave", names.misbehave,
+                 "as a target, answer PREPARE with a lie, or run too early")
       ->check(CLI::IsMember(MisbehaviourNames()))
       ->group(kGroup);
 }

@@ -215,6 +215,7 @@ bool TargetSide::Claim() {
 bool TargetSide::MoveContext() {
   if (rehome_target_may_move(agent_) != 0) return Off("");
   settings_.hooks.Reach(HookPoint::kMoving);
+  if (settings_.hooks.misbehave == Misbehaviour::kEarlyRun) return Refuse(RunEarly());
   const absl::Status status = machine_.vm().MoveEncContextFrom(proposal_.source_vm.borrow());
   if (status.ok()) {
     rehome_block_stamp(&block_, REHOME_PHASE_MOVED);
@@ -226,6 +227,27 @@ bool TargetSide::MoveContext() {
   const std::string text = Sentence(status);
   rehome_agent_send_event(agent_, REHOME_EVENT_TAKE_OVER_FAILED, text.c_str());
   return Off(text);
+}
+
+// All that a target can do by itself to run a guest that is not its own yet: everything but MOVE.
+absl::Status TargetSide::RunEarly() {
+  for (const RamSlot& slot : machine_.ram().slots()) {
+    absl::Status status = machine_.vm().SetPrivate(slot.slot.gpa, slot.slot.size_bytes, true);
+    if (!status.ok()) return status;
+  }
+  absl::Status status = RestoreVm();
+  if (status.ok()) status = RestoreVcpu(0);
+  if (!status.ok()) return status;
+  Vcpu& vcpu = *machine_.vcpus()[0];
+  vcpu.ClearImmediateExit();
+  const absl::StatusOr<VcpuExit> exit = vcpu.Run();
+  std::string came_of_it = exit.ok() ? vcpu.DescribeExit() : exit.status().ToString();
+  if (exit.ok() && *exit == VcpuExit::kMemoryFault) {
+    const MemoryFault fault = vcpu.fault();
+    came_of_it = absl::StrCat("a memory fault at ", fault.gpa, fault.is_private ? ", private" : "");
+  }
+  return MakeStatus(absl::StatusCode::kUnknown, "EARLY_RUN",
+                    absl::StrCat("KVM_RUN before MOVE: ", came_of_it));
 }
 
 bool TargetSide::Commit() {

@@ -74,6 +74,9 @@ class TargetSide : public TakeOverWork {
   bool Commit();
   bool EnterRunning();
 
+  // The misbehaviour of that name. Never OK: UNKNOWN / EARLY_RUN says what came of it.
+  absl::Status RunEarly();
+
   absl::Status RestoreVcpu(uint32_t index);
   absl::Status RestoreVm();
   absl::Status RestoreDevices();

@@ -56,6 +56,7 @@ constexpr MisbehaviourName kMisbehaviourNames[] = {
     {Misbehaviour::kExtraFd, "extra-fd"},
     {Misbehaviour::kWrongFd, "wrong-fd"},
     {Misbehaviour::kBinding, "binding"},
+    {Misbehaviour::kEarlyRun, "early-run"},
 };
 
 }  // namespace

@@ -46,7 +46,7 @@ std::optional<HookPoint> HookPointFromName(std::string_view name);
 // Of every place, in order.
 std::vector<std::string> HookPointNames();
 
-// What a target VMM claims about itself in its answer to PREPARE.
+// What a target VMM claims about itself in its answer to PREPARE; the last is what it does later.
 enum class Misbehaviour : uint8_t {
   kNone,
   kVmType,        // another VM type
@@ -58,6 +58,7 @@ enum class Misbehaviour : uint8_t {
   kExtraFd,       // a descriptor more than it has files
   kWrongFd,       // /dev/null for the VM descriptor
   kBinding,       // has its last slot a page higher than it says; only the kernel can know
+  kEarlyRun,      // runs the guest before MOVE, with the saved state
 };
 
 std::optional<Misbehaviour> MisbehaviourFromName(std::string_view name);
