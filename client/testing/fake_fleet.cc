@@ -124,6 +124,8 @@ class FakeFleet::Migrations final : public v1::MigrationService::Service {
     }
     v1::Migration* migration = fleet_->Find(request->name());
     if (migration == nullptr) return NotFound(request->name());
+    ++fleet_->watched_;
+    fleet_->changed_.notify_all();
     v1::WatchMigrationResponse response;
     *response.mutable_migration() = *migration;
     if (!writer->Write(response)) return grpc::Status::CANCELLED;
@@ -254,6 +256,11 @@ void FakeFleet::Release(const std::string& vm) {
 bool FakeFleet::AwaitUnderWay(size_t count) {
   std::unique_lock<std::mutex> lock(mutex_);
   return changed_.wait_for(lock, kPatience, [&] { return under_way_ == count; });
+}
+
+bool FakeFleet::AwaitWatched(size_t count) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] { return watched_ >= count; });
 }
 
 std::string FakeFleet::Start(const std::string& vm, const std::string& profile) {

@@ -43,6 +43,8 @@ class FakeFleet {
   void Release(const std::string& vm);
   // Waits until so many migrations are under way. False after 10 s.
   bool AwaitUnderWay(size_t count);
+  // Waits until so many have been watched, which is after their requests were answered.
+  bool AwaitWatched(size_t count);
   // As somebody else would; its id.
   std::string Start(const std::string& vm, const std::string& profile);
 
@@ -90,6 +92,7 @@ class FakeFleet {
   bool away_ = false;
   std::vector<v1::CreateMigrationRequest> started_, checked_;
   size_t asked_ = 0;
+  size_t watched_ = 0;
   size_t under_way_ = 0;
   size_t most_at_once_ = 0;
   int next_pid_ = 1000;
