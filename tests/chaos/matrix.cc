@@ -93,6 +93,19 @@ int64_t Summary::orphaned_late_ms() const {
   return std::max<int64_t>(0, orphaned_max_ms - kBlackoutDeadline.count());
 }
 
+std::string ToRunTable(const std::vector<RanMatrix>& matrices) {
+  std::string table =
+      "| matrix | cells | held | lost honestly | broken | leftovers | repeated | seconds |\n"
+      "|---|---:|---:|---:|---:|---:|---:|---:|\n";
+  for (const RanMatrix& matrix : matrices) {
+    const Summary summary = Summarize(matrix.cells);
+    absl::StrAppend(&table, "| ", matrix.name, " | ", summary.cells, " | ", summary.held, " | ",
+                    summary.lost_honestly, " | ", summary.broken, " | ", summary.leftovers, " | ",
+                    summary.repeated, " | ", static_cast<int64_t>(matrix.seconds + 0.5), " |\n");
+  }
+  return table;
+}
+
 std::string Describe(const CellResult& result) {
   std::string text;
   switch (result.outcome) {
