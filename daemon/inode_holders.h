@@ -20,9 +20,14 @@ namespace rehome {
 inline constexpr std::chrono::milliseconds kForkSettleTimeout{1000};
 inline constexpr std::chrono::milliseconds kForkSettlePause{1};
 
-// As Fence::FindHolders().
-absl::StatusOr<HolderSearch> FindInodeHolders(const std::vector<InodeId>& inodes,
-                                              const std::vector<ProcessIdentity>& allowed);
+// The parameters of one Fence::FindHolders().
+struct HolderQuery {
+  std::vector<InodeId> inodes;
+  std::vector<ProcessIdentity> allowed;
+};
+
+// As that, for each query, in order; /proc is read once. An error is of all of them.
+absl::StatusOr<std::vector<HolderSearch>> FindInodeHolders(const std::vector<HolderQuery>& queries);
 
 }  // namespace rehome
 
