@@ -117,14 +117,13 @@ absl::Status AddHeldByFd(const std::string& task, Finds* finds) {
 
 // Whether the task has an address space that could be looked at.
 absl::StatusOr<bool> AddHeldByMapping(const std::string& task, Finds* finds) {
-  bool any = false;
-  const absl::Status status = ForEachMapping(task + "/maps", [&](const Mapping& mapping) {
-    any = true;
-    finds->Add(mapping.inode, "mapping");
+  absl::StatusOr<bool> any = ForEachMappedInode(task + "/maps", [&](const InodeId& inode) {
+    finds->Add(inode, "mapping");
     return true;
   });
-  if (absl::Status error = UnlessGone(status); !error.ok()) return error;
-  return any;
+  if (any.ok()) return any;
+  if (absl::Status error = UnlessGone(any.status()); !error.ok()) return error;
+  return false;
 }
 
 // Whether two threads use one table of descriptors. A thread can have its own
