@@ -65,8 +65,10 @@ class Watcher {
       if (status.code() == absl::StatusCode::kDeadlineExceeded || Clock::now() >= ends_) {
         return TimedOut();
       }
-      // OK without a terminal record breaks the API's promise: as good as a broken stream.
-      const bool broken = status.ok() || status.code() == absl::StatusCode::kUnavailable;
+      // OK without a terminal record breaks the API's promise: as good as a broken stream. So is a
+      // cancel without a word of the daemon's: a server that stops cancels the calls it has.
+      const bool cut = absl::IsCancelled(status) && ApiReasonOf(status).empty();
+      const bool broken = status.ok() || cut || status.code() == absl::StatusCode::kUnavailable;
       if (!broken) return status;
       if (Clock::now() - last_contact_ > options_.give_up_after) return status;
       if (options_.on_broken) options_.on_broken(status);

@@ -130,6 +130,14 @@ TEST_F(MigrationClientTest, WatchGoesOnWhereABrokenStreamEnded) {
   EXPECT_EQ(daemon_.watched()[1].resume_revision(), 3);
 }
 
+TEST_F(MigrationClientTest, WatchGoesOnAfterAServerThatStoppedCancelledIt) {
+  daemon_.FailNext({grpc::Status(grpc::StatusCode::CANCELLED, "CANCELLED")});
+  const auto last = client_.WatchMigration(kName, {});
+  ASSERT_TRUE(last.ok()) << last.status();
+  EXPECT_EQ(last->state(), v1::Migration::SUCCEEDED);
+  EXPECT_EQ(daemon_.watched().size(), 2u);
+}
+
 TEST_F(MigrationClientTest, WatchEndsWithAnErrorThatIsNotPassing) {
   daemon_.FailNext({SampleError(grpc::StatusCode::NOT_FOUND, "MIGRATION_NOT_FOUND", "pruned")});
   const auto last = client_.WatchMigration(kName, {});

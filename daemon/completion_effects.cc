@@ -87,7 +87,11 @@ absl::Status CheckHolders(EffectContext& context, Migration& record) {
 }
 
 // Whether the target is dead. A search that missed it may have looked at a process that had already
-// given up its memory but not yet exited, so that one waits.
+// given up its memory but not yet exited, so that one waits: for as long as dying may take, because
+// a process has no mappings from the beginning of its teardown and exits at the end of it. A
+// target that lives and has dropped its memory is waited for in vain, ExitTimeout() at most. That
+// delays nobody but the record: the source is out, no guest is paused, and what the target can
+// still run is not the guest. To call it dead, or alive, without its exit would be a guess.
 bool TargetIsLost(EffectContext& context, const Migration& record) {
   const BorrowedFd target = context.escrow.target_pidfd.borrow();
   for (const InodeSearch& found : record.fence.search.memory) {

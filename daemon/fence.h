@@ -46,7 +46,8 @@ class Fence {
   // `allowed` are classed kTarget, ourselves kDaemon. One entry per inode, in the order given.
   // UNKNOWN / HOLDERS_UNREADABLE if a process could not be inspected (no CAP_SYS_PTRACE, or /proc
   // hides processes). What /proc does not show is not seen: descriptors in flight in a socket that
-  // nobody reads, or registered with io_uring and closed.
+  // nobody reads, or registered with io_uring and closed. Calls of several threads may share one
+  // read of /proc, which begins after each of these calls.
   virtual absl::StatusOr<HolderSearch> FindHolders(const std::vector<InodeId>& inodes,
                                                    const std::vector<ProcessIdentity>& allowed) = 0;
 };

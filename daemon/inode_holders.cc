@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/proc_files.h"
 #include "daemon/reasons.h"
+#include "kvmglue/fd.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/handover_block.h"
 
@@ -46,23 +47,26 @@ absl::Status UnlessGone(const absl::Status& status) {
   return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
-// The file behind a link of /proc/.../fd, without opening it. AT_STATX_DONT_SYNC: a file of a
-// network or FUSE file system that does not answer must not stop the scan (fs/fuse/dir.c,
-// fuse_update_get_attr(); nfs_getattr()).
-absl::StatusOr<std::optional<InodeId>> FileBehind(const std::string& path) {
+// The file behind the link `name` of `directory` (or of a path, with AT_FDCWD), without opening it.
+// AT_STATX_DONT_SYNC: a file of a network or FUSE file system that does not answer must not stop
+// the scan (fs/fuse/dir.c, fuse_update_get_attr(); nfs_getattr()).
+absl::StatusOr<std::optional<InodeId>> FileBehind(int directory, const std::string& name) {
   struct statx file = {};
   constexpr int kFlags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
-  if (statx(AT_FDCWD, path.c_str(), kFlags, STATX_INO, &file) == 0) {
+  if (statx(directory, name.c_str(), kFlags, STATX_INO, &file) == 0) {
     return InodeId{.device = makedev(file.stx_dev_major, file.stx_dev_minor),
                    .inode = file.stx_ino};
   }
   if (errno == EACCES || errno == EPERM) {
     return MakeStatus(absl::StatusCode::kPermissionDenied, reason::kProcUnreadable,
-                      absl::StrCat(path, ": ", strerror(errno)));
+                      absl::StrCat(name, ": ", strerror(errno)));
   }
   // Closed or gone meanwhile, or a file that cannot be asked (ESTALE of a dead server): not a
   // guest_memfd or memfd, which can always be asked.
   return std::nullopt;
+}
+absl::StatusOr<std::optional<InodeId>> FileBehind(const std::string& path) {
+  return FileBehind(AT_FDCWD, path);
 }
 
 // What one process holds of the inodes that are searched for: for each of them "fd", "mapping" or
@@ -95,10 +99,16 @@ absl::Status UnlessReaped(const std::string& task, const absl::Status& status) {
 }
 
 absl::Status AddHeldByFd(const std::string& task, Finds* finds) {
-  absl::StatusOr<std::vector<int32_t>> fds = ListNumbers(task + "/fd");
+  const std::string path = task + "/fd";
+  absl::StatusOr<std::vector<int32_t>> fds = ListNumbers(path);
   if (!fds.ok()) return UnlessGone(fds.status());
+  // Looked up from here, each costs one step instead of six, and a process can have thousands.
+  const UniqueFd directory(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  const bool opened = directory.valid();
   for (int32_t fd : *fds) {
-    absl::StatusOr<std::optional<InodeId>> file = FileBehind(absl::StrCat(task, "/fd/", fd));
+    absl::StatusOr<std::optional<InodeId>> file =
+        opened ? FileBehind(directory.borrow().raw(), absl::StrCat(fd))
+               : FileBehind(absl::StrCat(path, "/", fd));
     if (!file.ok()) return UnlessReaped(task, file.status());
     if (file->has_value()) finds->Add(**file, "fd");
   }
@@ -107,14 +117,13 @@ absl::Status AddHeldByFd(const std::string& task, Finds* finds) {
 
 // Whether the task has an address space that could be looked at.
 absl::StatusOr<bool> AddHeldByMapping(const std::string& task, Finds* finds) {
-  bool any = false;
-  const absl::Status status = ForEachMapping(task + "/maps", [&](const Mapping& mapping) {
-    any = true;
-    finds->Add(mapping.inode, "mapping");
+  absl::StatusOr<bool> any = ForEachMappedInode(task + "/maps", [&](const InodeId& inode) {
+    finds->Add(inode, "mapping");
     return true;
   });
-  if (absl::Status error = UnlessGone(status); !error.ok()) return error;
-  return any;
+  if (any.ok()) return any;
+  if (absl::Status error = UnlessGone(any.status()); !error.ok()) return error;
+  return false;
 }
 
 // Whether two threads use one table of descriptors. A thread can have its own
@@ -156,6 +165,8 @@ bool IsOurFork(int32_t pid) {
 absl::StatusOr<Finds> HeldAfterFork(int32_t pid, const std::vector<InodeId>& inodes) {
   const auto deadline = std::chrono::steady_clock::now() + kForkSettleTimeout;
   absl::StatusOr<Finds> finds = HeldBy(pid, inodes);
+  // We are no fork of ours, and have more descriptors than anybody.
+  if (pid == getpid()) return finds;
   while (finds.ok() && finds->any() && std::chrono::steady_clock::now() < deadline) {
     const bool may_be_fork = IsOurFork(pid);
     if (may_be_fork) std::this_thread::sleep_for(kForkSettlePause);
@@ -209,12 +220,25 @@ void AddHolder(InodeHolder holder, InodeSearch* search) {
   if (listed.size() > kMaxHoldersListed) listed.pop_back();
 }
 
-void AddFinds(int32_t pid, HolderClass holder_class, const Finds& finds, HolderSearch* search) {
-  const std::string command = CommandOf(pid);
+// `first` is where the query's inodes begin among those that were looked for.
+void AddFinds(int32_t pid, const std::string& command, const HolderQuery& query, const Finds& finds,
+              size_t first, HolderSearch* search) {
+  std::optional<HolderClass> holder_class;
   for (size_t i = 0; i < search->memory.size(); ++i) {
-    if (finds.how(i).empty()) continue;
-    AddHolder({pid, command, finds.how(i), holder_class}, &search->memory[i]);
+    if (finds.how(first + i).empty()) continue;
+    if (!holder_class.has_value()) holder_class = ClassOf(pid, query.allowed);
+    AddHolder({pid, command, finds.how(first + i), *holder_class}, &search->memory[i]);
   }
+}
+
+std::vector<HolderSearch> NewSearches(const std::vector<HolderQuery>& queries) {
+  std::vector<HolderSearch> searches(queries.size());
+  const uint64_t now = rehome_monotonic_ns();
+  for (size_t i = 0; i < queries.size(); ++i) {
+    searches[i].begun_ns = now;
+    for (const InodeId& inode : queries[i].inodes) searches[i].memory.push_back({.inode = inode});
+  }
+  return searches;
 }
 
 }  // namespace
@@ -224,11 +248,13 @@ bool IsInitShielded() {
   return !status.ok() && IsShieldedInit(kInitPid, status);
 }
 
-absl::StatusOr<HolderSearch> FindInodeHolders(const std::vector<InodeId>& inodes,
-                                              const std::vector<ProcessIdentity>& allowed) {
-  HolderSearch search;
-  search.begun_ns = rehome_monotonic_ns();
-  for (const InodeId& inode : inodes) search.memory.push_back({.inode = inode});
+absl::StatusOr<std::vector<HolderSearch>> FindInodeHolders(
+    const std::vector<HolderQuery>& queries) {
+  std::vector<HolderSearch> searches = NewSearches(queries);
+  std::vector<InodeId> inodes;
+  for (const HolderQuery& query : queries) {
+    inodes.insert(inodes.end(), query.inodes.begin(), query.inodes.end());
+  }
   absl::StatusOr<std::vector<int32_t>> pids = ListNumbers("/proc");
   if (!pids.ok()) return Unreadable(0, pids.status());
   // With hidepid=2 (proc(5)) others' processes are not listed at all, and a scan would find nobody.
@@ -240,14 +266,20 @@ absl::StatusOr<HolderSearch> FindInodeHolders(const std::vector<InodeId>& inodes
   for (int32_t pid : *pids) {
     absl::StatusOr<Finds> finds = HeldAfterFork(pid, inodes);
     if (!finds.ok() && IsShieldedInit(pid, finds.status())) {
-      search.init_shielded = true;
+      for (HolderSearch& search : searches) search.init_shielded = true;
       continue;
     }
     if (!finds.ok()) return Unreadable(pid, finds.status());
+    if (!finds->any()) continue;
     // Classed after the look: who is the expected process now was it all the time.
-    if (finds->any()) AddFinds(pid, ClassOf(pid, allowed), *finds, &search);
+    const std::string command = CommandOf(pid);
+    size_t first = 0;
+    for (size_t i = 0; i < queries.size(); ++i) {
+      AddFinds(pid, command, queries[i], *finds, first, &searches[i]);
+      first += queries[i].inodes.size();
+    }
   }
-  return search;
+  return searches;
 }
 
 }  // namespace rehome

@@ -15,14 +15,21 @@
 namespace rehome {
 
 // A child of ours between fork and exec (another migration's target being launched) holds copies of
-// everything we hold. It is looked at again until it has closed them; exec takes a few
-// milliseconds.
-inline constexpr std::chrono::milliseconds kForkSettleTimeout{1000};
+// everything we hold. It is looked at again until it has closed them. That takes a few
+// milliseconds, and on two cores with a load of 22 has taken more than a second; taken for a
+// foreign holder it would make a migration FAIL that did not. One that hangs is killed by its
+// launcher (kExecTimeout).
+inline constexpr std::chrono::milliseconds kForkSettleTimeout{5000};
 inline constexpr std::chrono::milliseconds kForkSettlePause{1};
 
-// As Fence::FindHolders().
-absl::StatusOr<HolderSearch> FindInodeHolders(const std::vector<InodeId>& inodes,
-                                              const std::vector<ProcessIdentity>& allowed);
+// The parameters of one Fence::FindHolders().
+struct HolderQuery {
+  std::vector<InodeId> inodes;
+  std::vector<ProcessIdentity> allowed;
+};
+
+// As that, for each query, in order; /proc is read once. An error is of all of them.
+absl::StatusOr<std::vector<HolderSearch>> FindInodeHolders(const std::vector<HolderQuery>& queries);
 
 }  // namespace rehome
 

@@ -15,6 +15,7 @@
 #include "daemon/inode_holders.h"
 #include "daemon/proc_files.h"
 #include "daemon/reasons.h"
+#include "daemon/shared_search.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/handover_block.h"
@@ -116,8 +117,11 @@ class ProcFence final : public Fence {
 
   absl::StatusOr<HolderSearch> FindHolders(const std::vector<InodeId>& inodes,
                                            const std::vector<ProcessIdentity>& allowed) override {
-    return FindInodeHolders(inodes, allowed);
+    return search_.Find({.inodes = inodes, .allowed = allowed});
   }
+
+ private:
+  SharedSearch search_{FindInodeHolders};
 };
 
 }  // namespace

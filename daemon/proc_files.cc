@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/reasons.h"
+#include "kvmglue/procmap.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -190,6 +191,34 @@ absl::Status ForEachMapping(const std::string& path,
     }
     memmove(piece.data(), text.data(), text.size());
     used = text.size();
+  }
+}
+
+absl::StatusOr<bool> ForEachMappedInodeByText(const std::string& path, const VisitInode& visit) {
+  bool any = false;
+  const absl::Status status = ForEachMapping(path, [&](const Mapping& mapping) {
+    any = true;
+    return mapping.inode.inode == 0 || visit(mapping.inode);
+  });
+  if (!status.ok()) return status;
+  return any;
+}
+
+absl::StatusOr<bool> ForEachMappedInode(const std::string& path, const VisitInode& visit) {
+  absl::StatusOr<UniqueFd> fd = OpenProc(path, 0);
+  if (!fd.ok()) return fd.status();
+  FileMapping mapping;
+  for (;;) {
+    const SysResult next = NextFileMapping(fd->borrow(), mapping.end, &mapping);
+    if (next.ok()) {
+      if (!visit(mapping.inode)) return true;
+    } else if (next.error == ENOENT) {
+      return true;  // behind the last
+    } else if (next.error == ESRCH) {
+      return false;
+    } else if (next.error != EINTR) {
+      return ForEachMappedInodeByText(path, visit);  // ENOTTY; whatever else, text may do
+    }
   }
 }
 

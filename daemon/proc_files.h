@@ -58,6 +58,16 @@ std::optional<Mapping> ParseMapping(std::string_view line);
 absl::Status ForEachMapping(const std::string& path,
                             const std::function<bool(const Mapping&)>& visit);
 
+// What the two functions below call for each mapping of a file; false ends them.
+using VisitInode = std::function<bool(const InodeId&)>;
+
+// Calls `visit` with the inode of each mapping of a file in `path` (a maps file); false: the task
+// has no address space to look at. By ForEachMapping(), or, where the kernel can be asked without
+// text (PROCMAP_QUERY, Linux 6.11), by that, which costs less. Errors as above.
+absl::StatusOr<bool> ForEachMappedInode(const std::string& path, const VisitInode& visit);
+// The same by text alone, for older kernels.
+absl::StatusOr<bool> ForEachMappedInodeByText(const std::string& path, const VisitInode& visit);
+
 }  // namespace rehome
 
 #endif  // REHOME_DAEMON_PROC_FILES_H_

@@ -2,10 +2,15 @@
 #include "daemon/proc_files.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -116,6 +121,51 @@ TEST(ForEachMapping, ReadsFilesThatAreLongerThanItsPiecesAndStopsWhenTold) {
   std::ofstream(path) << "1000-2000 r--s 0 00:01 1 no newline";
   EXPECT_EQ(ReasonOf(ForEachMapping(path, [](const Mapping&) { return true; })), "PROC_UNREADABLE");
   unlink(path.c_str());
+}
+
+std::set<InodeId, bool (*)(const InodeId&, const InodeId&)> NoInodes() {
+  return std::set<InodeId, bool (*)(const InodeId&, const InodeId&)>(
+      [](const InodeId& a, const InodeId& b) {
+        return std::pair(a.device, a.inode) < std::pair(b.device, b.inode);
+      });
+}
+
+TEST(ForEachMappedInode, SeesWhatTheTextSays) {
+  constexpr size_t kPage = 4096;
+  const UniqueFd memory(memfd_create("mapped", MFD_CLOEXEC));
+  ASSERT_EQ(ftruncate(memory.borrow().raw(), 2 * kPage), 0);
+  void* const place = mmap(nullptr, kPage, PROT_READ, MAP_SHARED, memory.borrow().raw(), kPage);
+  ASSERT_NE(place, MAP_FAILED);
+  struct stat file;
+  ASSERT_EQ(fstat(memory.borrow().raw(), &file), 0);
+  auto asked = NoInodes();
+  auto read = NoInodes();
+  const auto into = [](auto* set) {
+    return [set](const InodeId& inode) { return set->insert(inode), true; };
+  };
+  const absl::StatusOr<bool> by_query = ForEachMappedInode("/proc/self/maps", into(&asked));
+  const absl::StatusOr<bool> by_text = ForEachMappedInodeByText("/proc/self/maps", into(&read));
+  munmap(place, kPage);
+  ASSERT_TRUE(by_query.ok() && by_text.ok());
+  EXPECT_TRUE(*by_query && *by_text);
+  EXPECT_TRUE(asked.contains({.device = file.st_dev, .inode = file.st_ino}));
+  EXPECT_TRUE(std::equal(asked.begin(), asked.end(), read.begin(), read.end()));
+}
+
+TEST(ForEachMappedInode, SaysThatAZombieHasNoAddressSpace) {
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  siginfo_t info;
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT), 0);
+  const std::string maps = absl::StrCat("/proc/", child, "/maps");
+  const auto never = [](const InodeId&) { return ADD_FAILURE(), true; };
+  const absl::StatusOr<bool> by_query = ForEachMappedInode(maps, never);
+  const absl::StatusOr<bool> by_text = ForEachMappedInodeByText(maps, never);
+  waitpid(child, nullptr, 0);
+  ASSERT_TRUE(by_query.ok() && by_text.ok()) << by_query.status() << by_text.status();
+  EXPECT_FALSE(*by_query);
+  EXPECT_FALSE(*by_text);
+  EXPECT_TRUE(absl::IsNotFound(ForEachMappedInode(maps, never).status())) << "reaped";
 }
 
 TEST(ReadProcFile, TellsAGoneProcessFromAnUnreadableFile) {

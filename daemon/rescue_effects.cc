@@ -67,6 +67,12 @@ void NoteRefusal(Escrow& escrow) {
   if (escrow.context.size() > 1) escrow.context.erase(escrow.context.begin());
 }
 
+// The order of the candidates, here and below, is this daemon's alone and not journalled: a daemon
+// that takes over begins again with the newest. It may spend an attempt, which is journalled, on a
+// VM that has refused already. No more is at stake: the kernel refuses MOVE from a VM that has
+// nothing, which changes nothing, and each resolve has one attempt more, in the order that the
+// escrow kept meanwhile.
+
 // With a dead source it leaves the verdict CLAIMED, whether nothing was moved or a MOVE failed in a
 // way that leaves that in doubt. Others are tried first, and its own VM before the refused one.
 void NoteFailureOfClaimant(Escrow& escrow) {

@@ -107,6 +107,8 @@ constexpr ErrnoRow kTable[] = {
 
     {kPidfdOpen, ESRCH, Code::kNotFound, "PROCESS_GONE"},
     {kPidfdOpen, EINVAL, Code::kInvalidArgument, "BAD_PID"},
+    // A thread that leads no process: EINVAL on older kernels, this on newer ones.
+    {kPidfdOpen, ENOENT, Code::kInvalidArgument, "BAD_PID"},
     {kPidfdOpen, kAnyErrno, Code::kInternal, "SYSCALL_FAILED"},
     {kPidfdSendSignal, ESRCH, Code::kNotFound, "PROCESS_GONE"},
     {kPidfdSendSignal, EPERM, Code::kPermissionDenied, "SIGNAL_DENIED"},

@@ -50,6 +50,7 @@ constexpr ErrnoRow kPromised[] = {
     {kPeerCredentials, kUnlisted, Code::kInternal, "SYSCALL_FAILED"},
     {kPidfdOpen, ESRCH, Code::kNotFound, "PROCESS_GONE"},
     {kPidfdOpen, EINVAL, Code::kInvalidArgument, "BAD_PID"},
+    {kPidfdOpen, ENOENT, Code::kInvalidArgument, "BAD_PID"},
     {kPidfdOpen, kUnlisted, Code::kInternal, "SYSCALL_FAILED"},
     {kPidfdSendSignal, ESRCH, Code::kNotFound, "PROCESS_GONE"},
     {kPidfdSendSignal, EPERM, Code::kPermissionDenied, "SIGNAL_DENIED"},

@@ -14,7 +14,9 @@
 
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <string_view>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "kvmglue/status_reason.h"
@@ -326,6 +328,20 @@ TEST(OpenPidfd, OfAGoneProcessOrNoPidFails) {
   EXPECT_EQ(pidfd.status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(ReasonOf(pidfd.status()), "PROCESS_GONE");
   EXPECT_EQ(ReasonOf(OpenPidfd(0).status()), "BAD_PID");
+}
+
+TEST(OpenPidfd, OfAThreadThatLeadsNoProcessSaysSo) {
+  std::promise<pid_t> tid;
+  std::promise<void> done;
+  std::thread other([&] {
+    tid.set_value(gettid());
+    done.get_future().wait();
+  });
+  const absl::StatusOr<UniqueFd> pidfd = OpenPidfd(tid.get_future().get());
+  done.set_value();
+  other.join();
+  EXPECT_EQ(pidfd.status().code(), absl::StatusCode::kInvalidArgument) << pidfd.status();
+  EXPECT_EQ(ReasonOf(pidfd.status()), "BAD_PID");
 }
 
 }  // namespace

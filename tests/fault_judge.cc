@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/fault_judge.h"
 
+#include <string>
 #include <utility>
+
+#include "client/api_error.h"
 
 namespace rehome {
 namespace {
@@ -40,10 +43,13 @@ class Judge {
   bool RunsIn(pid_t pid) const { return seen_.running.size() == 1 && seen_.running.front() == pid; }
 
   // A KVM_RUN that fails while the source pauses ends a guest that nobody else has got: the source
-  // takes it back, says so, and is gone.
+  // takes it back, says so, and is gone. The record names that: the handover was aborted. A daemon
+  // that looks late finds the target gone as well, which leaves by itself then, and names that.
   bool EndedOnTheSource() const {
+    const std::string reason = DetailsOf(record_.error()).info.reason();
+    const bool named = reason == "HANDOVER_ABORTED" || reason == "TARGET_DIED";
     return FailsTheGuest(fault_) && fault_.side == Side::kSource && seen_.running.empty() &&
-           !seen_.source_lives;
+           !seen_.source_lives && named;
   }
 
   void JudgeOwner() {
@@ -93,6 +99,8 @@ class Judge {
          "SUCCEEDED without a complete proof");
     Must(!record_.has_error(), "SUCCEEDED with an error");
     Must(!seen_.source_lives, "SUCCEEDED, and the source lives");
+    Must(record_.fence_policy() != Migration::BEFORE_RESUME || proof.stopped_before_resume(),
+         "SUCCEEDED under BEFORE_RESUME, and nobody saw the source stopped before");
   }
 
   const SweptFault& fault_;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "google/rpc/error_details.pb.h"
+
 namespace rehome {
 namespace {
 
@@ -47,6 +49,13 @@ Migration Record(Migration::State state, Migration::GuestOwner owner) {
   return record;
 }
 
+void SetReason(const std::string& reason, Migration* record) {
+  google::rpc::ErrorInfo info;
+  info.set_reason(reason);
+  info.set_domain("rehome");
+  record->mutable_error()->add_details()->PackFrom(info);
+}
+
 std::vector<std::string> Judged(const SweptFault& fault, const Migration& record,
                                 std::vector<pid_t> running, const SweptStrategy& strategy = kMap,
                                 bool lifted = false) {
@@ -89,8 +98,11 @@ TEST(FaultJudgeTest, AGuestIsLostByKvmRunAndByNothingElse) {
 }
 
 TEST(FaultJudgeTest, AGuestThatKvmRunEndsInThePauseEndsWithItsSource) {
-  const Migration back = Record(Migration::FAILED, Migration::SOURCE);
+  Migration back = Record(Migration::FAILED, Migration::SOURCE);
+  const Migration unnamed = back;
+  SetReason("HANDOVER_ABORTED", &back);
   EXPECT_TRUE(Judged(Call(Side::kSource, "KVM_RUN", true), back, {}).empty());
+  EXPECT_FALSE(Judged(Call(Side::kSource, "KVM_RUN", true), unnamed, {}).empty());
   EXPECT_FALSE(Judged(Call(Side::kTarget, "KVM_RUN", true), back, {}).empty());
   EXPECT_FALSE(Judged(Call(Side::kSource, "KVM_GET_REGS", true), back, {}).empty());
   EXPECT_FALSE(JudgeRecord(Call(Side::kSource, "KVM_RUN", true), false, kMap, back,
@@ -144,6 +156,16 @@ TEST(FaultJudgeTest, ASuccessNeedsItsProofAndTheSourceGone) {
   EXPECT_FALSE(JudgeRecord(kAnyCall, false, kMap, record,
                            {.source = kSource, .source_lives = true, .running = {kTarget}})
                    .empty());
+}
+
+TEST(FaultJudgeTest, UnderBeforeResumeASuccessNeedsTheSourceSeenStoppedBefore) {
+  Migration record = Record(Migration::SUCCEEDED, Migration::TARGET);
+  record.set_fence_policy(Migration::AFTER_RESUME);
+  EXPECT_TRUE(Judged(kAnyCall, record, {kTarget}).empty());
+  record.set_fence_policy(Migration::BEFORE_RESUME);
+  EXPECT_FALSE(Judged(kAnyCall, record, {kTarget}).empty());
+  record.mutable_fence_proof()->set_stopped_before_resume(true);
+  EXPECT_TRUE(Judged(kAnyCall, record, {kTarget}).empty());
 }
 
 TEST(FaultJudgeTest, AMigrationWithoutAFaultSucceeds) {

@@ -334,6 +334,8 @@ TEST_F(CliTest, WrongUsageSendsNothing) {
       {"vm"},
       {"vm", "get"},
       {"migrate", "web-1"},
+      {"migrate", "--to", "vmm-2"},
+      {"migrate", "web-1", "--to", "vmm-2", "--keep-going"},
       {"migrate", "web-1", "--to", "vmm-2", "--wait", "--detach"},
       {"migrate", "web-1", "--to", "vmm-2", "--deadline", "soon"},
       {"migrate", "web-1", "--to", "vmm-2", "--fence", "never"},

@@ -3,17 +3,14 @@
 // Ctrl-C, with the real program: `rehome` as a process that gets SIGINT while it waits.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include <array>
 #include <string>
-#include <vector>
 
 #include "client/cli/exit_code.h"
 #include "client/testing/fake_daemon.h"
+#include "client/testing/fake_fleet.h"
+#include "client/testing/program.h"
 #include "client/testing/sample_records.h"
 #include "client/testing/temp_socket.h"
 
@@ -21,56 +18,12 @@ namespace rehome {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::Program;
 
-// A running `rehome`, its standard error in a pipe.
-class Program {
- public:
-  explicit Program(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), "client/cli/rehome");
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    std::array<int, 2> ends;
-    EXPECT_EQ(pipe(ends.data()), 0);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-    posix_spawn_file_actions_addclose(&actions, ends[0]);
-    posix_spawn_file_actions_addclose(&actions, ends[1]);
-    // A test that runs in the background has SIGINT ignored, and that is inherited.
-    posix_spawnattr_t attributes;
-    posix_spawnattr_init(&attributes);
-    sigset_t interrupt;
-    sigemptyset(&interrupt);
-    sigaddset(&interrupt, SIGINT);
-    posix_spawnattr_setsigdefault(&attributes, &interrupt);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
-    EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, &attributes, argv.data(), environ), 0);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    errors_ = ends[0];
-  }
-
-  void Interrupt() { EXPECT_EQ(kill(pid_, SIGINT), 0); }
-
-  // Its wait status; fills `errors`.
-  int Wait(std::string* errors) {
-    std::array<char, 4096> chunk;
-    for (ssize_t size = read(errors_, chunk.data(), chunk.size()); size > 0;
-         size = read(errors_, chunk.data(), chunk.size())) {
-      errors->append(chunk.data(), static_cast<size_t>(size));
-    }
-    close(errors_);
-    int status = -1;
-    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
-    return status;
-  }
-
- private:
-  pid_t pid_ = -1;
-  int errors_ = -1;
-};
+void ExpectExit(int status, ExitCode code) {
+  ASSERT_TRUE(WIFEXITED(status)) << status;
+  EXPECT_EQ(WEXITSTATUS(status), static_cast<int>(code));
+}
 
 TEST(DetachTest, InterruptLeavesTheMigrationAloneAndSaysHowToComeBack) {
   const testing::TempSocket socket;
@@ -80,14 +33,59 @@ TEST(DetachTest, InterruptLeavesTheMigrationAloneAndSaysHowToComeBack) {
   Program program({"--socket", socket.path(), "migrate", "web-1", "--to", "vmm-2"});
   ASSERT_TRUE(daemon.AwaitHeld());
   program.Interrupt();
-  std::string errors;
-  const int status = program.Wait(&errors);
-  ASSERT_TRUE(WIFEXITED(status)) << status;
-  EXPECT_EQ(WEXITSTATUS(status), static_cast<int>(ExitCode::kDetached));
-  EXPECT_THAT(errors, HasSubstr("Detached; the migration goes on"));
-  EXPECT_THAT(errors, HasSubstr("rehome migration watch m-0123456789abcdef"));
-  EXPECT_THAT(errors, HasSubstr("rehome migration cancel m-0123456789abcdef"));
+  ExpectExit(program.Wait(), ExitCode::kDetached);
+  EXPECT_THAT(program.written(), HasSubstr("Detached; the migration goes on"));
+  EXPECT_THAT(program.written(), HasSubstr("rehome migration watch m-0123456789abcdef"));
+  EXPECT_THAT(program.written(), HasSubstr("rehome migration cancel m-0123456789abcdef"));
   EXPECT_EQ(daemon.cancelled(), 0u) << "to stop is another command";
+}
+
+class FleetInterruptTest : public ::testing::Test {
+ protected:
+  FleetInterruptTest() : daemon_(socket_.path()) {
+    daemon_.AddVms(9);
+    daemon_.Hold("");
+  }
+  std::vector<std::string> Command() const {
+    return {"--socket", socket_.path(), "migrate", "--all", "--to", "vmm-2", "--concurrency", "2"};
+  }
+
+  const testing::TempSocket socket_;
+  testing::FakeFleet daemon_;
+};
+
+TEST_F(FleetInterruptTest, TheFirstStartsNoMoreAndWaitsForThoseUnderWay) {
+  Program program(Command());
+  ASSERT_TRUE(daemon_.AwaitUnderWay(2));
+  program.Interrupt();
+  ASSERT_TRUE(program.AwaitText("starting no more"));
+  daemon_.Release("");
+  ExpectExit(program.Wait(), ExitCode::kIncomplete);
+  EXPECT_THAT(program.written(), HasSubstr("7 not started; the same command again continues"));
+  EXPECT_EQ(daemon_.started().size(), 2u);
+
+  Program again(Command());
+  ExpectExit(again.Wait(), ExitCode::kOk);
+  EXPECT_THAT(again.written(), HasSubstr("7 to move, 2 already there"));
+  EXPECT_EQ(daemon_.started().size(), 9u) << "none twice";
+}
+
+TEST_F(FleetInterruptTest, TheSecondLeavesThemToTheDaemonAndTheNextRunJoinsThem) {
+  Program program(Command());
+  ASSERT_TRUE(daemon_.AwaitWatched(2));
+  program.Interrupt();
+  ASSERT_TRUE(program.AwaitText("starting no more"));
+  program.Interrupt();
+  ExpectExit(program.Wait(), ExitCode::kDetached);
+  EXPECT_THAT(program.written(), HasSubstr("rehome migration watch m-0"));
+  EXPECT_THAT(program.written(), HasSubstr("rehome migration watch m-1"));
+
+  Program again(Command());
+  ASSERT_TRUE(again.AwaitText("2 under way"));
+  daemon_.Release("");
+  ExpectExit(again.Wait(), ExitCode::kOk);
+  EXPECT_THAT(again.written(), HasSubstr("(joined)"));
+  EXPECT_EQ(daemon_.started().size(), 9u) << "none twice";
 }
 
 }  // namespace

@@ -46,7 +46,8 @@ std::string ExitCodeHelp() {
   5  indeterminate; nobody knows who owns the guest
   6  stopped waiting (Ctrl-C, --timeout); the migration goes on
   7  the guest is lost
-  8  no daemon answers)";
+  8  no daemon answers
+  9  of --all: stopped by Ctrl-C before all were started; none failed)";
 }
 
 }  // namespace rehome

@@ -22,6 +22,7 @@ enum class ExitCode {
   kDetached = 6,       // stopped waiting; the migration goes on
   kGuestLost = 7,      // the guest runs nowhere any more
   kUnreachable = 8,    // no daemon answers
+  kIncomplete = 9,     // of many: stopped by Ctrl-C before all were started; none failed
 };
 
 // Of a call that failed.

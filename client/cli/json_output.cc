@@ -33,26 +33,7 @@ Json ViolationsOf(const ApiError& details) {
   return violations;
 }
 
-}  // namespace
-
-void PrintJson(const google::protobuf::Message& message, const Console& console) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.always_print_primitive_fields = true;
-  options.add_whitespace = console.out_is_terminal;
-  std::string text;
-  const auto status = google::protobuf::util::MessageToJsonString(message, &text, options);
-  if (!status.ok()) {
-    // A detail of a type that only a newer daemon knows.
-    PrintJsonError(absl::InternalError("the answer cannot be written as JSON: " +
-                                       std::string(status.message())),
-                   console);
-    return;
-  }
-  if (!text.empty() && text.back() == '\n') text.pop_back();
-  console.out << text << std::endl;
-}
-
-void PrintJsonError(const absl::Status& error, const Console& console) {
+Json ErrorBody(const absl::Status& error) {
   const ApiError details = DetailsOf(error);
   Json body;
   body["code"] = absl::StatusCodeToString(error.code());
@@ -69,7 +50,44 @@ void PrintJsonError(const absl::Status& error, const Console& console) {
   if (details.retry.has_retry_delay()) {
     body["retryAfterSeconds"] = details.retry.retry_delay().seconds();
   }
-  Print(Json{{"error", std::move(body)}}, console);
+  return body;
+}
+
+absl::Status Write(const google::protobuf::Message& message, bool indented, std::string* text) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.always_print_primitive_fields = true;
+  options.add_whitespace = indented;
+  const auto status = google::protobuf::util::MessageToJsonString(message, text, options);
+  if (!status.ok()) {
+    // A detail of a type that only a newer daemon knows.
+    return absl::InternalError("the answer cannot be written as JSON: " +
+                               std::string(status.message()));
+  }
+  if (!text->empty() && text->back() == '\n') text->pop_back();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void PrintJson(const google::protobuf::Message& message, const Console& console) {
+  std::string text;
+  const absl::Status status = Write(message, console.out_is_terminal, &text);
+  if (!status.ok()) return PrintJsonError(status, console);
+  console.out << text << std::endl;
+}
+
+void PrintJsonError(const absl::Status& error, const Console& console) {
+  Print(Json{{"error", ErrorBody(error)}}, console);
+}
+
+std::string JsonText(const google::protobuf::Message& message) {
+  std::string text;
+  const absl::Status status = Write(message, /*indented=*/false, &text);
+  return status.ok() ? text : JsonErrorText(status);
+}
+
+std::string JsonErrorText(const absl::Status& error) {
+  return ErrorBody(error).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace rehome

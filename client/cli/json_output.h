@@ -4,6 +4,8 @@
 #ifndef REHOME_CLIENT_CLI_JSON_OUTPUT_H_
 #define REHOME_CLIENT_CLI_JSON_OUTPUT_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "client/cli/console.h"
 #include "google/protobuf/message.h"
@@ -18,6 +20,11 @@ void PrintJson(const google::protobuf::Message& message, const Console& console)
 // "violations": [{"type"|"field", "subject", "description"}], "resource": ..., "retryAfterSeconds":
 // ...}}; what the error does not have is left out, except reason and metadata.
 void PrintJsonError(const absl::Status& error, const Console& console);
+
+// The same as text on one line, to be put into something larger; the error without the object
+// around it.
+std::string JsonText(const google::protobuf::Message& message);
+std::string JsonErrorText(const absl::Status& error);
 
 }  // namespace rehome
 

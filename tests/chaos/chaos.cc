@@ -30,19 +30,30 @@ struct ChaosOptions {
   bool verbose = false;
 };
 
-std::vector<Cell> Select(const ChaosOptions& options) {
+// Those of a kernel and a blow: what one of the tests of //tests/chaos runs.
+struct Matrix {
+  std::string name;
   std::vector<Cell> cells;
+};
+
+// Without those that have no cell.
+std::vector<Matrix> Select(const ChaosOptions& options) {
+  std::vector<Matrix> matrices;
   for (const char* backend : {"kvm", "sim"}) {
     if (options.backend != kBoth && options.backend != backend) continue;
-    for (const Variant& variant : Variants(backend)) {
-      for (const Blow blow : {Blow::kKill, Blow::kStop}) {
+    for (const Blow blow : {Blow::kKill, Blow::kStop}) {
+      Matrix matrix = {std::string(blow == Blow::kKill ? "SIGKILL" : "SIGSTOP") +
+                       (std::string(backend) == "kvm" ? ", real KVM" : ", simulated kernel")};
+      for (const Variant& variant : Variants(backend)) {
         for (Cell& cell : Cells(variant, blow)) {
-          if (cell.Name().find(options.only) != std::string::npos) cells.push_back(std::move(cell));
+          if (cell.Name().find(options.only) == std::string::npos) continue;
+          matrix.cells.push_back(std::move(cell));
         }
       }
+      if (!matrix.cells.empty()) matrices.push_back(std::move(matrix));
     }
   }
-  return cells;
+  return matrices;
 }
 
 std::string Json(const ChaosOptions& options, const Summary& summary, double seconds) {
@@ -66,14 +77,16 @@ std::string Json(const ChaosOptions& options, const Summary& summary, double sec
       .dump();
 }
 
-void PrintSummary(const Summary& summary, double seconds) {
-  std::printf(
+void PrintSummary(const Summary& summary, double seconds, std::FILE* out) {
+  std::fprintf(
+      out,
       "%d cells: %d held, %d lost honestly, %d broken, %d leftovers, in %.0f s; %d migrations "
       "ended before their phase and were repeated\n",
       summary.cells, summary.held, summary.lost_honestly, summary.broken, summary.leftovers,
       seconds, summary.repeated);
   if (summary.orphaned == 0) return;
-  std::printf(
+  std::fprintf(
+      out,
       "daemon killed in mid-handover, %zu times: the guest stood still for %lld ms (p50), at most "
       "%lld ms (%s), with a deadline of %lld ms; without the time that it was held for, at most "
       "%lld "
@@ -84,38 +97,57 @@ void PrintSummary(const Summary& summary, double seconds) {
       static_cast<long long>(summary.orphaned_late_ms));
 }
 
+// `done` cells have been run before.
+RanMatrix RunMatrix(const Matrix& matrix, const ChaosOptions& options, std::FILE* progress,
+                    size_t done) {
+  const auto start = std::chrono::steady_clock::now();
+  RanMatrix ran = {.name = matrix.name};
+  for (int round = 0; round < options.rounds; ++round) {
+    const std::vector<RanCell> cells =
+        RunCells(matrix.cells, options.hosts, [&](const RanCell& cell) {
+          const bool bad =
+              cell.result.outcome == Outcome::kBroken || !cell.result.leftovers.empty();
+          ++done;
+          std::fprintf(progress, "%4zu  %-58s %5.1f s  %s\n", done, cell.cell.Name().c_str(),
+                       std::chrono::duration<double>(cell.result.took).count(),
+                       Describe(cell.result).c_str());
+          if (bad && options.verbose) std::fprintf(stderr, "%s\n", cell.result.logs.c_str());
+          std::fflush(progress);
+        });
+    ran.cells.insert(ran.cells.end(), cells.begin(), cells.end());
+  }
+  ran.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return ran;
+}
+
 int Run(const ChaosOptions& options) {
   if (options.backend != "sim" && access("/dev/kvm", R_OK | W_OK) != 0) {
     std::fprintf(stderr, "chaos: /dev/kvm cannot be used here; --backend=sim needs none\n");
     return 1;
   }
-  const std::vector<Cell> selected = Select(options);
+  const std::vector<Matrix> selected = Select(options);
   if (selected.empty()) {
     std::fprintf(stderr, "chaos: no cell is called that\n");
     return 2;
   }
-  const auto start = std::chrono::steady_clock::now();
-  std::vector<RanCell> ran;
-  size_t done = 0;
-  for (int round = 0; round < options.rounds; ++round) {
-    const std::vector<RanCell> cells = RunCells(selected, options.hosts, [&](const RanCell& cell) {
-      const bool bad = cell.result.outcome == Outcome::kBroken || !cell.result.leftovers.empty();
-      ++done;
-      // stdout is the document's, or the table's.
-      std::FILE* out = options.markdown ? stderr : stdout;
-      std::fprintf(out, "%4zu  %-58s %5.1f s  %s\n", done, cell.cell.Name().c_str(),
-                   std::chrono::duration<double>(cell.result.took).count(),
-                   Describe(cell.result).c_str());
-      if (bad && options.verbose) std::fprintf(stderr, "%s\n", cell.result.logs.c_str());
-      std::fflush(out);
-    });
-    ran.insert(ran.end(), cells.begin(), cells.end());
+  // stdout is the document's, or the table's.
+  std::FILE* const progress = options.markdown ? stderr : stdout;
+  std::vector<RanMatrix> matrices;
+  std::vector<RanCell> all;
+  double seconds = 0;
+  for (const Matrix& matrix : selected) {
+    matrices.push_back(RunMatrix(matrix, options, progress, all.size()));
+    const std::vector<RanCell>& cells = matrices.back().cells;
+    all.insert(all.end(), cells.begin(), cells.end());
+    seconds += matrices.back().seconds;
   }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  const Summary summary = Summarize(ran);
-  std::printf("%s", ToMarkdown(ran).c_str());
-  PrintSummary(summary, took.count());
-  if (options.json) std::printf("%s\n", Json(options, summary, took.count()).c_str());
+  const Summary summary = Summarize(all);
+  if (options.markdown) std::printf("%s\n", ToRunTable(matrices).c_str());
+  std::printf("%s", ToMarkdown(all).c_str());
+  PrintSummary(summary, seconds, progress);
+  if (options.json) {
+    std::fprintf(progress, "%s\n", Json(options, summary, seconds).c_str());
+  }
   return summary.broken == 0 && summary.leftovers == 0 ? 0 : 1;
 }
 

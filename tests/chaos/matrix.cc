@@ -96,6 +96,19 @@ Summary Summarize(const std::vector<RanCell>& cells) {
   return summary;
 }
 
+std::string ToRunTable(const std::vector<RanMatrix>& matrices) {
+  std::string table =
+      "| matrix | cells | held | lost honestly | broken | leftovers | repeated | seconds |\n"
+      "|---|---:|---:|---:|---:|---:|---:|---:|\n";
+  for (const RanMatrix& matrix : matrices) {
+    const Summary summary = Summarize(matrix.cells);
+    absl::StrAppend(&table, "| ", matrix.name, " | ", summary.cells, " | ", summary.held, " | ",
+                    summary.lost_honestly, " | ", summary.broken, " | ", summary.leftovers, " | ",
+                    summary.repeated, " | ", static_cast<int64_t>(matrix.seconds + 0.5), " |\n");
+  }
+  return table;
+}
+
 std::string Describe(const CellResult& result) {
   std::string text;
   switch (result.outcome) {

@@ -44,6 +44,16 @@ struct Summary {
 };
 Summary Summarize(const std::vector<RanCell>& cells);
 
+// One matrix: the cells of a kernel and a blow, and how long they took together.
+struct RanMatrix {
+  std::string name;  // "SIGKILL, real KVM"
+  std::vector<RanCell> cells;
+  double seconds = 0;
+};
+
+// Markdown: the table of what has been run in docs/chaos.md, a row for each matrix.
+std::string ToRunTable(const std::vector<RanMatrix>& matrices);
+
 // "held (target)", "lost", "BROKEN: ..." in a line.
 std::string Describe(const CellResult& result);
 

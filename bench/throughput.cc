@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How many migrations one daemon gets through, with few and with many VMs registered, on the
+// simulated kernel. The guests that move are processes that consist of an agent and nothing else
+// (bench/wire_vmm), moved again and again by as many clients as the daemon drives at once; the
+// other VMs are connections of this process. So what is measured is the daemon, its journal and the
+// kernel's fork, exec, exit and /proc, beside two agents and a client.
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "bench/host_info.h"
+#include "bench/many_vms.h"
+#include "bench/percentile.h"
+#include "bench/terminal.h"
+#include "client/migration_client.h"
+#include "nlohmann/json.hpp"
+#include "tests/harness/fake_agent.h"
+#include "tests/harness/host_under_test.h"
+#include "tests/harness/process.h"
+
+namespace rehome::bench {
+namespace {
+
+using harness::FakeAgent;
+using harness::HostUnderTest;
+using Clock = std::chrono::steady_clock;
+
+constexpr char kProfile[] = "wire";
+constexpr std::chrono::milliseconds kAgentTimeout{60'000};
+// Between two looks whether a target has registered; each costs the daemon a call.
+constexpr std::chrono::milliseconds kLookAgain{1};
+constexpr double kGoalPerSecond = 200;
+// What a machine with other work may take; none of it is waited for when all is well.
+const std::vector<std::string> kPatientDaemon = {
+    "handover_timeout_ms = 10000", "resolve_timeout_ms = 60000", "agent_timeout_ms = 60000",
+    "first_run_timeout_ms = 60000", "release_timeout_ms = 10000"};
+
+struct Options {
+  int vms = 1000;
+  int movers = 8;
+  int seconds = 5;
+  bool json = false;
+};
+
+struct Round {
+  int vms = 0;
+  int migrations = 0;
+  double seconds = 0;
+  double daemon_cpu_ms = 0;  // of each migration
+  Summary latency_ms;
+  double load = 0;
+  double per_second() const { return migrations / seconds; }
+};
+
+// User and system time of a process, in seconds.
+double CpuSeconds(pid_t pid) {
+  std::string stat;
+  char part[1024];
+  FILE* const file = fopen(absl::StrCat("/proc/", pid, "/stat").c_str(), "re");
+  if (file == nullptr) return 0;
+  while (fgets(part, sizeof(part), file) != nullptr) stat += part;
+  fclose(file);
+  // Fields 14 and 15, counted behind the name, which may contain blanks (proc(5)).
+  constexpr size_t kUtime = 11;
+  const std::vector<std::string> fields = absl::StrSplit(stat.substr(stat.rfind(')') + 2), ' ');
+  if (fields.size() <= kUtime + 1) return 0;
+  return static_cast<double>(std::stoll(fields[kUtime]) + std::stoll(fields[kUtime + 1])) /
+         static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+class ThroughputBench {
+ public:
+  explicit ThroughputBench(const Options& options) : options_(options) {}
+
+  void Run() {
+    const std::string vmm = harness::BinaryPath("bench/wire_vmm/wire-vmm");
+    std::vector<std::string> lines = kPatientDaemon;
+    lines.push_back(absl::StrCat("concurrent_migrations = ", options_.movers));
+    lines.push_back("log_level = \"warning\"");
+    host_ = Check(
+        HostUnderTest::Start({.kernel = "sim",
+                              .daemon_lines = lines,
+                              .profiles = {{.name = kProfile, .command = {vmm, "--target"}}}}),
+        "start");
+    for (int i = 0; i < options_.movers; ++i) StartMover(vmm, i);
+    for (const int vms : {10, 100, 1000}) {
+      if (vms > options_.vms) break;
+      Register(vms - options_.movers);
+      rounds_.push_back(RunRound(vms));
+    }
+  }
+
+  void Print(const Style& style) const {
+    printf("%s\n\n", MachineLine().c_str());
+    printf("  %d guests move, %d s each round\n", options_.movers, options_.seconds);
+    for (const Round& round : rounds_) {
+      const bool good = round.per_second() >= kGoalPerSecond;
+      printf(
+          "  %4d VMs registered  %7.1f migrations/s  %s at least %.0f   each %6.2f ms of the "
+          "daemon's CPU   took p50 %.1f, p99 %.1f ms   load %.1f\n",
+          round.vms, round.per_second(), (good ? style.Passed() : style.Failed()).c_str(),
+          kGoalPerSecond, round.daemon_cpu_ms, round.latency_ms.p50, round.latency_ms.p99,
+          round.load);
+    }
+    printf("\n");
+  }
+
+  nlohmann::ordered_json Json() const {
+    nlohmann::ordered_json rounds = nlohmann::ordered_json::array();
+    for (const Round& round : rounds_) {
+      rounds.push_back({{"vms", round.vms},
+                        {"migrations", round.migrations},
+                        {"seconds", round.seconds},
+                        {"per_second", round.per_second()},
+                        {"daemon_cpu_ms", round.daemon_cpu_ms},
+                        {"latency_ms",
+                         {{"p50", round.latency_ms.p50},
+                          {"p99", round.latency_ms.p99},
+                          {"max", round.latency_ms.max}}},
+                        {"load", round.load}});
+    }
+    return {{"movers", options_.movers}, {"goal_per_second", kGoalPerSecond}, {"rounds", rounds}};
+  }
+
+ private:
+  static std::string MoverName(int number) { return absl::StrCat("mover-", number); }
+
+  void StartMover(const std::string& vmm, int number) {
+    movers_.push_back(Check(
+        harness::Process::Start({.argv = {vmm, MoverName(number), host_->agent_socket()},
+                                 .environment = {{harness::kHostVariable, host_->directory()}},
+                                 .log_path = host_->directory() + "/movers.log"}),
+        "start a VMM"));
+    const Clock::time_point deadline = Clock::now() + kAgentTimeout;
+    while (!host_->GetVm(MoverName(number)).ok()) {
+      if (Clock::now() > deadline) Check(absl::DeadlineExceededError("no VM"), "register");
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+
+  void Register(int vms) {
+    while (static_cast<int>(agents_.size()) < vms) {
+      FakeAgent agent = Check(FakeAgent::Connect(host_->agent_socket()), "connect");
+      Check(agent.Register(absl::StrCat("vm-", agents_.size()), kAgentTimeout), "register");
+      agents_.push_back(std::move(agent));
+    }
+  }
+
+  // The time of one, in ms.
+  double MoveOnce(MigrationClient& client, const std::string& vm) {
+    const Clock::time_point start = Clock::now();
+    v1::CreateMigrationRequest request;
+    request.set_vm("virtualMachines/" + vm);
+    request.set_target_profile(kProfile);
+    const v1::Migration created = Check(client.CreateMigration(request), "create");
+    const v1::Migration last = Check(client.WatchMigration(created.name(), {}), "watch");
+    if (last.state() != v1::Migration::SUCCEEDED) {
+      Check(absl::InternalError(last.ShortDebugString()), "migrate");
+    }
+    // SUCCEEDED means that the fence is proven; the target registers in its own time.
+    while (!IsAt(client, vm, last.target().pid())) std::this_thread::sleep_for(kLookAgain);
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  }
+
+  static bool IsAt(MigrationClient& client, const std::string& vm, int32_t pid) {
+    v1::GetVirtualMachineRequest request;
+    request.set_name("virtualMachines/" + vm);
+    const auto found = client.GetVirtualMachine(request);
+    return found.ok() && found->process().pid() == pid;
+  }
+
+  Round RunRound(int vms) {
+    std::vector<double> times;
+    std::mutex mutex;  // guards times
+    const double cpu = CpuSeconds(host_->daemon().pid());
+    const Clock::time_point start = Clock::now();
+    const Clock::time_point end = start + std::chrono::seconds(options_.seconds);
+    std::vector<std::thread> clients;
+    for (int i = 0; i < options_.movers; ++i) {
+      clients.emplace_back([&, i] {
+        while (Clock::now() < end) {
+          const double took = MoveOnce(host_->client(), MoverName(i));
+          const std::lock_guard<std::mutex> lock(mutex);
+          times.push_back(took);
+        }
+      });
+    }
+    for (std::thread& client : clients) client.join();
+    Round round{.vms = vms, .migrations = static_cast<int>(times.size())};
+    round.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    round.daemon_cpu_ms =
+        (CpuSeconds(host_->daemon().pid()) - cpu) * 1000 / std::max(round.migrations, 1);
+    round.latency_ms = Summarize(std::move(times));
+    round.load = LoadAverage();
+    return round;
+  }
+
+  const Options& options_;
+  std::unique_ptr<HostUnderTest> host_;
+  std::vector<harness::Process> movers_;
+  std::vector<FakeAgent> agents_;
+  std::vector<Round> rounds_;
+};
+
+int Main(int argc, char** argv) {
+  Options options;
+  CLI::App app("How many migrations per second one daemon gets through");
+  app.add_option("--vms", options.vms, "registered, at most")->check(CLI::Range(10, 1000));
+  app.add_option("--movers", options.movers, "guests that move, all at once")
+      ->check(CLI::Range(1, 10));
+  app.add_option("--seconds", options.seconds, "of each round")->check(CLI::Range(1, 600));
+  app.add_flag("--json", options.json, "one JSON object as the last line");
+  CLI11_PARSE(app, argc, argv);
+
+  signal(SIGPIPE, SIG_IGN);
+  RaiseDescriptorLimit(options.vms);
+  ThroughputBench bench(options);
+  bench.Run();
+  bench.Print(Style::ForStdout());
+  if (options.json) printf("%s\n", bench.Json().dump().c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace rehome::bench
+
+int main(int argc, char** argv) { return rehome::bench::Main(argc, argv); }
