@@ -71,7 +71,8 @@ class LaneBuilder {
     lane_.bars.push_back({.kind = kind,
                           .label = std::move(label),
                           .begin_ns = std::max(begin, range_.begin) - range_.zero,
-                          .end_ns = std::min(end, range_.end) - range_.zero});
+                          .end_ns = std::min(end, range_.end) - range_.zero,
+                          .took_ns = end - begin});
     return *this;
   }
   LaneBuilder& Mark(std::string label, int64_t at) {

@@ -30,9 +30,9 @@ enum class BarKind : uint8_t {
 struct Bar {
   BarKind kind = BarKind::kOther;
   std::string label;
-  int64_t begin_ns = 0;
+  int64_t begin_ns = 0;  // cut to what is shown
   int64_t end_ns = 0;
-  int64_t duration_ns() const { return end_ns - begin_ns; }
+  int64_t took_ns = 0;  // all of it
 };
 
 struct Mark {  // a moment

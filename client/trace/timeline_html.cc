@@ -36,13 +36,16 @@ std::string Row(const Group& group, const Lane& lane, const Bar& bar) {
   const KindStyle& style = StyleOf(bar.kind);
   return "<tr>" + Cell(group.name) + Cell(lane.name) + "<td><span class=\"key k-" + style.name +
          "\" title=\"" + style.meaning + "\"></span>" + Escaped(bar.label) + "</td>" +
-         NumberCell(bar.begin_ns) + NumberCell(bar.duration_ns()) + "</tr>\n";
+         NumberCell(bar.begin_ns) + NumberCell(bar.took_ns) + "</tr>\n";
 }
 
 std::string Table(const Group& group) {
   std::string rows;
   for (const Lane& lane : group.lanes) {
-    for (const Bar& bar : lane.bars) rows += Row(group, lane, bar);
+    for (const Bar& bar : lane.bars) {
+      // When the guest began to run, and when it will stop, is not known here.
+      if (bar.kind != BarKind::kGuestRuns) rows += Row(group, lane, bar);
+    }
     for (const Mark& mark : lane.marks) {
       rows += "<tr>" + Cell(group.name) + Cell(lane.name) + Cell(mark.label) +
               NumberCell(mark.at_ns) + "<td></td></tr>\n";

@@ -44,7 +44,7 @@ double TextWidth(const std::string& text) {
 std::string LabelOf(const Bar& bar) {
   // What the guest does says its own time.
   if (bar.kind == BarKind::kGuestRuns || bar.kind == BarKind::kPaused) return bar.label;
-  return bar.label + " " + FormatNanos(bar.duration_ns(), "µ");
+  return bar.label + " " + FormatNanos(bar.took_ns, "µ");
 }
 
 // 1, 2 or 5 times a power of ten, so that there are about kTicks of them.
@@ -135,7 +135,7 @@ class Drawing {
     }
     for (const auto& [at, what, anchor] :
          {std::tuple{int64_t{0}, "pause", "end"}, {timeline_.blackout_ns, "resume", "start"}}) {
-      svg += Line("edge", X(at), 12, X(at), bottom);
+      svg += Line("edge", X(at), kAxisHeight - 6, X(at), bottom);
       svg += Text("", X(at) + (at == 0 ? -4 : 4), 14, what, anchor);
     }
   }
@@ -170,7 +170,7 @@ class Drawing {
     const double width = std::max(X(bar.end_ns) - x, kMinBarWidth);
     const std::string label = LabelOf(bar);
     body_ += std::string("<rect class=\"bar k-") + StyleOf(bar.kind).name + "\" data-name=\"" +
-             Escaped(bar.label) + "\" data-ns=\"" + std::to_string(bar.duration_ns()) + "\" x=\"" +
+             Escaped(bar.label) + "\" data-ns=\"" + std::to_string(bar.took_ns) + "\" x=\"" +
              Number(x) + "\" y=\"" + Number(y_) + "\" width=\"" + Number(width) + "\" height=\"" +
              Number(kBarHeight) + "\" rx=\"2\"><title>" + Escaped(label) + "</title></rect>\n";
     if (TextWidth(label) + 8 <= width) {
@@ -232,18 +232,20 @@ constexpr std::array<KindStyle, 8> kStyles = {{{"guest", "guest runs"},
 
 }  // namespace
 
+std::string TimelineSvg(const Timeline& timeline) { return Drawing(timeline).Draw(); }
+
 const KindStyle& StyleOf(BarKind kind) { return kStyles[static_cast<size_t>(kind)]; }
 
 std::string ColourCss(const std::string& selector) {
   std::string css = selector +
                     " { --ground: #ffffff; --text: #1f2328; --soft: #6e7781; --line: #e1e4e8;"
                     " --blackout: #fff1ef; --guest: #2a8a4a; --paused: #cf222e; --phase: #7a4fc0;"
-                    " --step: #57606a; --run: #2a8a4a; --read: #0b62c4; --write: #b3540a;"
+                    " --step: #57606a; --run: #13808f; --read: #0b62c4; --write: #b3540a;"
                     " --other: #6e7781; }\n@media (prefers-color-scheme: dark) { " +
                     selector +
                     " { --ground: #0d1117; --text: #e6edf3; --soft: #8b949e; --line: #262c34;"
                     " --blackout: #2a1517; --guest: #2f8f4e; --paused: #da3633; --phase: #8a63d2;"
-                    " --step: #6e7681; --run: #2f8f4e; --read: #1f6fdb; --write: #bd6418;"
+                    " --step: #6e7681; --run: #1c8a99; --read: #1f6fdb; --write: #bd6418;"
                     " --other: #768390; } }\n";
   for (const KindStyle& style : kStyles) {
     css += std::string(".k-") + style.name + " { fill: var(--" + style.name +

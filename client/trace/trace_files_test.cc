@@ -108,6 +108,7 @@ TEST(Timeline, ShowsTheBlackoutInTheMiddleAndCutsTheRest) {
   EXPECT_EQ(lane->bars[0].kind, BarKind::kRun);
   EXPECT_EQ(lane->bars[0].begin_ns, timeline.begin_ns);
   EXPECT_EQ(lane->bars[0].end_ns, 30'000);
+  EXPECT_EQ(lane->bars[0].took_ns, 5'030'000);
   EXPECT_EQ(lane->bars[1].kind, BarKind::kRead);
   EXPECT_EQ(lane->bars[1].label, "GET_XSAVE2");
 }
