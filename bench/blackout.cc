@@ -48,6 +48,7 @@ struct Options {
   std::optional<uint64_t> memory_mib;
   int runs = kDefaultRuns;
   bool json = false;
+  bool no_trace = false;
 };
 
 struct Result {
@@ -162,12 +163,13 @@ int Main(int argc, char** argv) {
   app.add_option("--memory", options.memory_mib, "MiB")->check(CLI::Range(16, 1 << 16));
   app.add_option("--runs", options.runs, "hops of each side, for each row; 8 GiB: a fifth")
       ->check(CLI::Range(1, 100000));
+  app.add_flag("--no-trace", options.no_trace, "without the trace of each hop");
   app.add_flag("--json", options.json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
 
   const Style style = Style::ForStdout();
-  absl::StatusOr<std::unique_ptr<harness::HostUnderTest>> host =
-      harness::HostUnderTest::Start({.kernel = "kvm"});
+  absl::StatusOr<std::unique_ptr<harness::HostUnderTest>> host = harness::HostUnderTest::Start(
+      {.kernel = "kvm", .daemon_lines = {options.no_trace ? "trace = false" : "trace = true"}});
   if (!host.ok()) Fail(host.status());
   std::vector<Result> results;
   PrintHeader(style);

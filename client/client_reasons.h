@@ -15,6 +15,8 @@ inline constexpr std::string_view kDaemonUnreachable = "DAEMON_UNREACHABLE";
 inline constexpr std::string_view kPeerNotAllowed = "PEER_NOT_ALLOWED";
 // The caller's own time-out passed; what was waited for goes on.
 inline constexpr std::string_view kWaitTimeout = "WAIT_TIMEOUT";
+// A file that was asked for cannot be written; the message says which and what the kernel says.
+inline constexpr std::string_view kFileNotWritten = "FILE_NOT_WRITTEN";
 
 }  // namespace rehome::client_reason
 

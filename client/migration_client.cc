@@ -150,6 +150,11 @@ absl::StatusOr<v1::Migration> MigrationClient::ResolveMigration(
   return Call(once, migrations_.get(), &v1::MigrationService::Stub::ResolveMigration, request);
 }
 
+absl::StatusOr<v1::MigrationTrace> MigrationClient::GetMigrationTrace(
+    const v1::GetMigrationTraceRequest& request) {
+  return Call(options_, migrations_.get(), &v1::MigrationService::Stub::GetMigrationTrace, request);
+}
+
 absl::StatusOr<v1::Migration> MigrationClient::WatchMigration(const std::string& name,
                                                               const WatchOptions& options) {
   absl::StatusOr<v1::Migration> last = Watcher(migrations_.get(), name, options).Run();

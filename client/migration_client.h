@@ -63,6 +63,8 @@ class MigrationClient {
   // NOT_INDETERMINATE.
   absl::StatusOr<v1::Migration> ResolveMigration(const v1::ResolveMigrationRequest& request);
 
+  absl::StatusOr<v1::MigrationTrace> GetMigrationTrace(const v1::GetMigrationTraceRequest& request);
+
   // Watches until the migration is finished and returns its last record. A broken stream is taken
   // up again at the last revision. DEADLINE_EXCEEDED / WAIT_TIMEOUT when `timeout` passes;
   // UNAVAILABLE / DAEMON_UNREACHABLE after `give_up_after` without a daemon. The migration goes on

@@ -7,6 +7,7 @@
 #include "daemon/escrow_keeping.h"
 #include "daemon/preflight.h"
 #include "daemon/target_build.h"
+#include "daemon/trace_keeping.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -45,11 +46,13 @@ Outcome PrepareTargetEffect(EffectContext& context, Migration record) {
 Outcome ArmEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
   const std::chrono::milliseconds timeout = context.dependencies.timeouts.agent;
+  OfferTraceArea(context, record.id, *escrow.target_link, &escrow.target_trace);
   absl::Status status = escrow.target_link->ArmTarget(record.id, escrow.source_pidfd.borrow(),
                                                       timeout, &context.interrupt);
   if (!status.ok()) {
     return FailedOutcome(Event::kRefused, Annotate(status, "arming the target"), std::move(record));
   }
+  OfferTraceArea(context, record.id, *escrow.source_link, &escrow.source_trace);
   status = escrow.source_link->ArmSource(record.id, record.layout_digest, escrow.block->fd(),
                                          escrow.target_pidfd.borrow(), timeout, &context.interrupt);
   if (!status.ok()) {

@@ -84,7 +84,7 @@ void ReadDaemon(const toml::table& table, ConfigErrors& errors, DaemonConfig& co
       {"state_directory", "api_socket", "agent_socket", "api_allowed_uids", "api_allowed_gids",
        "agent_allowed_uids", "agent_allowed_gids", "kernel", "link_ioctl", "concurrent_migrations",
        "handover_timeout_ms", "resolve_timeout_ms", "deadline_ms", "agent_timeout_ms",
-       "first_run_timeout_ms", "release_timeout_ms", "exit_timeout_ms", "log_level"},
+       "first_run_timeout_ms", "release_timeout_ms", "exit_timeout_ms", "log_level", "trace"},
       errors);
   reader.ReadPath("state_directory", kMaxPathLength, &config.state_directory);
   reader.ReadPath("api_socket", kMaxSocketPathLength, &config.api_socket);
@@ -93,6 +93,7 @@ void ReadDaemon(const toml::table& table, ConfigErrors& errors, DaemonConfig& co
     reader.Error("agent_socket", "is the same path as api_socket");
   }
   ReadAccess(reader, config);
+  reader.ReadBool("trace", &config.trace);
 
   size_t choice = 0;
   if (ReadChoice(reader, "kernel", {"kvm", "sim"}, &choice)) {

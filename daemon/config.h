@@ -82,6 +82,8 @@ struct DaemonConfig {
   // `claim` and `resolve` are not set here: handover_timeout and resolve_timeout are.
   EffectTimeouts timeouts;
   LogLevel log_level = LogLevel::kInfo;
+  // Whether VMMs are asked for the trace of each hop (docs/trace.md).
+  bool trace = true;
   // "IP:PORT" with a loopback address; empty: no metrics.
   std::string metrics_listen;
   std::map<std::string, VmmProfile> profiles;  // by name

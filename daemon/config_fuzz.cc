@@ -82,6 +82,7 @@ first_run_timeout_ms = 3000
 release_timeout_ms = 250
 exit_timeout_ms = 20000
 log_level = "warning"
+trace = false
 
 [profile.next]
 command = ["/usr/bin/vmm", "--incoming"]

@@ -39,6 +39,7 @@ first_run_timeout_ms = 3000
 release_timeout_ms = 250
 exit_timeout_ms = 20000
 log_level = "warning"
+trace = false
 
 [metrics]
 listen = "127.0.0.1:9464"
@@ -75,6 +76,7 @@ TEST(ParseConfig, ReadsEveryKey) {
   EXPECT_EQ(config->timeouts.release, milliseconds(250));
   EXPECT_EQ(config->timeouts.exit, milliseconds(20000));
   EXPECT_EQ(config->log_level, LogLevel::kWarning);
+  EXPECT_FALSE(config->trace);
 
   ASSERT_EQ(config->profiles.size(), 2u);
   const VmmProfile& next = config->profiles.at("next");
@@ -110,6 +112,7 @@ TEST(ParseConfig, AnEmptyFileMeansTheDefaults) {
   EXPECT_EQ(config->deadline, kDefaultDeadline);
   EXPECT_EQ(config->timeouts.release, EffectTimeouts().release);
   EXPECT_EQ(config->log_level, LogLevel::kInfo);
+  EXPECT_TRUE(config->trace);
   EXPECT_THAT(config->profiles, IsEmpty());
 }
 

@@ -16,6 +16,8 @@
 #include "daemon/handover.h"
 #include "daemon/launcher.h"
 #include "daemon/migration.h"
+#include "daemon/migration_trace.h"
+#include "daemon/trace_area.h"
 #include "daemon/vmm_link.h"
 
 namespace rehome {
@@ -50,6 +52,11 @@ struct Escrow {
   // What the source said of a guest that ended by itself there (GuestEnded()).
   std::optional<std::string> guest_ended;
   uint64_t handover_start_ns = 0;  // CLOCK_MONOTONIC, when START was sent
+  // What was lent to whom, for the trace; null: nothing. No guest memory, so CloseMemory() leaves
+  // it.
+  std::unique_ptr<TraceArea> source_trace;
+  std::unique_ptr<TraceArea> target_trace;
+  std::vector<TraceStep> trace_steps;
 
   // Inodes of the guest's memory, each once.
   std::vector<InodeId> MemoryInodes() const;

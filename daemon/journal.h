@@ -16,6 +16,9 @@
 
 #include "absl/status/statusor.h"
 #include "daemon/migration.h"
+#include "daemon/migration_trace.h"
+#include "daemon/reasons.h"
+#include "kvmglue/status_reason.h"
 
 namespace rehome {
 
@@ -63,6 +66,16 @@ class Journal {
   virtual absl::Status Load(const std::function<void(const Migration&)>& visit) = 0;
   // The latest record of one. NOT_FOUND / MIGRATION_NOT_FOUND, and the errors of Load().
   virtual absl::StatusOr<Migration> Read(const std::string& id) = 0;
+  // Keeps the trace of a migration, in the place of one that it has; it goes with the record.
+  // Errors as Append(); a caller can go on without.
+  virtual absl::Status PutTrace(const std::string& /*id*/, const MigrationTrace& /*trace*/) {
+    return absl::OkStatus();
+  }
+  // NOT_FOUND / TRACE_NOT_FOUND, and the errors of Load(). A journal that keeps no traces has none.
+  virtual absl::StatusOr<MigrationTrace> ReadTrace(const std::string& id) const {
+    return MakeStatus(absl::StatusCode::kNotFound, reason::kTraceNotFound,
+                      "no trace of migration " + id);
+  }
   // What was wrong when it was opened, and, after Load(), with its records.
   virtual JournalRepair repair() const { return {}; }
 };

@@ -33,6 +33,16 @@ CREATE TABLE transitions (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
+// Of no version: whoever does not know it loses nothing, so an older daemon may have the journal
+// back. Rows without a migration are what that one leaves; they go here.
+constexpr char kTraces[] = R"sql(
+CREATE TABLE IF NOT EXISTS traces (
+  id TEXT PRIMARY KEY,
+  trace BLOB NOT NULL                     -- rehome.journal.v1.Trace
+) STRICT, WITHOUT ROWID;
+DELETE FROM traces WHERE id NOT IN (SELECT id FROM migrations);
+)sql";
+
 constexpr char kFromVersion1[] = R"sql(
 CREATE TABLE damaged (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of being found
@@ -109,9 +119,9 @@ absl::Status ConfigureJournal(sqlite3* db, int max_pages) {
 absl::Status CreateOrUpgradeSchema(sqlite3* db) {
   absl::StatusOr<int64_t> version = QueryInteger(db, "PRAGMA user_version");
   if (!version.ok()) return version.status();
-  if (*version == kJournalSchemaVersion) return absl::OkStatus();
   const char* tables = *version == 0 ? kTables : "";
-  return Execute(db, absl::StrCat("BEGIN IMMEDIATE;", tables, kFromVersion1, "COMMIT"));
+  const char* upgrade = *version == kJournalSchemaVersion ? "" : kFromVersion1;
+  return Execute(db, absl::StrCat("BEGIN IMMEDIATE;", tables, upgrade, kTraces, "COMMIT"));
 }
 
 }  // namespace rehome

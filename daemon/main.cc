@@ -133,6 +133,16 @@ std::unique_ptr<MetricsEndpoint> ServeMetrics(const DaemonConfig& config, Metric
   return nullptr;
 }
 
+// Null if none are wanted. A trace that cannot be kept is worth a line, no more.
+std::function<void(const std::string&, const MigrationTrace&)> KeeperOfTraces(
+    const DaemonConfig& config, Journal* journal) {
+  if (!config.trace) return {};
+  return [journal](const std::string& id, const MigrationTrace& trace) {
+    const absl::Status kept = journal->PutTrace(id, trace);
+    if (!kept.ok()) spdlog::warn("no trace of {}: {}", id, std::string(kept.message()));
+  };
+}
+
 absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceManager* manager) {
   // ---- what was ----
   absl::StatusOr<std::string> boot_id = ReadBootId();
@@ -175,7 +185,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
            [&agents](const ProcessIdentity& process, std::chrono::milliseconds timeout,
                      Interrupt* interrupt) {
              return (*agents)->AwaitLink(process, timeout, interrupt);
-           }});
+           },
+       .keep_trace = KeeperOfTraces(config, watched_journal.get())});
 
   // ---- what decides: reads the journal, and takes the VM ids of unfinished migrations ----
   absl::StatusOr<std::unique_ptr<Registry>> registry = Registry::Create(

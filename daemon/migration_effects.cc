@@ -11,6 +11,7 @@
 #include "daemon/handover_effects.h"
 #include "daemon/recovery_effects.h"
 #include "daemon/rescue_effects.h"
+#include "daemon/trace_keeping.h"
 
 namespace rehome {
 namespace {
@@ -36,6 +37,17 @@ class RealMigrationEffects : public MigrationEffects {
 
   Outcome Perform(Effect effect, const Migration& record, Interrupt& interrupt) override {
     EffectContext context{dependencies_, escrow_, interrupt};
+    const uint64_t begin_ns = rehome_monotonic_ns();
+    Outcome outcome = Perform(effect, record, context);
+    NoteTraceStep(escrow_, record.step, begin_ns);
+    if (effect == Effect::kFenceSource || effect == Effect::kDiscardTarget) {
+      KeepTrace(context, outcome.update);
+    }
+    return outcome;
+  }
+
+ private:
+  Outcome Perform(Effect effect, const Migration& record, EffectContext& context) {
     // Of a migration that another daemon drove before there is nothing here yet.
     if (record.restarts > 0 && !rebuilt_) {
       const absl::Status status = RebuildPatiently(context, record);
@@ -74,7 +86,6 @@ class RealMigrationEffects : public MigrationEffects {
     return {Event::kTargetDiscarded, {}, record};
   }
 
- private:
   const EffectDependencies& dependencies_;
   Escrow escrow_;
   bool rebuilt_ = false;

@@ -54,6 +54,12 @@ class LedgerJournal final : public Journal {
     });
   }
   absl::StatusOr<Migration> Read(const std::string& id) override { return journal_->Read(id); }
+  absl::Status PutTrace(const std::string& id, const MigrationTrace& trace) override {
+    return journal_->PutTrace(id, trace);
+  }
+  absl::StatusOr<MigrationTrace> ReadTrace(const std::string& id) const override {
+    return journal_->ReadTrace(id);
+  }
   JournalRepair repair() const override { return journal_->repair(); }
 
  private:

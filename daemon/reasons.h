@@ -80,6 +80,8 @@ inline constexpr std::string_view kBadEscrowItem = "BAD_ESCROW_ITEM";
 // --- registry ---
 
 inline constexpr std::string_view kMigrationNotFound = "MIGRATION_NOT_FOUND";
+// The migration has no trace: none was recorded, or it was lost with a daemon.
+inline constexpr std::string_view kTraceNotFound = "TRACE_NOT_FOUND";
 // A request_id came a second time with other parameters.
 inline constexpr std::string_view kRequestIdReused = "REQUEST_ID_REUSED";
 // The VM has an unfinished migration; the message names it.

@@ -97,6 +97,10 @@ class Registry {
   // are gone and the VM is free for the next. NOT_FOUND / MIGRATION_NOT_FOUND; JOURNAL_* if a
   // finished one cannot be read.
   absl::StatusOr<Migration> Get(const std::string& id) const;
+  // NOT_FOUND / TRACE_NOT_FOUND; JOURNAL_* if it cannot be read.
+  absl::StatusOr<MigrationTrace> Trace(const std::string& id) const {
+    return journal_->ReadTrace(id);
+  }
   // Newest first; at most `limit` after skipping those not older than `after_id` ("" = from the
   // start). *more says whether there are further ones. JOURNAL_* as above.
   absl::StatusOr<std::vector<Migration>> List(const MigrationFilter& filter, size_t limit,

@@ -12,6 +12,7 @@
 #include "daemon/reasons.h"
 #include "daemon/strategy.h"
 #include "daemon/target_build.h"
+#include "daemon/trace_keeping.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -193,6 +194,7 @@ absl::Status ArmWithState(EffectContext& context, Migration& record) {
   }
   const BorrowedFd source =
       escrow.source_pidfd.valid() ? escrow.source_pidfd.borrow() : stand_in->borrow();
+  OfferTraceArea(context, record.id, *escrow.target_link, &escrow.target_trace);
   absl::Status armed = escrow.target_link->ArmTarget(record.id, source,
                                                      context.dependencies.timeouts.agent, nullptr);
   if (!armed.ok()) return Annotate(armed, "arming the rescue's target");

@@ -173,6 +173,19 @@ absl::StatusOr<VmDescription> SocketVmmLink::Prepare(const PrepareRequest& reque
                             DescriptionKind::kPrepared, timeout, interrupt);
 }
 
+absl::Status SocketVmmLink::OfferTrace(const std::string& migration_id, BorrowedFd area) {
+  const absl::StatusOr<std::vector<std::byte>> payload = EncodeReference(migration_id);
+  if (!payload.ok()) return payload.status();
+  const BorrowedFd fds[] = {area};
+  std::lock_guard lock(mutex_);
+  if (!closed_.ok()) return closed_;
+  return SendError(
+      SendMessage(peer_.socket.borrow(),
+                  EncodeMessage({.version = version_, .type = REHOME_MSG_TRACE, .seq = next_seq_++},
+                                *payload, std::size(fds)),
+                  fds));
+}
+
 absl::Status SocketVmmLink::ArmTarget(const std::string& migration_id, BorrowedFd source_pidfd,
                                       milliseconds timeout, Interrupt* interrupt) {
   return CallForNothing({.type = REHOME_MSG_ARM_TARGET,

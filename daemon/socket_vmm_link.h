@@ -52,6 +52,7 @@ class SocketVmmLink final : public VmmLink {
   absl::StatusOr<VmDescription> Prepare(const PrepareRequest& request,
                                         std::chrono::milliseconds timeout,
                                         Interrupt* interrupt) override;
+  absl::Status OfferTrace(const std::string& migration_id, BorrowedFd area) override;
   absl::Status ArmTarget(const std::string& migration_id, BorrowedFd source_pidfd,
                          std::chrono::milliseconds timeout, Interrupt* interrupt) override;
   absl::Status ArmSource(const std::string& migration_id, uint64_t layout_digest, BorrowedFd block,

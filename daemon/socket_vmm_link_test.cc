@@ -153,6 +153,29 @@ TEST_F(SocketVmmLinkTest, GetsBackWhatEitherSideHandsIn) {
   }
 }
 
+// Nobody waits for an answer, and none that an agent owes adds up.
+TEST_F(SocketVmmLinkTest, OffersATraceAreaAndGoesOn) {
+  for (size_t i = 0; i < 2 * kMaxPendingCalls; ++i) {
+    ASSERT_TRUE(link_->OfferTrace("m-1", block_.borrow()).ok());
+    FakeAgent::Received offer = agent_.Receive();
+    EXPECT_EQ(offer.header.type, REHOME_MSG_TRACE);
+    EXPECT_STREQ(offer.As<rehome_migration_ref>().migration_id, "m-1");
+    ASSERT_EQ(offer.fds.size(), 1u);
+    EXPECT_EQ(Identify(offer.fds[0].borrow())->id, Identify(block_.borrow())->id);
+  }
+  auto started = Async([&] { return link_->Start("m-1", kPatience); });
+  ASSERT_TRUE(agent_.Reply(agent_.Receive()));
+  EXPECT_TRUE(started.get().ok());
+  link_->Close();
+  EXPECT_FALSE(link_->OfferTrace("m-1", block_.borrow()).ok());
+}
+
+// It would be a request of the wrong side.
+TEST_F(SocketVmmLinkTest, AnAgentThatOffersATraceAreaLosesItsConnection) {
+  ASSERT_TRUE(agent_.Send(REHOME_MSG_TRACE, BytesOf(rehome_migration_ref{.migration_id = "m-1"})));
+  EXPECT_TRUE(agent_.AwaitEnd());
+}
+
 TEST_F(SocketVmmLinkTest, AnAgentThatKnowsNoHandInIsNotAsked) {
   rehome_hello hello = testing_support::MakeHello(REHOME_ROLE_TARGET);
   hello.features &= ~REHOME_FEATURE_RECOVER;

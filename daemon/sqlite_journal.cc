@@ -17,6 +17,7 @@
 #include "daemon/journal_schema.h"
 #include "daemon/reasons.h"
 #include "daemon/sqlite_database.h"
+#include "daemon/trace_codec.h"
 #include "daemon/wal_tail.h"
 #include "kvmglue/fd.h"
 #include "kvmglue/status_reason.h"
@@ -54,6 +55,8 @@ class SqliteJournal : public Journal {
   absl::Status Append(const Migration& record) override;
   absl::Status Load(const std::function<void(const Migration&)>& visit) override;
   absl::StatusOr<Migration> Read(const std::string& id) override;
+  absl::Status PutTrace(const std::string& id, const MigrationTrace& trace) override;
+  absl::StatusOr<MigrationTrace> ReadTrace(const std::string& id) const override;
   JournalRepair repair() const override {
     std::lock_guard<std::mutex> lock(mutex_);
     return repair_;
@@ -73,6 +76,8 @@ class SqliteJournal : public Journal {
   Statement put_, put_transition_;
   Statement count_finished_, oldest_finished_, drop_, drop_transitions_;
   Statement load_, read_;
+  Statement put_trace_, drop_trace_;
+  mutable Statement read_trace_;
 };
 
 absl::Status SqliteJournal::Prepare() {
@@ -90,6 +95,9 @@ absl::Status SqliteJournal::Prepare() {
       {&drop_transitions_, "DELETE FROM transitions WHERE id = ?"},
       {&load_, "SELECT record, seq, id FROM migrations ORDER BY seq"},
       {&read_, "SELECT record FROM migrations WHERE id = ?"},
+      {&put_trace_, "INSERT OR REPLACE INTO traces (id, trace) VALUES (?, ?)"},
+      {&drop_trace_, "DELETE FROM traces WHERE id = ?"},
+      {&read_trace_, "SELECT trace FROM traces WHERE id = ?"},
   };
   for (const auto& [statement, sql] : statements) {
     absl::Status status = statement->Prepare(db_.get(), sql);
@@ -139,7 +147,7 @@ absl::Status SqliteJournal::Prune() {
     if (!row.ok()) return row.status();
     const std::string id(oldest_finished_.Bytes(0));
     oldest_finished_.Reset();
-    for (Statement* statement : {&drop_, &drop_transitions_}) {
+    for (Statement* statement : {&drop_, &drop_transitions_, &drop_trace_}) {
       statement->BindText(1, id);
       absl::Status status = statement->Run();
       if (!status.ok()) return status;
@@ -183,6 +191,25 @@ absl::StatusOr<Migration> SqliteJournal::Read(const std::string& id) {
   absl::StatusOr<Migration> record = DecodeRecord(read_.Bytes(0));
   read_.Reset();
   return record;
+}
+
+absl::Status SqliteJournal::PutTrace(const std::string& id, const MigrationTrace& trace) {
+  const std::string bytes = EncodeTrace(trace);
+  std::lock_guard<std::mutex> lock(mutex_);
+  put_trace_.BindText(1, id);
+  put_trace_.BindBlob(2, bytes);
+  return put_trace_.Run();
+}
+
+absl::StatusOr<MigrationTrace> SqliteJournal::ReadTrace(const std::string& id) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  read_trace_.BindText(1, id);
+  absl::StatusOr<bool> row = read_trace_.Step();
+  if (!row.ok()) return row.status();
+  if (!*row) return Journal::ReadTrace(id);
+  absl::StatusOr<MigrationTrace> trace = DecodeTrace(read_trace_.Bytes(0));
+  read_trace_.Reset();
+  return trace;
 }
 
 // Opens the database with what it takes to trust it. DATA_LOSS: it has to be salvaged.

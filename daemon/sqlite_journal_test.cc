@@ -100,6 +100,55 @@ TEST_F(SqliteJournalTest, TheOldestFinishedOnesArePrunedAndUnfinishedOnesNever) 
   EXPECT_EQ(Sql("SELECT count(*) FROM transitions"), "7") << "pruned with their migrations";
 }
 
+MigrationTrace TraceWith(uint32_t operation) {
+  MigrationTrace trace;
+  trace.steps = {{Step::kHandingOver, 1'000, 90'000}};
+  trace.source.calls = {
+      {.operation = operation, .vcpu = 1, .thread = 12, .begin_ns = 2'000, .end_ns = 40'000}};
+  trace.target.dropped = 3;
+  return trace;
+}
+
+TEST_F(SqliteJournalTest, ATraceIsKeptAsLongAsItsMigration) {
+  auto journal = Open({.max_finished = 2});
+  for (uint32_t number = 1; number <= 3; ++number) {
+    ASSERT_TRUE(journal->Append(Record(number, 1)).ok());
+    ASSERT_TRUE(journal->PutTrace(Record(number, 1).id, TraceWith(50)).ok());
+    ASSERT_TRUE(journal->PutTrace(Record(number, 1).id, TraceWith(number)).ok());
+    ASSERT_TRUE(journal->Append(Record(number, 2, MigrationState::kSucceeded)).ok());
+  }
+  journal.reset();
+  journal = Open({.max_finished = 2});
+  EXPECT_EQ(ReasonOf(journal->ReadTrace(Record(1, 1).id).status()), reason::kTraceNotFound);
+  for (uint32_t number = 2; number <= 3; ++number) {
+    const absl::StatusOr<MigrationTrace> trace = journal->ReadTrace(Record(number, 1).id);
+    ASSERT_TRUE(trace.ok()) << trace.status();
+    EXPECT_EQ(*trace, TraceWith(number));
+  }
+  EXPECT_EQ(Sql("SELECT count(*) FROM traces"), "2");
+}
+
+TEST_F(SqliteJournalTest, ADamagedTraceIsSaidSoAndTheMigrationIsThere) {
+  auto journal = Open();
+  ASSERT_TRUE(journal->Append(Record(1, 1)).ok());
+  ASSERT_TRUE(journal->PutTrace(Record(1, 1).id, TraceWith(1)).ok());
+  Sql("UPDATE traces SET trace = x'ff00ff'");
+  EXPECT_EQ(ReasonOf(journal->ReadTrace(Record(1, 1).id).status()), reason::kJournalCorrupt);
+  EXPECT_TRUE(journal->Read(Record(1, 1).id).ok());
+}
+
+// As an older daemon leaves it, which knows the journal's version and not this table.
+TEST_F(SqliteJournalTest, TracesWithoutATableOrAMigrationAreNoDamage) {
+  Open().reset();
+  Sql("INSERT INTO traces VALUES ('m-gone', x'00')");
+  Open().reset();
+  EXPECT_EQ(Sql("SELECT count(*) FROM traces"), "0");
+  Sql("DROP TABLE traces");
+  auto journal = Open();
+  EXPECT_TRUE(repair_.none());
+  EXPECT_TRUE(journal->PutTrace(Record(1, 1).id, TraceWith(1)).ok());
+}
+
 TEST_F(SqliteJournalTest, ASecondDaemonIsKeptOut) {
   auto journal = Open();
   EXPECT_EQ(OpenError(), reason::kStateDirectoryInUse);

@@ -106,6 +106,11 @@ class VmmLink {
   virtual absl::StatusOr<VmDescription> Prepare(const PrepareRequest& request,
                                                 std::chrono::milliseconds timeout,
                                                 Interrupt* interrupt) = 0;
+  // Lends the VMM a trace area (vmm/agent/trace.h), of which it gets a duplicate. Nothing is
+  // answered, and nothing waits; the next ARM_* comes after it. For a VMM with feature TRACE.
+  virtual absl::Status OfferTrace(const std::string& /*migration_id*/, BorrowedFd /*area*/) {
+    return absl::UnimplementedError("no trace");
+  }
   virtual absl::Status ArmTarget(const std::string& migration_id, BorrowedFd source_pidfd,
                                  std::chrono::milliseconds timeout, Interrupt* interrupt) = 0;
   virtual absl::Status ArmSource(const std::string& migration_id, uint64_t layout_digest,

@@ -13,6 +13,8 @@ namespace rehome {
 void AddVmCommands(CLI::App* app, CommandContext* context);
 void AddMigrateCommand(CLI::App* app, CommandContext* context);
 void AddMigrationCommands(CLI::App* app, CommandContext* context);
+// "trace", below "migration".
+void AddTraceCommand(CLI::App* migration, CommandContext* context);
 void AddHostCommand(CLI::App* app, CommandContext* context);
 
 }  // namespace rehome

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// rehome migration list | get | watch | cancel | resolve
+// rehome migration list | get | watch | cancel | resolve (and trace: trace_command.cc)
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -218,6 +218,7 @@ void AddMigrationCommands(CLI::App* app, CommandContext* context) {
                  "  rehome migration cancel m-0123456789abcdef"));
 
   AddResolve(migration, context);
+  AddTraceCommand(migration, context);
 }
 
 }  // namespace rehome

@@ -13,6 +13,7 @@
 #include "daemon/service/resource_names.h"
 #include "daemon/service/status_details.h"
 #include "daemon/service/translate.h"
+#include "daemon/service/translate_trace.h"
 #include "kvmglue/status_reason.h"
 #include "spdlog/spdlog.h"
 
@@ -203,6 +204,23 @@ grpc::Status MigrationService::ResolveMigration(grpc::ServerContext* context,
   Audit("resolve", peers_->Describe(context->peer()), *id, resolving.status());
   if (!resolving.ok()) return ToGrpcStatus(resolving.status(), AboutMigration(*id));
   *response = ToProto(*resolving);
+  return grpc::Status::OK;
+}
+
+grpc::Status MigrationService::GetMigrationTrace(grpc::ServerContext* /*context*/,
+                                                 const v1::GetMigrationTraceRequest* request,
+                                                 v1::MigrationTrace* response) {
+  const absl::StatusOr<std::string> id = ParseTraceName(request->name());
+  if (!id.ok()) return ToGrpcStatus(id.status());
+  const absl::StatusOr<Migration> migration = registry_->Get(*id);
+  if (!migration.ok()) return ToGrpcStatus(migration.status(), AboutMigration(*id));
+  const absl::StatusOr<MigrationTrace> trace = registry_->Trace(*id);
+  if (!trace.ok()) {
+    return ToGrpcStatus(trace.status(), ErrorContext{.metadata = {{"migration", *id}},
+                                                     .resource_type = std::string(kTraceType),
+                                                     .resource_name = TraceName(*id)});
+  }
+  *response = ToProto(*trace, *migration);
   return grpc::Status::OK;
 }
 

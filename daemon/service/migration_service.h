@@ -35,6 +35,9 @@ class MigrationService final : public v1::MigrationService::Service {
   grpc::Status ResolveMigration(grpc::ServerContext* context,
                                 const v1::ResolveMigrationRequest* request,
                                 v1::Migration* response) override;
+  grpc::Status GetMigrationTrace(grpc::ServerContext* context,
+                                 const v1::GetMigrationTraceRequest* request,
+                                 v1::MigrationTrace* response) override;
 
  private:
   // Adds to an error of Registry::Create() the resource that it is about.

@@ -10,6 +10,7 @@ namespace rehome {
 namespace {
 
 constexpr std::string_view kMigrations = "migrations/";
+constexpr std::string_view kTraceSuffix = "/trace";
 constexpr std::string_view kVms = "virtualMachines/";
 constexpr size_t kMaxIdLength = 63;
 
@@ -34,6 +35,10 @@ absl::StatusOr<std::string> Parse(std::string_view collection, std::string_view 
 
 std::string MigrationName(std::string_view id) { return std::string(kMigrations).append(id); }
 
+std::string TraceName(std::string_view migration_id) {
+  return MigrationName(migration_id).append(kTraceSuffix);
+}
+
 std::string VmName(std::string_view id) { return std::string(kVms).append(id); }
 
 bool IsId(std::string_view text) {
@@ -49,6 +54,16 @@ std::optional<std::string> VmIdIn(std::string_view name) { return IdIn(kVms, nam
 
 absl::StatusOr<std::string> ParseMigrationName(std::string_view name) {
   return Parse(kMigrations, "{migration}", name);
+}
+
+absl::StatusOr<std::string> ParseTraceName(std::string_view name) {
+  // Without the suffix there is no id, whatever stands there.
+  const std::string_view migration =
+      name.ends_with(kTraceSuffix) ? name.substr(0, name.size() - kTraceSuffix.size()) : "";
+  const std::optional<std::string> id = MigrationIdIn(migration);
+  if (id.has_value()) return *id;
+  return FieldErrors(service_reason::kBadName,
+                     {{"name", "must have the form \"migrations/{migration}/trace\""}});
 }
 
 absl::StatusOr<std::string> ParseVmName(std::string_view name) { return Parse(kVms, "{vm}", name); }

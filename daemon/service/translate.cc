@@ -13,15 +13,6 @@
 namespace rehome {
 namespace {
 
-v1::VmmProcess ProcessToProto(const ProcessIdentity& process, const std::string& vmm) {
-  v1::VmmProcess proto;
-  proto.set_pid(process.pid);
-  proto.set_start_ticks(static_cast<int64_t>(process.start_ticks));
-  proto.set_pidfd_inode(static_cast<int64_t>(process.pidfd_inode));
-  proto.set_vmm(vmm);
-  return proto;
-}
-
 v1::PreflightCheck::Result ToProto(PreflightCheck::Result result) {
   switch (result) {
     case PreflightCheck::Result::kPassed:
@@ -234,6 +225,15 @@ void SetOutcome(const Migration& migration, v1::Migration* proto) {
 }
 
 }  // namespace
+
+v1::VmmProcess ProcessToProto(const ProcessIdentity& process, const std::string& vmm) {
+  v1::VmmProcess proto;
+  proto.set_pid(process.pid);
+  proto.set_start_ticks(static_cast<int64_t>(process.start_ticks));
+  proto.set_pidfd_inode(static_cast<int64_t>(process.pidfd_inode));
+  proto.set_vmm(vmm);
+  return proto;
+}
 
 std::optional<v1::Blackout> BlackoutOf(const Migration& migration) {
   const uint64_t begin = migration.phases[REHOME_PHASE_PAUSE_REQUESTED];

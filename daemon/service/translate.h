@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <optional>
+#include <string>
 
 #include "daemon/migration.h"
 #include "daemon/vm_directory.h"
@@ -23,6 +24,9 @@ v1::VirtualMachine ToProto(const VmEntry& vm);
 
 // The record as clients see it. Private steps are left out; what is not known yet is unset.
 v1::Migration ToProto(const Migration& migration);
+
+// The VMM as clients see it; `vmm` is name and version.
+v1::VmmProcess ProcessToProto(const ProcessIdentity& process, const std::string& vmm);
 
 // The blackout of a guest that was handed over. nullopt if it was not, or if begin and end are not
 // plausible; without phases if only the stamps in between are not.

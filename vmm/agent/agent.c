@@ -164,11 +164,13 @@ static int configure(struct rehome_agent *agent, const struct rehome_agent_confi
   if (config->connection_fd < 0 && config->socket_path == NULL) return -EINVAL;
   if (config->connection_fd >= 0 && !is_seqpacket(config->connection_fd)) return -EINVAL;
   agent->role = config->role;
+  agent->trace = config->trace;
   agent->state = config->role == REHOME_ROLE_OWNER ? REHOME_STATE_IDLE : REHOME_STATE_NEW;
   agent->hello = (struct rehome_hello){
       .version_min = REHOME_PROTOCOL_VERSION,
       .version_max = REHOME_PROTOCOL_VERSION,
-      .features = config->features,
+      .features = config->trace == NULL ? config->features & ~REHOME_FEATURE_TRACE
+                                        : config->features | REHOME_FEATURE_TRACE,
       .role = config->role,
       .state_format_write = config->state_format_write,
       .state_format_read_min = config->state_format_read_min,

@@ -78,6 +78,7 @@ struct AgentOptions {
   uint32_t features = 0;
   uint32_t state_format_write = 0, state_format_read_min = 0, state_format_read_max = 0;
   std::string vmm_name, vmm_version;
+  rehome_trace* trace = nullptr;  // outlives the agent; null: none
 };
 
 class Agent {
@@ -95,6 +96,7 @@ class Agent {
     config.state_format_read_max = options.state_format_read_max;
     config.vmm_name = options.vmm_name.c_str();
     config.vmm_version = options.vmm_version.c_str();
+    config.trace = options.trace;
     agent->agent_ = rehome_agent_start(&config, &Ops(), handler);
     if (agent->agent_ == nullptr) return nullptr;
     return agent;

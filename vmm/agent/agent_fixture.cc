@@ -150,6 +150,7 @@ rehome_agent_config AgentFixture::Config(uint32_t role) {
 void AgentFixture::StartAt(const std::string& path, uint32_t role) {
   rehome_agent_config config = Config(role);
   config.socket_path = path.c_str();
+  config.trace = trace_;
   agent_ = rehome_agent_start(&config, &ops_, &vmm_);
   ASSERT_NE(agent_, nullptr);
 }

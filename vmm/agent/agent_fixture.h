@@ -54,7 +54,10 @@ class ArmedBlock {
 
 class AgentFixture : public testing::Test {
  protected:
-  ~AgentFixture() override { rehome_agent_stop(agent_); }
+  ~AgentFixture() override {
+    rehome_agent_stop(agent_);
+    rehome_trace_free(trace_);
+  }
 
   static rehome_agent_config Config(uint32_t role = REHOME_ROLE_OWNER);
   void StartAt(const std::string& path, uint32_t role = REHOME_ROLE_OWNER);
@@ -66,6 +69,7 @@ class AgentFixture : public testing::Test {
   CountingVmm vmm_;
   rehome_agent_ops ops_ = CountingSourceOps();
   rehome_agent* agent_ = nullptr;
+  rehome_trace* const trace_ = rehome_trace_new();
   rehome_vm described_;
 };
 

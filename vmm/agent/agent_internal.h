@@ -14,6 +14,7 @@
 
 #include "vmm/agent/agent_state.h"
 #include "vmm/agent/rehome_agent.h"
+#include "vmm/agent/trace.h"
 #include "vmm/agent/wire.h"
 
 #define REHOME_NS_PER_MS 1000000ull
@@ -98,6 +99,7 @@ struct rehome_agent {
   void *opaque;
   struct rehome_hello hello;                                     /* role: see `role` */
   char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* "": never reconnect */
+  struct rehome_trace *trace;                                    /* the VMM's; NULL: it has none */
   int wake_fd;
   pthread_t thread;
 
@@ -129,6 +131,13 @@ static inline bool rehome_moves_context(uint32_t strategy) {
 }
 
 /* ---- agent.c ---- */
+/* From here on the VMM's ioctls are the hop's; nothing without a trace area. */
+static inline void rehome_agent_trace_start(struct rehome_agent *agent) {
+  if (agent->trace != NULL) rehome_trace_start(agent->trace);
+}
+static inline void rehome_agent_trace_close(struct rehome_agent *agent) {
+  if (agent->trace != NULL) rehome_trace_close(agent->trace);
+}
 void rehome_agent_wake(struct rehome_agent *agent);
 void rehome_agent_set_migration(struct rehome_agent *agent, const char *migration_id);
 /* rehome_agent_register(). After the first run it also queues FIRST_RUN and makes the agent an

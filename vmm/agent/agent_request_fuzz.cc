@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A sequence of datagrams from a hostile daemon against the whole C library, as source or target.
-// Promises: every datagram is answered, or ends the connection; the callbacks come in an order that
-// keeps the guest whole (paused before resumed, never resumed after it was handed over); and when
-// the agent has stopped it holds no descriptor.
+// Promises: every request is answered, or ends the connection; a guest is paused before it is
+// resumed, and never resumed after it was handed over; a stopped agent holds no descriptor.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -13,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <climits>
@@ -59,7 +59,7 @@ UniqueFd VictimPidfd() {
 
 // ---- descriptors: those of descriptors.h, and these ----
 
-enum SpecialFd : uint8_t { kVictim = 0x80, kBlock = 0xc0 };  // kBlock: the low 6 bits say which
+enum SpecialFd : uint8_t { kVictim = 0x80, kTraceArea = 0xa0, kBlock = 0xc0 };
 
 // Bits 0-1: terms; 2-4: a verdict that is there already; 5: of another migration.
 UniqueFd OpenBlock(uint8_t which) {
@@ -84,6 +84,7 @@ UniqueFd OpenBlock(uint8_t which) {
 
 UniqueFd OpenFd(uint8_t kind) {
   if (kind >= kBlock) return OpenBlock(kind & 63);
+  if (kind >= kTraceArea) return UniqueFd(rehome_trace_create_area());
   const bool is_pidfd = kind >= kVictim || kind % static_cast<uint8_t>(FdKind::kCount) ==
                                                static_cast<uint8_t>(FdKind::kOwnPidfd);
   // Whoever is named here may be killed by the other side: not this process.
@@ -162,6 +163,7 @@ class Daemon {
   // EVENT, which cross, are taken; a REGISTER is granted.
   void Exchange(const Bytes& datagram, const std::vector<UniqueFd>& fds, uint64_t seq) {
     if (ended_ || !SendAnything(socket_.borrow(), datagram, fds)) return;
+    if (IsTraceOffer(datagram)) SendProbe(seq);
     while (!ended_ && !ReceiveAnswer(seq)) {
     }
   }
@@ -175,6 +177,20 @@ class Daemon {
   bool all_were_accepted() const { return accepted_; }
 
  private:
+  // An offer is not answered; the answer to a request after it says that it has been looked at.
+  static bool IsTraceOffer(const Bytes& datagram) {
+    rehome_header header = {};
+    std::memcpy(&header, datagram.data(), std::min(datagram.size(), sizeof(header)));
+    return header.type == REHOME_MSG_TRACE;
+  }
+  void SendProbe(uint64_t seq) {
+    static rehome_packet probe;
+    rehome_packet_init(&probe, REHOME_MSG_PROBE, 0, seq);
+    const rehome_migration_ref reference = {"m-1"};
+    rehome_packet_append(&probe, &reference, sizeof(reference));
+    (void)rehome_wire_send(socket_.borrow().raw(), &probe);
+  }
+
   bool Receive() {
     pollfd poller = {.fd = socket_.borrow().raw(), .events = POLLIN, .revents = 0};
     REHOME_PROMISE(poll(&poller, 1, kAnswerTimeoutMs) == 1);
@@ -258,6 +274,7 @@ void Send(Input& in, Daemon& daemon, uint64_t seq) {
 
 bool Talk(Input& in, bool is_target, Vmm* vmm) {
   static const rehome_agent_ops ops = MakeOps();
+  static rehome_trace* const trace = rehome_trace_new();
   auto pair = CreateSocketPair();
   REHOME_PROMISE(pair.ok());
   rehome_agent_config config = {};
@@ -267,6 +284,7 @@ bool Talk(Input& in, bool is_target, Vmm* vmm) {
   config.state_format_read_max = 7;
   config.vmm_name = "fuzz";
   config.vmm_version = "1";
+  config.trace = trace;
   vmm->runs = !is_target;
   rehome_agent* agent = rehome_agent_start(&config, &ops, vmm);
   REHOME_PROMISE(agent != nullptr);
@@ -302,6 +320,7 @@ class SeedBuilder {
   }
   SeedBuilder& Order(rehome_message type) { return Add(type, rehome_migration_ref{}); }
   SeedBuilder& Describe() { return Add(REHOME_MSG_DESCRIBE, rehome_describe{.hold = 1}); }
+  SeedBuilder& OfferTrace() { return Add(REHOME_MSG_TRACE, rehome_migration_ref{}, {kTraceArea}); }
   SeedBuilder& ArmSource(uint8_t block) {
     return Add(REHOME_MSG_ARM_SOURCE, rehome_arm{}, {block, kVictim});
   }
@@ -364,6 +383,7 @@ std::vector<Seed> Seeds() {
           .Done(),
       SeedBuilder("source-started", false)
           .Describe()
+          .Add(REHOME_MSG_TRACE, rehome_migration_ref{}, {kTraceArea})
           .ArmSource(kBlock)
           .Order(REHOME_MSG_START)
           .Order(REHOME_MSG_PROBE)

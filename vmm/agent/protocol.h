@@ -43,7 +43,8 @@ extern "C" {
 #define REHOME_FEATURE_MAP (1u << 2)       /* can map the source's memory files */
 #define REHOME_FEATURE_NAMED_FDS (1u << 3) /* takes over named device fds */
 #define REHOME_FEATURE_RECOVER (1u << 4)   /* answers HAND_IN */
-#define REHOME_FEATURES_ALL 0x1fu
+#define REHOME_FEATURE_TRACE (1u << 5)     /* fills a trace area (trace.h) */
+#define REHOME_FEATURES_ALL 0x3fu
 
 enum rehome_message {
   /* agent -> daemon */
@@ -64,6 +65,8 @@ enum rehome_message {
   REHOME_MSG_HAND_IN = 24,    /* rehome_migration_ref -> reply rehome_description + fds, BLOCK among
                                  them: what a daemon that lost it needs to settle a migration. With
                                  feature RECOVER */
+  REHOME_MSG_TRACE = 25,      /* rehome_migration_ref + fd {TRACE area}, no reply: before ARM_*, for
+                                 the trace of the hop. With feature TRACE */
 };
 
 #define REHOME_FLAG_REPLY (1u << 0)

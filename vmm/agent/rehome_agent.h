@@ -21,6 +21,7 @@
 #include "vmm/agent/handover_block.h"
 #include "vmm/agent/layout.h"
 #include "vmm/agent/protocol.h"
+#include "vmm/agent/trace.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -117,11 +118,13 @@ struct rehome_agent_config {
   /* Where to connect if there is no inherited connection, and whenever the connection is lost
    * (REHOME_AGENT_SOCKET). NULL: only the inherited one. */
   const char *socket_path;
-  uint32_t role; /* enum rehome_role */
-  uint32_t features;
+  uint32_t role;     /* enum rehome_role */
+  uint32_t features; /* REHOME_FEATURE_TRACE follows from `trace`, whatever is said here */
   uint32_t state_format_write, state_format_read_min, state_format_read_max;
   const char *vmm_name; /* both: printable ASCII, not empty, below REHOME_ID_SIZE bytes */
   const char *vmm_version;
+  /* Where the VMM notes its ioctls (trace.h); outlives the agent. NULL: it does not. */
+  struct rehome_trace *trace;
 };
 
 /* Starts the thread. NULL and errno on failure (EINVAL: neither fd nor path, an unknown role, a

@@ -23,6 +23,7 @@ static bool must_match_migration(enum rehome_message type) {
     case REHOME_MSG_HELLO:
     case REHOME_MSG_REGISTER:
     case REHOME_MSG_EVENT:
+    case REHOME_MSG_TRACE:
       return false;
   }
   return false;
@@ -112,9 +113,22 @@ static void handle_cancel(struct rehome_agent *agent) {
   }
 }
 
+/* An offer: whatever is wrong with it, the migration goes on without a trace. */
+static void take_trace_area(struct rehome_agent *agent) {
+  bool agreed = (agent->connection.features & REHOME_FEATURE_TRACE) != 0;
+  bool waits_for_arm = agent->state == REHOME_STATE_HELD || agent->state == REHOME_STATE_PREPARED;
+  const char *id = (const char *)agent->in.payload;
+  if (!agreed || !waits_for_arm || strcmp(id, agent->migration_id) != 0) return;
+  (void)rehome_trace_open(agent->trace, agent->in.fds[0]);
+}
+
 void rehome_request_handle(struct rehome_agent *agent) {
   enum rehome_message type = (enum rehome_message)agent->in.header.type;
   struct rehome_error error;
+  if (type == REHOME_MSG_TRACE) {
+    take_trace_area(agent);
+    return;
+  }
   /* It follows from the verdict, and the daemon can have seen that before this thread looked. */
   if (type == REHOME_MSG_RELEASE) rehome_source_tick(agent);
   if (admit(agent, type, &error) != REHOME_REFUSED_NONE) {
@@ -152,6 +166,7 @@ void rehome_request_handle(struct rehome_agent *agent) {
     case REHOME_MSG_HELLO:
     case REHOME_MSG_REGISTER:
     case REHOME_MSG_EVENT:
-      return; /* an agent does not receive them: wire.c refused the message */
+    case REHOME_MSG_TRACE: /* above */
+      return;              /* an agent does not receive them: wire.c refused the message */
   }
 }

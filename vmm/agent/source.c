@@ -25,6 +25,7 @@ static void abort_if_open(struct rehome_agent *agent) {
 void rehome_source_drop(struct rehome_agent *agent) {
   struct rehome_source *source = &agent->source;
   abort_if_open(agent);
+  rehome_agent_trace_close(agent);
   if (source->target_pidfd >= 0) close(source->target_pidfd);
   if (source->block_fd >= 0) close(source->block_fd);
   rehome_block_unmap(&source->block);
@@ -204,6 +205,7 @@ void rehome_source_start(struct rehome_agent *agent) {
   source->paused_ns = rehome_monotonic_ns();
   source->claim_deadline_ns = source->paused_ns + source->block.claim_timeout_ns;
   agent->state = REHOME_STATE_PAUSED;
+  rehome_agent_trace_start(agent);
   if (pause_and_announce(agent) != 0) source->abort_wanted = true;
 }
 

@@ -24,6 +24,7 @@ void rehome_takeover_init(struct rehome_agent *agent) {
 
 void rehome_takeover_drop(struct rehome_agent *agent) {
   struct rehome_takeover *takeover = &agent->takeover;
+  rehome_agent_trace_close(agent);
   int pidfd = atomic_exchange(&takeover->source_pidfd, -1);
   if (pidfd >= 0) close(pidfd);
   if (takeover->block_fd >= 0) close(takeover->block_fd);
@@ -76,6 +77,7 @@ void rehome_takeover_arm(struct rehome_agent *agent) {
   }
   atomic_store(&takeover->source_pidfd, rehome_packet_take_fd(&agent->in, 0));
   agent->state = REHOME_STATE_TAKE_OVER;
+  rehome_agent_trace_start(agent);
   rehome_connection_reply(agent, NULL, 0);
 }
 

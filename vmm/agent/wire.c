@@ -39,6 +39,7 @@ static const struct shape kShapes[] = {
      sizeof(struct rehome_probe), 0, 0, 0, 0, 0},
     {REHOME_MSG_HAND_IN, REHOME_END_AGENT, sizeof(struct rehome_migration_ref),
      sizeof(struct rehome_description), 0, 0, 0, 1, 0},
+    {REHOME_MSG_TRACE, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 1, 0, 0, 0, 1},
 };
 
 int rehome_is_terminated(const char *text, size_t size) { return memchr(text, 0, size) != NULL; }
@@ -115,6 +116,7 @@ static int request_content_is_sane(const struct rehome_packet *packet) {
     case REHOME_MSG_RELEASE:
     case REHOME_MSG_PROBE:
     case REHOME_MSG_HAND_IN:
+    case REHOME_MSG_TRACE:
       return is_nonempty_id(payload); /* each begins with the migration id */
   }
   return 0;

@@ -104,7 +104,8 @@ absl::StatusOr<std::unique_ptr<AgentLink>> AgentLink::Start(Settings settings,
       .state_format_read_min = version.state_format_read_min,
       .state_format_read_max = version.state_format_read_max,
       .vmm_name = version.name,
-      .vmm_version = version.version};
+      .vmm_version = version.version,
+      .trace = settings.trace};
   rehome_agent* agent = rehome_agent_start(&config, &AgentCallbacks::kOps, link.get());
   const int error = errno;
   link->started_.set_value(agent);

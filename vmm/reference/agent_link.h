@@ -44,8 +44,9 @@ class AgentLink {
  public:
   struct Settings {
     rehome_role role = REHOME_ROLE_OWNER;
-    UniqueFd connection;      // inherited, or invalid
-    std::string socket_path;  // where to connect (again); "": nowhere
+    UniqueFd connection;            // inherited, or invalid
+    std::string socket_path;        // where to connect (again); "": nowhere
+    rehome_trace* trace = nullptr;  // for the agent to open; outlives the link
   };
   // UNAVAILABLE / AGENT_START_FAILED. `handler` must outlive the link.
   static absl::StatusOr<std::unique_ptr<AgentLink>> Start(Settings settings,

@@ -18,6 +18,7 @@
 #include "kvmglue/link_abi.h"
 #include "kvmglue/vcpu.h"
 #include "kvmglue/vm.h"
+#include "vmm/agent/trace.h"
 #include "vmm/reference/devices.h"
 #include "vmm/reference/guest_memory_reader.h"
 #include "vmm/reference/guest_ram.h"
@@ -32,6 +33,7 @@ struct Host {
   KernelKind kind = KernelKind::kKvm;
   LinkAbi link_abi;
   size_t serial_depth = kSerialFifoMax;  // of the serial port of this VMM's version
+  rehome_trace* trace = nullptr;         // where `kernel` notes its calls; null: nowhere
 };
 
 // What a target has received of a VM, checked for its form only.

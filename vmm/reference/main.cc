@@ -20,6 +20,8 @@
 #include "kvmglue/sim/fault_page.h"
 #include "kvmglue/sim/simulated_kernel.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/traced_kvm.h"
+#include "vmm/agent/trace.h"
 #include "vmm/reference/log.h"
 #include "vmm/reference/options.h"
 #include "vmm/reference/os_status.h"
@@ -80,10 +82,15 @@ absl::StatusOr<int> Main(const Options& options) {
   FaultInjector injector(**kernel, *std::move(faults), *page);
   const bool injects = !options.faults.empty() || *page != nullptr;
   const VmmVersion& version = ThisVersion();
-  const Host host = {.kernel = injects ? injector : **kernel,
+  rehome_trace* const trace = rehome_trace_new();
+  if (trace == nullptr) return OsError("mmap", "the trace", errno);
+  const LinkAbi link_abi = {.ioctl_number = options.link_ioctl};
+  TracedKvm traced(injects ? injector : **kernel, link_abi, trace);
+  const Host host = {.kernel = traced,
                      .kind = options.kernel,
-                     .link_abi = {.ioctl_number = options.link_ioctl},
-                     .serial_depth = SerialDepthOf(version.state_format_write)};
+                     .link_abi = link_abi,
+                     .serial_depth = SerialDepthOf(version.state_format_write),
+                     .trace = trace};
   Vmm vmm(options, host, version, signals->borrow(), *std::move(connection));
   // Not return: threads may be waiting in the kernel or in the agent library, and everything that
   // is open here is the kernel's to take back.

@@ -80,7 +80,8 @@ absl::Status Vmm::StartTarget() { return StartAgent(REHOME_ROLE_TARGET); }
 absl::Status Vmm::StartAgent(rehome_role role) {
   auto agent = AgentLink::Start({.role = role,
                                  .connection = std::move(agent_connection_),
-                                 .socket_path = options_.agent_socket},
+                                 .socket_path = options_.agent_socket,
+                                 .trace = host_.trace},
                                 version_, *this);
   if (!agent.ok()) return agent.status();
   agent_ = *std::move(agent);
