@@ -74,11 +74,12 @@ def blackout_goals(rows):
                       if large and one else None, MEMORY_GOAL, "x", large and phases_text(large)))
     slopes = {side: slope([(row["vcpus"], row[side]["p50"]) for row in rows
                            if row["memory_mib"] == SMALL_MIB]) for side in ("rehome_us", "floor_us")}
-    usable = slopes["floor_us"] is not None and slopes["floor_us"] > 0
+    # A slope that is not positive is noise, and no ratio of it means anything.
+    usable = all(value is not None and value > 0 for value in slopes.values())
     goals.append(goal("blackout per added vCPU / the floor's",
                       slopes["rehome_us"] / slopes["floor_us"] if usable else None, RATIO_GOAL, "x",
                       f"Rehome {slopes['rehome_us']:.0f} us, floor {slopes['floor_us']:.0f} us "
-                      "for each vCPU." if usable else "The floor's slope is not positive."))
+                      "for each vCPU." if usable else "A slope is not positive."))
     fence = find(rows, 1, FENCE_MIB)
     goals.append(goal("FENCE_BEFORE_RESUME, added to the blackout p50, 4 GiB mapped",
                       fence and fence["rehome_fence_before_resume_us"]["p50"]

@@ -55,6 +55,10 @@ class FiguresTest(unittest.TestCase):
         goals = figures.blackout_goals([row(1, 64, 100, 100), row(2, 64, 90, 120)])
         self.assertEqual(verdicts(goals)["blackout per added vCPU / the floor's"], "not taken")
 
+    def test_a_negative_slope_of_rehome_meets_nothing(self):
+        goals = figures.blackout_goals([row(1, 64, 100, 200), row(2, 64, 120, 120)])
+        self.assertEqual(verdicts(goals)["blackout per added vCPU / the floor's"], "not taken")
+
     def test_throughput_at_least_and_flat(self):
         rounds = [{"vms": 1000, "per_second": 190}, {"vms": 10, "per_second": 400}]
         self.assertEqual([g["verdict"] for g in figures.throughput_goals({"rounds": rounds})],
