@@ -238,8 +238,7 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
   if (machine_->ram().mapped() && !proposal_->moves()) {
     const auto populated = machine_->ram().Populate(options_.populate_mib << 20);
     if (!populated.ok()) return populated.status();
-    absl::Status warmed = WarmUp();
-    if (!warmed.ok()) return warmed;
+    WarmUp();
   }
   crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
                                      static_cast<CrewListener&>(*this));
@@ -256,10 +255,12 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
   return absl::OkStatus();
 }
 
-// The simulated kernel has no page tables.
-absl::Status Vmm::WarmUp() {
-  if (host_.kind != KernelKind::kKvm || options_.warm_ms == 0) return absl::OkStatus();
-  return machine_->WarmUp(std::chrono::milliseconds(options_.warm_ms)).status();
+// The simulated kernel has no page tables. What fails here costs the guest some time later on, and
+// is no reason not to move it: all of the vCPU's state is still to be set.
+void Vmm::WarmUp() {
+  if (host_.kind != KernelKind::kKvm || options_.warm_ms == 0) return;
+  const auto warmed = machine_->WarmUp(std::chrono::milliseconds(options_.warm_ms));
+  if (!warmed.ok()) Log("page tables are not warm: " + warmed.status().ToString());
 }
 
 absl::Status Vmm::ArmTarget(rehome_block&) {

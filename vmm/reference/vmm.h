@@ -52,7 +52,7 @@ class Vmm : private AgentHandler, private CrewListener {
   // Decides an exit code, or nothing: go on.
   std::optional<int> Handle(const VmmEvent& event);
   void OnGuestRunsHere();
-  absl::Status WarmUp();
+  void WarmUp();
   int EndGuest();
   int CheckGuest();
   rehome_register Registration() const;
