@@ -19,6 +19,7 @@
 #include "absl/strings/strip.h"
 #include "tests/harness/console_client.h"
 #include "tests/harness/host_under_test.h"
+#include "tests/harness/process.h"
 
 namespace rehome {
 namespace {
@@ -56,9 +57,11 @@ std::optional<Beat> ParseBeat(const std::string& line) {
 class LinuxGuestTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
+    // The first target dies when it has restored everything; where, is the first test's matter.
     auto host = HostUnderTest::Start(
         {.daemon_lines = {"handover_timeout_ms = 10000", "resolve_timeout_ms = 60000",
-                          "deadline_ms = 600000"}});
+                          "deadline_ms = 600000"},
+         .target_arguments = {"--die-at=restored", "--once=" + scratch_.File("died")}});
     ASSERT_TRUE(host.ok()) << host.status();
     host_ = *std::move(host);
     disk_ = host_->directory() + "/disk";
@@ -136,6 +139,7 @@ class LinuxGuestTest : public ::testing::Test {
     }
   }
 
+  static const harness::TempDir scratch_;
   static std::unique_ptr<HostUnderTest> host_;
   static std::unique_ptr<StartedVmm> vmm_;
   static std::unique_ptr<ConsoleClient> console_;
@@ -143,11 +147,24 @@ class LinuxGuestTest : public ::testing::Test {
   static Beat last_;
 };
 
+const harness::TempDir LinuxGuestTest::scratch_;
 std::unique_ptr<HostUnderTest> LinuxGuestTest::host_;
 std::unique_ptr<StartedVmm> LinuxGuestTest::vmm_;
 std::unique_ptr<ConsoleClient> LinuxGuestTest::console_;
 std::string LinuxGuestTest::disk_;
 Beat LinuxGuestTest::last_;
+
+// Its devices were stopped, its interrupts let go, and both have to come back.
+TEST_F(LinuxGuestTest, GoesOnWhereItWasWhenTheNextVmmDies) {
+  ExpectBeats(kBeatsBetween);
+  const auto record = host_->Migrate("linux", ProfileOfVersion(2), Migration::BEFORE_RESUME);
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_NE(record->state(), Migration::SUCCEEDED) << record->DebugString();
+  EXPECT_EQ(record->guest_owner(), Migration::SOURCE) << record->DebugString();
+  EXPECT_TRUE(record->guest_paused());
+  ExpectBeats(kBeatsBetween);
+  ExpectHears("still here");
+}
 
 TEST_F(LinuxGuestTest, GoesOnInEachNextVmmWithItsConsoleAndItsDisk) {
   ExpectBeats(kBeatsBetween);
