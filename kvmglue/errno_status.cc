@@ -58,6 +58,7 @@ constexpr CallInfo kCalls[] = {
     {kSetVmState, "restore VM state", true},
     {kIrqfd, "KVM_IRQFD", true},
     {kIoeventfd, "KVM_IOEVENTFD", true},
+    {kIrqLine, "KVM_IRQ_LINE", true},
     {kMapRun, "mmap of kvm_run", false},
     {kSetCpuid, "KVM_SET_CPUID2", true},
     {kRun, "KVM_RUN", true},
@@ -190,6 +191,8 @@ constexpr ErrnoRow kTable[] = {
     {kIoeventfd, ENOSPC, Code::kResourceExhausted, "IOEVENTFD_LIMIT"},
     {kIoeventfd, EINVAL, Code::kInvalidArgument, "KVM_INVALID"},
     {kIoeventfd, kAnyErrno, Code::kInternal, "KVM_FAILED"},
+    {kIrqLine, ENXIO, Code::kFailedPrecondition, "IRQCHIP_MISSING"},
+    {kIrqLine, kAnyErrno, Code::kInternal, "KVM_FAILED"},
 
     {kMapRun, kAnyErrno, Code::kInternal, "KVM_FAILED"},
     {kSetCpuid, EINVAL, Code::kInvalidArgument, "CPUID_REFUSED"},

@@ -53,6 +53,7 @@ enum class KernelCall {
   kSetVmState,
   kIrqfd,
   kIoeventfd,
+  kIrqLine,
   // vCPU.
   kMapRun,
   kSetCpuid,

@@ -129,6 +129,8 @@ constexpr ErrnoRow kPromised[] = {
     {kIoeventfd, ENOSPC, Code::kResourceExhausted, "IOEVENTFD_LIMIT"},
     {kIoeventfd, EINVAL, Code::kInvalidArgument, "KVM_INVALID"},
     {kIoeventfd, kUnlisted, Code::kInternal, "KVM_FAILED"},
+    {kIrqLine, ENXIO, Code::kFailedPrecondition, "IRQCHIP_MISSING"},
+    {kIrqLine, kUnlisted, Code::kInternal, "KVM_FAILED"},
     {kMapRun, ENOMEM, Code::kResourceExhausted, "OUT_OF_MEMORY"},
     {kMapRun, kUnlisted, Code::kInternal, "KVM_FAILED"},
     {kSetCpuid, EINVAL, Code::kInvalidArgument, "CPUID_REFUSED"},

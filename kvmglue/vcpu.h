@@ -88,6 +88,9 @@ class Vcpu {
   // exit_reason and sub-error as numbers, for messages.
   std::string DescribeExit() const;
 
+  // Whether the last Run() came back with an access that the next one completes.
+  bool io_pending() const { return io_pending_; }
+
   // KVM_RUN once with immediate_exit, so that a pending PIO or MMIO is completed and the registers
   // are the guest's (Documentation/virt/kvm/api.rst, 5 "NOTE: For KVM_EXIT_IO ..."). Leaves the
   // request for immediate exit set. FAILED_PRECONDITION / IO_PENDING: the instruction makes another
@@ -155,6 +158,11 @@ class Vcpu {
 // Without VMX and SVM, since nested state is not carried. INVALID_ARGUMENT / BAD_VCPU_INDEX.
 absl::StatusOr<std::vector<std::byte>> DefaultCpuid(KvmSyscalls& kernel, uint32_t index,
                                                     uint32_t count);
+
+// Shows the LAPIC timer's deadline mode in a result of DefaultCpuid(), where KVM leaves it to the
+// VMM (api.rst, KVM_GET_SUPPORTED_CPUID). A guest then need not measure the timer against the PIT,
+// which fails where the host is slow.
+void AddTscDeadline(std::span<std::byte> cpuid2);
 
 }  // namespace rehome
 

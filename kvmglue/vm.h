@@ -64,6 +64,10 @@ class Vm {
   // of the four and is good for nothing.
   absl::Status CreateIrqchip();
 
+  // KVM_IRQ_LINE: the level of interrupt line `gsi`. The irqchip does not keep levels as a part of
+  // its state: who drives a line tells a new VM. FAILED_PRECONDITION / IRQCHIP_MISSING.
+  absl::Status SetIrqLine(uint32_t gsi, bool high);
+
   // KVM_IRQFD: from now on a write to `eventfd` is an edge on interrupt line `gsi`; what was
   // written before counts. An eventfd has one such line on the whole host, so the VM that the guest
   // leaves lets go first: UNAVAILABLE / IRQFD_BUSY (EBUSY; older kernels take it and deliver to the
@@ -118,6 +122,11 @@ class Vm {
   absl::Status InitSev();
   absl::Status LaunchSev(std::span<const MemoryRange> measured);
 
+  // Whether LAPICs have a timer with a deadline in TSC ticks (KVM_CAP_TSC_DEADLINE_TIMER); the
+  // guest sees it if CPUID says so, AddTscDeadline().
+  bool HasTscDeadline() const;
+  // How many vCPUs the kernel allows a VM (KVM_CAP_MAX_VCPUS).
+  uint32_t MaxVcpus() const;
   // INVALID_ARGUMENT / KVM_INVALID, ALREADY_EXISTS / VCPU_EXISTS.
   absl::StatusOr<std::unique_ptr<Vcpu>> CreateVcpu(uint32_t index);
 

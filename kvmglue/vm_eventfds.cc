@@ -32,6 +32,13 @@ kvm_ioeventfd IoeventfdOf(BorrowedFd eventfd, uint64_t gpa) {
 
 }  // namespace
 
+absl::Status Vm::SetIrqLine(uint32_t gsi, bool high) {
+  kvm_irq_level line = {};
+  line.irq = gsi;
+  line.level = high ? 1 : 0;
+  return Call(KernelCall::kIrqLine, KVM_IRQ_LINE, &line, absl::StrCat("interrupt ", gsi));
+}
+
 absl::Status Vm::AssignIrqfd(BorrowedFd eventfd, uint32_t gsi) {
   const std::string detail = absl::StrCat("interrupt ", gsi);
   // KVM says EINVAL or EAGAIN here, by its age, and that can mean other things.

@@ -90,6 +90,7 @@ absl::StatusOr<int> Main(const Options& options) {
                      .kind = options.kernel,
                      .link_abi = link_abi,
                      .serial_depth = SerialDepthOf(version.state_format_write),
+                     .has_linux = version.linux_state_format != 0,
                      .trace = trace};
   Vmm vmm(options, host, version, signals->borrow(), *std::move(connection));
   // Not return: threads may be waiting in the kernel or in the agent library, and everything that

@@ -286,7 +286,8 @@ TEST(MigrationRollbackTest, ASourceThatCannotBeSavedGoesOn) {
 
 TEST(MigrationRollbackTest, ATargetThatCannotRestoreGivesTheGuestBack) {
   VmmHarness harness(kKernel, 1, {});
-  ASSERT_TRUE(harness.Launch({.target_options = {"--warm-ms=0", "--faults=KVM_SET_LAPIC:1:EINVAL:once"}}));
+  ASSERT_TRUE(
+      harness.Launch({.target_options = {"--warm-ms=0", "--faults=KVM_SET_LAPIC:1:EINVAL:once"}}));
   ASSERT_EQ(harness.Prepare(), 0u);
   ASSERT_TRUE(harness.Arm() && harness.Start());
   const auto event = harness.target().AwaitEvent(REHOME_EVENT_TAKE_OVER_FAILED);

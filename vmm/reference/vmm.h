@@ -55,6 +55,7 @@ class Vmm : private AgentHandler, private CrewListener {
   void WarmUp();
   int EndGuest();
   int CheckGuest();
+  uint32_t StateFormat() const;  // that this VMM writes for its guest
   rehome_register Registration() const;
 
   // AgentHandler
