@@ -265,7 +265,7 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
 void Vmm::WarmUp() {
   if (host_.kind != KernelKind::kKvm || options_.warm_ms == 0) return;
   const auto warmed = machine_->WarmUp(std::chrono::milliseconds(options_.warm_ms));
-  if (!warmed.ok()) Log("page tables are not warm: " + warmed.status().ToString());
+  if (!warmed.ok()) Log("page tables are not warm: %s", warmed.status().ToString());
 }
 
 absl::Status Vmm::ArmTarget(rehome_block&) {
