@@ -6,13 +6,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <mutex>
-#include <span>
+#include <string_view>
 #include <thread>
 
+#include "bench/linux_guest/console_line.h"
 #include "bench/linux_guest/init/clock_watch.h"
-#include "bench/linux_guest/pattern.h"
 #include "bench/linux_guest/workload_abi.h"
 
 namespace rehome::linux_guest {
@@ -22,11 +21,11 @@ constexpr int kConsoleOff = 6;  // syslog(2): SYSLOG_ACTION_CONSOLE_OFF
 constexpr size_t kMaxTyped = 256;
 constexpr char kPing[] = "ping ";
 
-void Tick(Counters& counters) {
+void TickEachSecond(Counters& counters) {
   timespec next = {};
   clock_gettime(CLOCK_MONOTONIC, &next);
   for (uint64_t number = 1;; ++number) {
-    Say(TickLine(number, NowNs(CLOCK_MONOTONIC)));
+    Say(TickLine({.number = number, .mono_ns = NowNs(CLOCK_MONOTONIC)}));
     counters.console_ticks = number;
     ++next.tv_sec;
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, nullptr);
@@ -75,16 +74,8 @@ std::string QuietConsole() {
   return "";
 }
 
-std::string TickLine(uint64_t number, uint64_t mono_ns) {
-  const std::string said = "tick " + std::to_string(number) + " mono " + std::to_string(mono_ns);
-  char sum[32];
-  snprintf(sum, sizeof(sum), " sum %016llx",
-           static_cast<unsigned long long>(Checksum(std::as_bytes(std::span(said)))));
-  return said + sum;
-}
-
 void TalkOnConsole(Counters& counters) {
-  std::thread([&counters] { Tick(counters); }).detach();
+  std::thread([&counters] { TickEachSecond(counters); }).detach();
   std::thread([&counters] { Listen(counters); }).detach();
 }
 

@@ -17,9 +17,6 @@ void Say(const std::string& text);
 // its log. Turns the terminal's echo off. "" or what went wrong.
 std::string QuietConsole();
 
-// The line of tick `number` without the prefix.
-std::string TickLine(uint64_t number, uint64_t mono_ns);
-
 // Starts the threads that tick each second and answer pings.
 void TalkOnConsole(Counters& counters);
 
