@@ -5,6 +5,7 @@
 // machine (`./dev demo --guest=linux`) or wherever KVM runs Linux.
 #include <stdio.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -35,8 +36,9 @@ constexpr char kGuestAddress[] = "192.168.77.2";
 // 4096 records: a slot is overwritten many times in a long run, and a check reads them all.
 constexpr uint64_t kDiskBytes = 16 << 20;
 constexpr std::chrono::milliseconds kAttachTimeout{60'000};
-// Looks before the first move: what the machine's clocks do by themselves.
-constexpr int kLooksBefore = 5;
+// Looks before the first move, at least; else as many as moves: what the machine's clocks do by
+// themselves has to be seen for as long as what they do under moves.
+constexpr int kMinLooksBefore = 5;
 
 struct DemoArguments {
   std::string image;
@@ -61,9 +63,10 @@ class LinuxDemo {
   int Run() {
     absl::Status status = StartGuest();
     if (!status.ok()) return Fail("the guest does not start", status);
-    for (int i = 0; i < kLooksBefore; ++i) {
+    for (int i = 0; i < std::max(kMinLooksBefore, arguments_.hops); ++i) {
       if (status = session_->Look(); !status.ok()) return Fail("before the first move", status);
     }
+    Line("moving it");
     session_->BeginHops(static_cast<uint64_t>(arguments_.hops));
     for (int number = 1; number <= arguments_.hops; ++number) {
       if (status = Hop(number); !status.ok()) {
@@ -85,27 +88,27 @@ class LinuxDemo {
     host_ = *std::move(host);
     const std::string disk = host_->directory() + "/disk.img";
     if (absl::Status status = MakeDisk(disk, kDiskBytes); !status.ok()) return status;
-    absl::StatusOr<harness::StartedVmm> vmm = host_->StartVmm(
-        {.vm_id = kVmId,
-         .version = kVersion,
-         .memory_mib = arguments_.memory_mib,
-         .vcpus = arguments_.vcpus,
-         .arguments = {"--linux", arguments_.image, "--initramfs", arguments_.initramfs,
-                       "--cmdline", Cmdline(), "--memory-kind", "memfd", "--disk", disk, "--tap",
-                       kTap}});
+    absl::StatusOr<harness::StartedVmm> vmm =
+        host_->StartVmm({.vm_id = kVmId,
+                         .version = kVersion,
+                         .memory_mib = arguments_.memory_mib,
+                         .vcpus = arguments_.vcpus,
+                         .arguments = {"--linux", arguments_.image, "--initramfs",
+                                       arguments_.initramfs, "--cmdline", Cmdline(),
+                                       "--memory-kind", "memfd", "--disk", disk, "--tap", kTap}});
     if (!vmm.ok()) return vmm.status();
     vmm_ = *std::move(vmm);
     absl::StatusOr<harness::ConsoleClient> console =
         harness::ConsoleClient::Attach(vmm_.console_path, kAttachTimeout);
     if (!console.ok()) return console.status();
     Line("booting Linux in rehome-vmm ...");
-    absl::StatusOr<std::unique_ptr<Session>> session = Session::Start(
-        *std::move(console), {.address = kGuestAddress,
-                              .disk_path = disk,
-                              .echo = {.bytes_per_second = arguments_.stream_rate}});
+    absl::StatusOr<std::unique_ptr<Session>> session =
+        Session::Start(*std::move(console), {.address = kGuestAddress,
+                                             .disk_path = disk,
+                                             .echo = {.bytes_per_second = arguments_.stream_rate}});
     if (!session.ok()) return session.status();
     session_ = *std::move(session);
-    Line("it works; moving it");
+    Line("it works; looking at it for as long as it will be moved");
     return absl::OkStatus();
   }
 
@@ -166,9 +169,8 @@ class LinuxDemo {
 
   void Complain() {
     fflush(stdout);
-    fprintf(stderr, "--- rehomed\n%s%s--- the end of the console\n%s",
-            host_->DaemonLog().c_str(), host_->VmmLogs().c_str(),
-            session_ == nullptr ? "" : session_->ConsoleTail().c_str());
+    fprintf(stderr, "--- rehomed\n%s%s--- the end of the console\n%s", host_->DaemonLog().c_str(),
+            host_->VmmLogs().c_str(), session_ == nullptr ? "" : session_->ConsoleTail().c_str());
   }
 
   int Fail(const std::string& what, const absl::Status& status) {

@@ -16,8 +16,8 @@ namespace rehome::bench {
 // A tap interface that stays until the object goes, with an address of the host's. Not thread-safe.
 class TapInterface {
  public:
-  // `address` is IPv4 with a /24 network. Needs busybox (its tunctl and ifconfig) and CAP_NET_ADMIN.
-  // What they printed is in the error.
+  // `address` is IPv4 with a /24 network. Needs busybox (its tunctl and ifconfig) and
+  // CAP_NET_ADMIN. What they printed is in the error.
   static absl::StatusOr<std::unique_ptr<TapInterface>> Make(const std::string& name,
                                                             const std::string& address);
   ~TapInterface();

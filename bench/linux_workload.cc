@@ -27,9 +27,6 @@ using linux_guest::Session;
 
 // For the console's socket to appear.
 constexpr std::chrono::milliseconds kAttachTimeout{10'000};
-// Looks that stand for the time before the first move.
-constexpr int kLooksBefore = 3;
-
 int Watch(const std::string& console_path, const linux_guest::SessionOptions& options,
           std::chrono::seconds duration, bool json) {
   absl::StatusOr<harness::ConsoleClient> console =
@@ -41,9 +38,14 @@ int Watch(const std::string& console_path, const linux_guest::SessionOptions& op
     fprintf(stderr, "linux_workload: %s\n", std::string(session.status().message()).c_str());
     return 1;
   }
-  const Clock::time_point end = Clock::now() + duration;
-  for (int looks = 0; looks < kLooksBefore || Clock::now() < end; ++looks) {
-    if (looks == kLooksBefore) (*session)->BeginHops(0);
+  // The first half stands for the time before the first move.
+  const Clock::time_point start = Clock::now();
+  bool second_half = false;
+  for (int looks = 0; !second_half || Clock::now() < start + duration; ++looks) {
+    if (!second_half && looks >= 2 && Clock::now() >= start + duration / 2) {
+      (*session)->BeginHops(0);
+      second_half = true;
+    }
     if (const absl::Status status = (*session)->Look(); !status.ok()) {
       (*session)->BlameHop(std::string(status.message()));
       break;

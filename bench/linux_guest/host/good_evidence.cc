@@ -32,7 +32,7 @@ GuestAccount AccountAfter(uint64_t turns) {
   account.Set("disk_durable", turns * 10);
   account.Set("disk_read_again", turns * 20);
   account.Set("disk_kernel_reads", turns * 20);
-  account.Set("disk_kernel_writes", turns * 10);
+  account.Set("disk_kernel_writes", turns * 20);
   account.Set("disk_kernel_flushes", turns * 10);
   return account;
 }
@@ -56,7 +56,7 @@ Evidence GoodEvidence() {
   evidence.times_before_hops = 2;
   for (uint64_t i = 0; i < 4; ++i) {
     evidence.times.push_back(
-        {.host_mono = (10 + i) * kSecond, .offset = -40'000'000, .error = 50'000});
+        {.host_mono = (10 + i) * kSecond, .offset = -40'000'000, .error = 5'000});
   }
   evidence.time_requests = 48;
   evidence.last.Set("time_requests", 48);

@@ -2,8 +2,42 @@
 #include "bench/linux_guest/host/time_probe.h"
 
 #include <cstdlib>
+#include <span>
 
 namespace rehome::linux_guest {
+namespace {
+
+// How a clock drifts that nobody moves: nanoseconds per nanosecond from the sample `since` on,
+// known to `rate_error`.
+struct Drift {
+  const TimeSample* since = nullptr;
+  double rate = 0;
+  double rate_error = 0;
+};
+
+double NsBetween(const TimeSample& from, const TimeSample& to) {
+  return static_cast<double>(to.host_mono) - static_cast<double>(from.host_mono);
+}
+
+// Of the two samples that know it best: each is right within its error, so that the rate is right
+// within both over the time between them.
+Drift DriftOf(std::span<const TimeSample> samples) {
+  Drift best;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    for (size_t j = i + 1; j < samples.size(); ++j) {
+      const double elapsed = NsBetween(samples[i], samples[j]);
+      if (elapsed <= 0) continue;
+      const double error = static_cast<double>(samples[i].error + samples[j].error) / elapsed;
+      if (best.since != nullptr && error >= best.rate_error) continue;
+      best = {.since = &samples[i],
+              .rate = static_cast<double>(samples[j].offset - samples[i].offset) / elapsed,
+              .rate_error = error};
+    }
+  }
+  return best;
+}
+
+}  // namespace
 
 TimeSample SampleOf(uint64_t asked, uint64_t guest, uint64_t answered, uint64_t host_mono) {
   const uint64_t half = (answered - asked) / 2;
@@ -16,25 +50,16 @@ WallClock JudgeWallClock(const std::vector<TimeSample>& samples, size_t before_h
                          uint64_t allowed) {
   WallClock found;
   if (before_hops < 2 || samples.size() <= before_hops) return found;
-  const TimeSample& first = samples[0];
-  const TimeSample& last = samples[before_hops - 1];
-  const double seconds = static_cast<double>(last.host_mono - first.host_mono) / 1e9;
-  const auto drifted = static_cast<double>(last.offset - first.offset);
-  const auto unsure = static_cast<double>(last.error + first.error);
-  double rate = 0;  // ns per second
-  double rate_error = 0;
-  if (seconds > 0 && std::abs(drifted) > unsure) {
-    rate = drifted / seconds;
-    rate_error = unsure / seconds;
-  }
-  found.drift_ppm = rate / 1000;
+  const Drift drift = DriftOf(std::span(samples).first(before_hops));
+  if (drift.since == nullptr) return found;
+  found.drift_ppm = drift.rate * 1e6;
   found.kept = true;
   for (size_t i = before_hops; i < samples.size(); ++i) {
-    const double elapsed = static_cast<double>(samples[i].host_mono - first.host_mono) / 1e9;
-    const auto shift = static_cast<int64_t>(static_cast<double>(samples[i].offset - first.offset) -
-                                            rate * elapsed);
-    const uint64_t own =
-        first.error + samples[i].error + static_cast<uint64_t>(rate_error * elapsed);
+    const double elapsed = NsBetween(*drift.since, samples[i]);
+    const auto shift = static_cast<int64_t>(
+        static_cast<double>(samples[i].offset - drift.since->offset) - drift.rate * elapsed);
+    const uint64_t own = drift.since->error + samples[i].error +
+                         static_cast<uint64_t>(std::abs(drift.rate_error * elapsed));
     if (static_cast<uint64_t>(std::abs(shift)) > allowed + own) found.kept = false;
     if (std::abs(shift) >= std::abs(found.worst_shift)) {
       found.worst_shift = shift;

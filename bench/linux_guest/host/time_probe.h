@@ -19,15 +19,16 @@ TimeSample SampleOf(uint64_t asked, uint64_t guest, uint64_t answered, uint64_t 
 struct WallClock {
   // The worst that a sample is from where the clock would be had nothing moved it; nanoseconds.
   int64_t worst_shift = 0;
-  // What the measurement cannot tell from 0 at that sample: the exchanges' own length, and what
-  // the drift before the first hop may be besides what it was measured to be.
+  // What the measurement cannot tell from 0 at that sample: the exchanges' own length, and how well
+  // the drift is known over the time since.
   uint64_t own_error = 0;
-  double drift_ppm = 0;  // measured before the first hop; 0 if it was within the exchanges' error
+  double drift_ppm = 0;  // measured before the first move
   bool kept = false;     // every sample was within `allowed` and its own error
 };
 
-// The first `before_hops` samples, at least two, were taken before anything moved. A drift that is
-// larger than the exchanges' error in that time is the machine's own and is subtracted.
+// The first `before_hops` samples were taken before anything moved, at least two of them: they show
+// how the two clocks drift by themselves, which is subtracted. Take them for as long as the moves
+// will last, or the drift's error outgrows what is looked for.
 WallClock JudgeWallClock(const std::vector<TimeSample>& samples, size_t before_hops,
                          uint64_t allowed);
 

@@ -29,6 +29,8 @@ TEST(AlarmTest, KnowsWhatTheKernelComplainsOf) {
            "INFO: task init:1 blocked for more than 60 seconds.",
            "WARNING: CPU: 0 PID: 1 at kernel/time/timekeeping.c:1",
            "BUG: kernel NULL pointer dereference, address: 0",
+           "Oops: 0002 [#1] SMP",
+           "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
        }) {
     EXPECT_TRUE(IsAlarm(line)) << line;
   }
@@ -36,6 +38,8 @@ TEST(AlarmTest, KnowsWhatTheKernelComplainsOf) {
            "clocksource: Switched to clocksource kvm-clock",
            "virtio_blk virtio0: [vda] 131072 512-byte logical blocks",
            "random: crng init done",
+           "calibrate_delay_direct() failed to get a good estimate for loops_per_jiffy.",
+           "Kernel command line: console=ttyS0 panic=-1 installed",
        }) {
     EXPECT_FALSE(IsAlarm(line)) << line;
   }
