@@ -34,6 +34,8 @@ constexpr std::string_view kClock = "clocksource";
 constexpr std::string_view kUnstable = "unstable";
 
 constexpr std::string_view kPlanted = "rehome planted this: watchdog: BUG: soft lockup";
+// A record without a line end can be continued, and nobody may read it before the next one begins.
+constexpr char kLineEnd = '\n';
 
 // The longest record that the kernel hands out (CONSOLE_EXT_LOG_MAX).
 constexpr size_t kMaxRecord = 8192;
@@ -76,7 +78,8 @@ bool IsAlarm(std::string_view line) {
 std::string WatchKmsg(Counters& counters) {
   const int fd = open("/dev/kmsg", O_RDWR | O_CLOEXEC);
   if (fd < 0) return WithErrno("/dev/kmsg");
-  if (write(fd, kPlanted.data(), kPlanted.size()) != static_cast<ssize_t>(kPlanted.size())) {
+  const std::string line = std::string(kPlanted) + kLineEnd;
+  if (write(fd, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
     return WithErrno("/dev/kmsg");
   }
   std::thread([fd, &counters] { Watch(fd, counters); }).detach();
