@@ -22,7 +22,7 @@ LEFT_OUT = ("/tmp/", "/run/")
 KERNEL_ARGUMENTS = [
     "console=ttyS0", "loglevel=5", "panic=-1", "panic_on_warn=1", "oops=panic",
     "tsc=reliable", "sysctl.kernel.hung_task_timeout_secs=60", "sysctl.kernel.hung_task_panic=1",
-    "sysctl.kernel.panic_on_rcu_stall=1",
+    "sysctl.kernel.panic_on_rcu_stall=1", "sysctl.kernel.watchdog_thresh=30",
 ]
 
 

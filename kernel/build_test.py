@@ -6,6 +6,7 @@ import pathlib
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tools"))
@@ -122,6 +123,11 @@ class Plan(unittest.TestCase):
         for stock, name in [(False, "patched"), (True, "stock")]:
             line = run.plan_line(third, pathlib.Path("/b"), "", build.Flavour(stock=stock))
             self.assertEqual(line, f"third 30 /b/a/t --kernel={name}\n")
+
+    def test_guest_gets_the_stock_kernel_whatever_the_machine_runs(self):
+        with unittest.mock.patch.object(build, "image_of", lambda flavour: f"/img{flavour.suffix}"):
+            self.assertEqual(run.filled_in("--image={guest-image}", pathlib.Path("/b"),
+                                           build.Flavour()), "--image=/img-stock")
 
 
 if __name__ == "__main__":

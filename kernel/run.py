@@ -23,6 +23,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 BOOT_SECONDS = 120
 # KASAN and lockdep, measured: a factor of 8 to 20.
 DEBUG_FACTOR = 20
+# In an argument: the stock kernel's image, for a guest.
+GUEST_IMAGE = "{guest-image}"
 # The end of a log that is shown when something failed.
 TAIL_LINES = 40
 
@@ -81,13 +83,18 @@ def path_of(target, bazel_bin):
     return str(bazel_bin / package / name)
 
 
+def filled_in(argument, bazel_bin, flavour):
+    """An argument of a program with what stands for something else replaced."""
+    argument = re.sub(r"\{(//[^}]+)\}", lambda m: path_of(m.group(1), bazel_bin), argument)
+    argument = argument.replace("{kernel}", kernel_name(flavour))
+    if GUEST_IMAGE in argument:
+        argument = argument.replace(GUEST_IMAGE, str(build.image_of(build.Flavour(stock=True))))
+    return argument
+
+
 def plan_line(program, bazel_bin, wanted, flavour):
     """What guest.sh reads."""
-    arguments = [
-        re.sub(r"\{(//[^}]+)\}", lambda m: path_of(m.group(1), bazel_bin), argument)
-        .replace("{kernel}", kernel_name(flavour))
-        for argument in program.arguments
-    ]
+    arguments = [filled_in(argument, bazel_bin, flavour) for argument in program.arguments]
     path = path_of(program.target, bazel_bin)
     command = shlex.join([path, *arguments])
     if ":" in wanted:
@@ -144,6 +151,8 @@ def run_tests(args, flavour):
         print(f"kernel: kernel/tests.txt has no '{args.filter}' for this kernel", file=sys.stderr)
         return 2
     bazel_bin = pathlib.Path(args.bazel_bin).resolve()
+    if any(GUEST_IMAGE in argument for program in programs for argument in program.arguments):
+        build.ensure_image(build.Flavour(stock=True))
     scratch = fresh_scratch(flavour)
     (scratch / "plan").write_text(
         "".join(plan_line(program, bazel_bin, args.filter, flavour) for program in programs))

@@ -26,6 +26,7 @@ enum class KernelCall {
   kPeerCredentials,
   kPidfdOpen,
   kPidfdSendSignal,
+  kOpenTap,
   // /dev/kvm.
   kOpenKvm,
   kGetApiVersion,
@@ -50,6 +51,9 @@ enum class KernelCall {
   kCreateVcpu,
   kGetVmState,
   kSetVmState,
+  kIrqfd,
+  kIoeventfd,
+  kIrqLine,
   // vCPU.
   kMapRun,
   kSetCpuid,

@@ -88,6 +88,9 @@ class Vcpu {
   // exit_reason and sub-error as numbers, for messages.
   std::string DescribeExit() const;
 
+  // Whether the last Run() came back with an access that the next one completes.
+  bool io_pending() const { return io_pending_; }
+
   // KVM_RUN once with immediate_exit, so that a pending PIO or MMIO is completed and the registers
   // are the guest's (Documentation/virt/kvm/api.rst, 5 "NOTE: For KVM_EXIT_IO ..."). Leaves the
   // request for immediate exit set. FAILED_PRECONDITION / IO_PENDING: the instruction makes another

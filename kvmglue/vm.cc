@@ -252,6 +252,13 @@ absl::Status Vm::MoveEncContextFrom(BorrowedFd source_vm) {
   return ErrnoStatus(KernelCall::kMoveEncContext, result.error, "");
 }
 
+uint32_t Vm::MaxVcpus() const {
+  // Without the capability it is 4 (api.rst, KVM_CREATE_VCPU).
+  constexpr uint32_t kWithoutCapability = 4;
+  const long most = CheckExtension(kernel_, fd(), KVM_CAP_MAX_VCPUS);
+  return most > 0 ? static_cast<uint32_t>(most) : kWithoutCapability;
+}
+
 absl::StatusOr<std::unique_ptr<Vcpu>> Vm::CreateVcpu(uint32_t index) {
   const std::string detail = absl::StrCat("vCPU ", index);
   absl::StatusOr<UniqueFd> vcpu = AdoptFd(kernel_.Ioctl(fd(), KVM_CREATE_VCPU, IoctlNumber(index)),

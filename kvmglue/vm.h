@@ -64,6 +64,28 @@ class Vm {
   // of the four and is good for nothing.
   absl::Status CreateIrqchip();
 
+  // KVM_IRQ_LINE: the level of interrupt line `gsi`. The irqchip does not keep levels as a part of
+  // its state: who drives a line tells a new VM. FAILED_PRECONDITION / IRQCHIP_MISSING.
+  absl::Status SetIrqLine(uint32_t gsi, bool high);
+
+  // KVM_IRQFD: from now on a write to `eventfd` is an edge on interrupt line `gsi`; what was
+  // written before counts. An eventfd has one such line on the whole host, so the VM that the guest
+  // leaves lets go first: UNAVAILABLE / IRQFD_BUSY (EBUSY; older kernels take it and deliver to the
+  // first alone). FAILED_PRECONDITION / IRQCHIP_MISSING, INVALID_ARGUMENT / KVM_INVALID (not an
+  // eventfd).
+  absl::Status AssignIrqfd(BorrowedFd eventfd, uint32_t gsi);
+  // When this returns every edge that was under way is in the irqchip, so the state that is saved
+  // after it has them all. One that is not assigned is none to let go: OK.
+  absl::Status DeassignIrqfd(BorrowedFd eventfd, uint32_t gsi);
+
+  // KVM_IOEVENTFD: a write of exactly 4 bytes, whatever they are, to guest-physical `gpa` signals
+  // `eventfd` and is no exit. ALREADY_EXISTS / IOEVENTFD_EXISTS if this VM has one there; two VMs
+  // may have the same, which no kernel minds. INVALID_ARGUMENT / KVM_INVALID (not an eventfd),
+  // RESOURCE_EXHAUSTED / IOEVENTFD_LIMIT (the kernel's 1000 places on the bus).
+  absl::Status AssignIoeventfd(BorrowedFd eventfd, uint64_t gpa);
+  // NOT_FOUND / IOEVENTFD_MISSING. The next write is an exit again.
+  absl::Status DeassignIoeventfd(BorrowedFd eventfd, uint64_t gpa);
+
   // KVM_CREATE_GUEST_MEMFD; close-on-exec is set at once. INVALID_ARGUMENT / KVM_INVALID,
   // FAILED_PRECONDITION / GUEST_MEMFD_UNSUPPORTED.
   absl::StatusOr<UniqueFd> CreateGuestMemfd(uint64_t size_bytes, uint64_t flags);
@@ -100,6 +122,8 @@ class Vm {
   absl::Status InitSev();
   absl::Status LaunchSev(std::span<const MemoryRange> measured);
 
+  // How many vCPUs the kernel allows a VM (KVM_CAP_MAX_VCPUS).
+  uint32_t MaxVcpus() const;
   // INVALID_ARGUMENT / KVM_INVALID, ALREADY_EXISTS / VCPU_EXISTS.
   absl::StatusOr<std::unique_ptr<Vcpu>> CreateVcpu(uint32_t index);
 

@@ -147,12 +147,39 @@ void Console::Loop() {
         fds[2].fd = hung_up_ ? -1 : client_.borrow().raw();
         fds[2].events = pending_.empty() ? 0 : POLLOUT;
       }
+      if (CanHearLocked()) {
+        fds[2].fd = client_.borrow().raw();
+        fds[2].events |= POLLIN;
+      }
     }
     if (poll(fds, 3, -1) < 0) continue;
     uint64_t count;
     [[maybe_unused]] const ssize_t ignored = read(fds[0].fd, &count, sizeof(count));
     Serve(fds[1].revents != 0);
+    // A client that has hung up may have left input.
+    if ((fds[2].events & POLLIN) != 0 && (fds[2].revents & (POLLIN | POLLHUP)) != 0) {
+      const std::lock_guard<std::mutex> lock(handler_mutex_);
+      if (input_handler_) input_handler_();
+    }
   }
+}
+
+bool Console::CanHearLocked() const {
+  return input_awaited_ && client_.valid() && !gone_ && !input_ended_;
+}
+
+void Console::SetInputHandler(std::function<void()> handler) {
+  const std::lock_guard<std::mutex> lock(handler_mutex_);
+  input_handler_ = std::move(handler);
+}
+
+void Console::AwaitInput(bool awaited) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (input_awaited_ == awaited) return;
+    input_awaited_ = awaited;
+  }
+  Wake();
 }
 
 void Console::Serve(bool listener_ready) {
@@ -185,6 +212,7 @@ void Console::DropClientLocked() {
   gone_ = held_;
   if (held_) return;
   hung_up_ = false;
+  input_ended_ = false;
   client_.Reset();
 }
 
@@ -222,6 +250,7 @@ size_t Console::Receive(std::span<uint8_t> out) {
   if (!client_.valid() || gone_) return 0;
   const ssize_t count = recv(client_.borrow().raw(), out.data(), out.size(), MSG_DONTWAIT);
   if (count > 0) return static_cast<size_t>(count);
+  if (count == 0) input_ended_ = true;
   // End of input alone is no reason to unplug: such a client may still be listening.
   if (count == 0 ? hung_up_ : errno != EAGAIN && errno != EINTR) {
     DropClientLocked();
@@ -266,6 +295,7 @@ void Console::Save(ConsoleState& state) const {
 void Console::Restore(const ConsoleState& state) {
   const std::lock_guard<std::mutex> lock(mutex_);
   dropped_bytes_ = state.dropped_bytes;
+  input_ended_ = false;
   if (!state.client_attached) client_.Reset();  // ours alone: nobody has asked for it yet
   pending_ = client_.valid() ? state.pending : "";
 }

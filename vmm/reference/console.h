@@ -12,6 +12,7 @@
 #define REHOME_VMM_REFERENCE_CONSOLE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -56,6 +57,13 @@ class Console : public SerialLine {
   void Send(uint8_t byte) override;
   size_t Receive(std::span<uint8_t> out) override;
 
+  // For a serial port with interrupts: while AwaitInput(true) holds, `handler` is called on the
+  // console's thread when there is something to Receive(), held or not, until that has taken it.
+  // When SetInputHandler() returns the former handler is not running and will not be called.
+  // AwaitInput() may be called by a handler, SetInputHandler() may not.
+  void SetInputHandler(std::function<void()> handler);
+  void AwaitInput(bool awaited);
+
   // From when this returns until Release() no client is accepted, so that the sockets to hand over
   // stay the same. Output and input of the attached client go on.
   void Hold();
@@ -79,6 +87,7 @@ class Console : public SerialLine {
                                                          bool held);
   void Loop();
   void Serve(bool listener_ready);
+  bool CanHearLocked() const;
   void NoticeHangUpLocked();
   void FlushLocked();
   void DropClientLocked();
@@ -87,11 +96,16 @@ class Console : public SerialLine {
   const UniqueFd listener_;
   const UniqueFd wake_;  // eventfd: the thread looks at the state again
 
+  std::mutex handler_mutex_;  // held while the handler runs; taken before mutex_
+  std::function<void()> input_handler_;
+
   mutable std::mutex mutex_;
   // State below is protected by mutex_.
   UniqueFd client_;
-  bool hung_up_ = false;  // the client has gone and left input behind
-  bool gone_ = false;     // it has gone; its descriptor stays open while it may be handed over
+  bool input_awaited_ = false;
+  bool input_ended_ = false;  // the client types no more; it may still listen
+  bool hung_up_ = false;      // the client has gone and left input behind
+  bool gone_ = false;         // it has gone; its descriptor stays open while it may be handed over
   bool held_;
   bool stopping_ = false;
   std::string pending_;

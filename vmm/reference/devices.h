@@ -2,14 +2,17 @@
 #ifndef REHOME_VMM_REFERENCE_DEVICES_H_
 #define REHOME_VMM_REFERENCE_DEVICES_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 
+#include "absl/status/status.h"
 #include "kvmglue/vcpu.h"
 #include "vmm/reference/console.h"
 #include "vmm/reference/serial.h"
 #include "vmm/reference/state_format.h"
+#include "vmm/reference/virtio_bus.h"
 
 namespace rehome {
 
@@ -17,35 +20,69 @@ namespace rehome {
 enum class PortOutcome : uint8_t {
   kContinue,
   kPowerOff,    // the guest asked to be switched off
+  kReset,       // the guest asked to be started anew, which this VMM does not do
   kGuestFault,  // the guest took a CPU exception and gave up
 };
 
-// Everything that answers at an I/O port: the serial port and the guest's exit port. Thread-safe.
+// What a Linux guest's machine has beyond the payload guest's.
+struct LinuxDevices {
+  std::unique_ptr<InterruptLine> serial_interrupt;
+  std::unique_ptr<VirtioBus> virtio;
+};
+
+// Everything that answers at an I/O port or in the hole of guest-physical memory: the serial port,
+// the guest's exit port, and for Linux the reset line and virtio devices. Thread-safe, where
+// nothing else is said.
 class Devices {
  public:
   Devices(std::unique_ptr<Console> console, size_t serial_depth);
+  Devices(std::unique_ptr<Console> console, size_t serial_depth, LinuxDevices linux_devices);
+  ~Devices();
 
   // Serves one exit; fills io.data for an IN. A port without device reads as all ones.
   PortOutcome Handle(const PortIo& io);
+  // The same for memory-mapped I/O.
+  void HandleMmio(const MmioAccess& access);
 
-  // REQUIRES: no vCPU runs; for Save(), the console is held. Save() does not allocate if
-  // state.console.pending has kMaxPending reserved.
-  void Save(DeviceState& state) const;
-  // False, with nothing changed, if the state is impossible.
-  bool Restore(const DeviceState& state);
+  // On the way to another VMM, in this order. Quiesce(), with the guest running: the virtio devices
+  // finish what they have in hand and take no more. DEVICE_BUSY if one cannot within
+  // `limit`; then nothing has changed. Freeze(), when no vCPU runs any more: from now on no
+  // device takes input or raises an interrupt. KVM_FAILED and the like.
+  absl::Status Quiesce(std::chrono::milliseconds limit);
+  absl::Status Freeze();
+  // Whatever of both was done is undone: the devices go on, here or in the VMM that has restored
+  // them, and raise the interrupts again that may have been missed.
+  void Thaw();
+
+  // REQUIRES: no vCPU runs and Freeze() was called; the console is held. Save() does not allocate
+  // if state.console.pending has kMaxPending reserved. Errors of VirtioBus.
+  absl::Status Save(DeviceState& state) const;
+  // REQUIRES: no vCPU has run here. Leaves the devices frozen. INVALID_ARGUMENT / STATE_MALFORMED
+  // if the state is impossible, or errors of VirtioBus; the devices are in no state to run then.
+  absl::Status Restore(const DeviceState& state);
 
   // How often the guest has moved, this VMM's taking over included.
   uint64_t hops() const;
 
   Console& console() { return *console_; }
+  size_t virtio_count() const { return virtio_ == nullptr ? 0 : virtio_->size(); }
+  // REQUIRES: i < virtio_count(). What device i works on; it goes with the guest.
+  BorrowedFd virtio_fd(size_t i) const { return virtio_->fd(i); }
 
  private:
   PortOutcome Access(uint16_t port, bool is_out, uint8_t& byte);
+  PortOutcome Write(uint16_t port, uint8_t byte) const;
+  void OnInput();
+  void AwaitInputLocked();
 
   const std::unique_ptr<Console> console_;
+  const std::unique_ptr<InterruptLine> serial_interrupt_;  // nullptr: not wired
+  const std::unique_ptr<VirtioBus> virtio_;                // nullptr: none
+  const bool has_reset_line_;
   mutable std::mutex mutex_;
   // State below is protected by mutex_.
   Serial serial_;
+  bool frozen_ = false;
   uint64_t hops_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kvmglue/status_reason.h"
 #include "kvmglue/vcpu_state.h"
 #include "vmm/reference/guest_loader.h"
@@ -15,6 +16,63 @@
 
 namespace rehome {
 namespace {
+
+// An interrupt line of a VM's irqchip.
+class VmInterruptLine final : public InterruptLine {
+ public:
+  VmInterruptLine(Vm& vm, uint32_t gsi) : vm_(vm), gsi_(gsi) {}
+  void Set(bool high) override {
+    // It fails for a VM that is dead, and then nobody misses it.
+    if (const absl::Status status = vm_.SetIrqLine(gsi_, high); !status.ok()) status.IgnoreError();
+  }
+
+ private:
+  Vm& vm_;
+  const uint32_t gsi_;
+};
+
+// COM1's on a PC.
+constexpr uint32_t kSerialInterrupt = 4;
+
+absl::Status CheckHasLinux(const Host& host) {
+  if (host.has_linux) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, "GUEST_UNSUPPORTED",
+                    "this version of the VMM runs the built-in guest only");
+}
+
+// What a Linux guest is booted from; all that can be wrong with it is found here.
+absl::StatusOr<LinuxBoot> ReadLinuxBoot(const GuestOptions& options) {
+  LinuxBoot boot = {.cmdline = options.cmdline, .vcpu_count = options.vcpus};
+  boot.cmdline += VirtioCmdline(options.disks.size() + options.taps.size());
+  auto image = ReadGuestImage(options.linux_image);
+  if (!image.ok()) return image.status();
+  boot.image = *std::move(image);
+  if (!options.initramfs.empty()) {
+    auto initramfs = ReadGuestImage(options.initramfs);
+    if (!initramfs.ok()) return initramfs.status();
+    boot.initramfs = *std::move(initramfs);
+  }
+  const std::vector<RamSlot> slots = PlanSlots(options.memory_mib << 20, options.memories);
+  absl::Status status = CheckLinux(boot, slots.front().slot.size_bytes);
+  if (!status.ok()) return status;
+  return boot;
+}
+
+absl::Status CheckVcpuCount(const Vm& vm, size_t count) {
+  if (count <= vm.MaxVcpus()) return absl::OkStatus();
+  return MakeStatus(
+      absl::StatusCode::kInvalidArgument, "TOO_MANY_VCPUS",
+      absl::StrCat(count, " vCPUs; this kernel allows a VM ", vm.MaxVcpus(), " at most"));
+}
+
+// A target's, of the descriptors that came with the configuration.
+std::vector<DevicePart> PartsOf(const VmConfig& config, std::vector<UniqueFd> fds) {
+  std::vector<DevicePart> parts;
+  for (size_t i = 0; i < config.devices.size(); ++i) {
+    parts.push_back({.config = config.devices[i], .fd = std::move(fds[i])});
+  }
+  return parts;
+}
 
 bool IsSev(VmType type) { return type == VmType::kSev || type == VmType::kSevEs; }
 
@@ -28,13 +86,23 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
                                                         const GuestOptions& options) {
   const auto plan = PlanRam(options.vm_type, options.memory_kind);
   if (!plan.ok()) return plan.status();
+  absl::StatusOr<LinuxBoot> boot = LinuxBoot();
+  absl::StatusOr<std::vector<DevicePart>> parts = std::vector<DevicePart>();
+  if (options.is_linux()) {
+    boot = ReadLinuxBoot(options);
+    if (!boot.ok()) return boot.status();
+    parts = OpenDevices(options.disks, options.taps);
+    if (!parts.ok()) return parts.status();
+  }
   std::unique_ptr<Machine> machine(new Machine());
-  auto vm = Vm::Create(host.kernel, options.vm_type, host.link_abi);
-  if (!vm.ok()) return vm.status();
-  machine->vm_ = *std::move(vm);
-  machine->config_ = {
-      .vm_id = options.vm_id, .vm_type = options.vm_type, .ram_bytes = options.memory_mib << 20};
-  absl::Status status = IsSev(options.vm_type) ? machine->vm_->InitSev() : absl::OkStatus();
+  machine->config_ = {.vm_id = options.vm_id,
+                      .vm_type = options.vm_type,
+                      .ram_bytes = options.memory_mib << 20,
+                      .guest = options.is_linux() ? GuestKind::kLinux : GuestKind::kPayload};
+  for (const DevicePart& part : *parts) machine->config_.devices.push_back(part.config);
+  absl::Status status = machine->CreateVm(host);
+  if (status.ok()) status = CheckVcpuCount(*machine->vm_, options.vcpus);
+  if (status.ok() && IsSev(options.vm_type)) status = machine->vm_->InitSev();
   if (status.ok()) status = machine->vm_->CreateIrqchip();
   if (!status.ok()) return status;
 
@@ -49,12 +117,15 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
   }
   auto console = OpenConsole(options.console);
   if (!console.ok()) return console.status();
-  machine->devices_ = std::make_unique<Devices>(*std::move(console), host.serial_depth);
-
-  status = machine->CreateVcpus();
+  status = machine->CreateDevices(host, *std::move(console), *std::move(parts));
+  if (status.ok()) status = machine->CreateVcpus();
   if (status.ok()) {
-    status = host.kind == KernelKind::kSim ? machine->LoadGuestForSim(options)
-                                           : machine->LoadGuestForKvm(options);
+    if (options.is_linux()) {
+      status = machine->LoadLinuxGuest(*boot);
+    } else {
+      status = host.kind == KernelKind::kSim ? machine->LoadGuestForSim(options)
+                                             : machine->LoadGuestForKvm(options);
+    }
   }
   if (status.ok()) status = machine->SealMemory();
   if (!status.ok()) return status;
@@ -64,20 +135,65 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Prepare(const Host& host, ReceivedVm received) {
   std::unique_ptr<Machine> machine(new Machine());
   machine->config_ = std::move(received.config);
-  auto vm = Vm::Create(host.kernel, machine->config_.vm_type, host.link_abi);
-  if (!vm.ok()) return vm.status();
-  machine->vm_ = *std::move(vm);
-  absl::Status status = machine->vm_->CreateIrqchip();
+  absl::Status status = machine->CreateVm(host);
+  if (status.ok()) status = machine->vm_->CreateIrqchip();
   if (!status.ok()) return status;
   auto ram =
       GuestRam::TakeOver(host.kernel, *machine->vm_, received.access, std::move(received.slots),
                          std::move(received.memory), machine->config_.ram_bytes);
   if (!ram.ok()) return ram.status();
   machine->ram_ = *std::move(ram);
-  machine->devices_ = std::make_unique<Devices>(std::move(received.console), host.serial_depth);
-  status = machine->CreateVcpus();
+  status = machine->CreateDevices(host, std::move(received.console),
+                                  PartsOf(machine->config_, std::move(received.devices)));
+  if (status.ok()) status = machine->CreateVcpus();
   if (!status.ok()) return status;
   return machine;
+}
+
+absl::Status Machine::CreateVm(const Host& host) {
+  if (config_.guest == GuestKind::kLinux) {
+    if (absl::Status status = CheckHasLinux(host); !status.ok()) return status;
+  }
+  auto vm = Vm::Create(host.kernel, config_.vm_type, host.link_abi);
+  if (!vm.ok()) return vm.status();
+  vm_ = *std::move(vm);
+  return absl::OkStatus();
+}
+
+absl::Status Machine::CreateDevices(const Host& host, std::unique_ptr<Console> console,
+                                    std::vector<DevicePart> parts) {
+  if (config_.guest != GuestKind::kLinux) {
+    devices_ = std::make_unique<Devices>(std::move(console), host.serial_depth);
+    return absl::OkStatus();
+  }
+  std::vector<virtio::MappedGuestMemory::Region> ram;
+  for (const MappedRange& range : MappedRanges()) ram.push_back({range.gpa, range.bytes});
+  auto bus = VirtioBus::Create(*vm_, std::move(ram), std::move(parts));
+  if (!bus.ok()) return bus.status();
+  devices_ = std::make_unique<Devices>(
+      std::move(console), host.serial_depth,
+      LinuxDevices{.serial_interrupt = std::make_unique<VmInterruptLine>(*vm_, kSerialInterrupt),
+                   .virtio = *std::move(bus)});
+  return absl::OkStatus();
+}
+
+std::vector<MappedRange> Machine::MappedRanges() const {
+  std::vector<MappedRange> ranges;
+  for (const RamSlot& slot : ram_->slots()) {
+    const std::span<std::byte> file = ram_->mapping(slot.memory_index);
+    ranges.push_back(
+        {.gpa = slot.slot.gpa, .bytes = file.subspan(slot.slot.offset, slot.slot.size_bytes)});
+  }
+  return ranges;
+}
+
+// The boot processor alone is set to run; the others it starts itself.
+absl::Status Machine::LoadLinuxGuest(const LinuxBoot& boot) {
+  const auto entry = LoadLinux(boot, MappedRanges());
+  if (!entry.ok()) return entry.status();
+  absl::Status status = StartLinuxVcpu(*entry, *vcpus_[0]);
+  if (status.ok()) devices_->Thaw();
+  return status;
 }
 
 // Memslots first: with the first vCPU some VM types fix what they protect.

@@ -20,6 +20,7 @@
 #include "vmm/reference/devices.h"
 #include "vmm/reference/guest_memory_reader.h"
 #include "vmm/reference/guest_ram.h"
+#include "vmm/reference/linux/linux_loader.h"
 #include "vmm/reference/options.h"
 #include "vmm/reference/vm_config.h"
 
@@ -31,6 +32,7 @@ struct Host {
   KernelKind kind = KernelKind::kKvm;
   LinkAbi link_abi;
   size_t serial_depth = kSerialFifoMax;  // of the serial port of this VMM's version
+  bool has_linux = true;                 // this VMM's version runs Linux guests
 };
 
 // What a target has received of a VM, checked for its form only.
@@ -40,17 +42,19 @@ struct ReceivedVm {
   std::vector<RamSlot> slots;
   std::vector<UniqueFd> memory;
   std::unique_ptr<Console> console;  // held
+  std::vector<UniqueFd> devices;     // of config.devices, in that order
 };
 
 class Machine {
  public:
-  // A VM with the built-in guest, ready to run. FAILED_PRECONDITION / GUEST_UNLOADABLE for SNP and
-  // TDX on a real kernel: this VMM has no launch for them. Errors of everything that it is built
-  // from.
+  // A VM with the built-in guest or a Linux, ready to run. FAILED_PRECONDITION / GUEST_UNLOADABLE
+  // for SNP and TDX on a real kernel: this VMM has no launch for them; GUEST_UNSUPPORTED for Linux
+  // where the version has none; INVALID_ARGUMENT / TOO_MANY_VCPUS. Errors of everything that it is
+  // built from.
   static absl::StatusOr<std::unique_ptr<Machine>> Start(const Host& host,
                                                         const GuestOptions& options);
   // A VM around the memory of another, to be restored. Nothing of the guest's memory is touched and
-  // no memory attribute is set.
+  // no memory attribute is set. GUEST_UNSUPPORTED as above.
   static absl::StatusOr<std::unique_ptr<Machine>> Prepare(const Host& host, ReceivedVm received);
 
   const VmConfig& config() const { return config_; }
@@ -69,10 +73,15 @@ class Machine {
 
  private:
   Machine() = default;
+  absl::Status CreateVm(const Host& host);
   absl::Status CreateVcpus();
+  absl::Status CreateDevices(const Host& host, std::unique_ptr<Console> console,
+                             std::vector<DevicePart> parts);
   absl::Status LoadGuestForKvm(const GuestOptions& options);
   absl::Status LoadPrivateGuest(const GuestOptions& options);
   absl::Status LoadGuestForSim(const GuestOptions& options);
+  std::vector<MappedRange> MappedRanges() const;  // of RAM, by address; REQUIRES: mapped
+  absl::Status LoadLinuxGuest(const LinuxBoot& boot);
   absl::Status SealMemory();
   absl::Status MakePrivate();
   uint32_t FreeSlot() const;

@@ -83,7 +83,8 @@ absl::StatusOr<int> Main(const Options& options) {
   const Host host = {.kernel = injects ? injector : **kernel,
                      .kind = options.kernel,
                      .link_abi = {.ioctl_number = options.link_ioctl},
-                     .serial_depth = SerialDepthOf(version.state_format_write)};
+                     .serial_depth = SerialDepthOf(version.state_format_write),
+                     .has_linux = version.linux_state_format != 0};
   Vmm vmm(options, host, version, signals->borrow(), *std::move(connection));
   // Not return: threads may be waiting in the kernel or in the agent library, and everything that
   // is open here is the kernel's to take back.

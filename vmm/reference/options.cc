@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "vmm/reference/device_config.h"
 #include "vmm/reference/guest/guest_abi.h"
 
 namespace rehome {
@@ -49,6 +50,28 @@ void AddGuestOptions(CLI::App& app, GuestOptions& guest) {
   app.add_option("--working-set-pages", guest.working_set_pages,
                  "pages that each vCPU works on, spread over its part of RAM, 0: all");
   app.add_option("--seed", guest.seed, "of the hash chains");
+}
+
+// What makes no sense beside --linux.
+constexpr const char* kPayloadOptions[] = {"--heartbeat-ms", "--step-ns", "--working-set-pages",
+                                           "--seed", "--check-on-exit"};
+
+void AddLinuxOptions(CLI::App& app, GuestOptions& guest) {
+  constexpr const char* kGroup = "A Linux guest";
+  CLI::Option* image =
+      app.add_option("--linux", guest.linux_image, "bzImage of a Linux to run as the guest")
+          ->group(kGroup);
+  const auto add = [&app, image](const char* name, auto& value, const char* what) {
+    app.add_option(name, value, what)->needs(image)->group(kGroup);
+  };
+  add("--initramfs", guest.initramfs, "its initramfs");
+  guest.cmdline = kDefaultCmdline;
+  add("--cmdline", guest.cmdline, "its command line, to which the devices are added");
+  add("--disk", guest.disks, "raw image for a virtio-blk device; repeatable");
+  add("--tap", guest.taps, "tap interface for a virtio-net device; repeatable");
+  for (const char* payload_option : kPayloadOptions) {
+    image->excludes(app.get_option(payload_option));
+  }
 }
 
 // Names as they were given; ToTestHooks() after parsing.
@@ -96,6 +119,18 @@ TestHooks ToTestHooks(const TestHookNames& names) {
   return hooks;
 }
 
+std::string LinuxContradiction(const Options& options) {
+  const GuestOptions& guest = options.guest;
+  if (!guest.is_linux()) return "";
+  if (options.target) return "--linux: a target takes the guest from the source";
+  if (options.kernel != KernelKind::kKvm) return "--linux needs --kernel=kvm";
+  if (guest.vm_type != VmType::kDefault) return "--linux needs --vm-type=default";
+  if (guest.disks.size() + guest.taps.size() > kMaxDevices) {
+    return "--disk, --tap: at most " + std::to_string(kMaxDevices) + " devices";
+  }
+  return "";
+}
+
 // What spans several options; "" if all is well.
 std::string Contradiction(const Options& options) {
   const GuestOptions& guest = options.guest;
@@ -103,6 +138,7 @@ std::string Contradiction(const Options& options) {
   if (options.hooks.misbehave != Misbehaviour::kNone && !options.target) {
     return "--misbehave is for --target";
   }
+  if (const std::string wrong = LinuxContradiction(options); !wrong.empty()) return wrong;
   if (guest.memory_mib % guest.memories != 0) return "--memory must be a multiple of --memories";
   if (guest.memory_mib / guest.memories < kMinFileMib) return "--memories: the files are too small";
   return "";
@@ -115,7 +151,7 @@ ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string&
   Options& options = parsed.options;
   TestHookNames hook_names;
 
-  CLI::App app("The reference VMM of Rehome: runs a built-in guest that can be moved.",
+  CLI::App app("The reference VMM of Rehome: runs a guest that can be moved, built in or a Linux.",
                "rehome-vmm");
   app.set_version_flag("--version", version);
   app.add_flag("--target", options.target,
@@ -137,6 +173,7 @@ ParsedOptions ParseOptions(int argc, const char* const* argv, const std::string&
   app.add_flag("--check-on-exit", options.check_on_exit,
                "on SIGTERM tell whether the guest is intact; exit code 3 if it is not");
   AddGuestOptions(app, options.guest);
+  AddLinuxOptions(app, options.guest);
   AddTestHooks(app, hook_names);
   app.add_option("--faults", options.faults, "plan of kernel calls that fail")->group("For tests");
   app.add_option("--fault-page", options.fault_page, "file by which a test lets kernel calls fail")

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kvmglue/vm_type.h"
 #include "vmm/reference/test_hooks.h"
@@ -30,7 +31,17 @@ struct GuestOptions {
   uint32_t step_ns = 1000;            // 0: as fast as it goes
   uint64_t working_set_pages = 1024;  // per vCPU; 0: all of RAM
   uint64_t seed = 1;
+  // A Linux guest instead of the built-in one, if `linux_image` is not "".
+  std::string linux_image;  // file names
+  std::string initramfs;    // "": none
+  std::string cmdline;      // without what names the devices
+  std::vector<std::string> disks;
+  std::vector<std::string> taps;  // names of interfaces
+
+  bool is_linux() const { return !linux_image.empty(); }
 };
+
+inline constexpr char kDefaultCmdline[] = "console=ttyS0";
 
 struct Options {
   bool target = false;

@@ -84,6 +84,22 @@ TEST(OptionsTest, EveryOptionArrives) {
   EXPECT_EQ(options.guest.seed, 10u);
 }
 
+TEST(OptionsTest, ALinuxGuestHasOptionsOfItsOwn) {
+  const ParsedOptions parsed =
+      Parse({"--vm-id=a", "--linux=k", "--initramfs=i", "--cmdline=quiet panic=-1", "--disk=d1",
+             "--disk=d2", "--tap=t", "--memory-kind=memfd"});
+  ASSERT_FALSE(parsed.exit_now) << parsed.text;
+  const GuestOptions& guest = parsed.options.guest;
+  EXPECT_TRUE(guest.is_linux());
+  EXPECT_EQ(guest.linux_image, "k");
+  EXPECT_EQ(guest.initramfs, "i");
+  EXPECT_EQ(guest.cmdline, "quiet panic=-1");
+  EXPECT_EQ(guest.disks, (std::vector<std::string>{"d1", "d2"}));
+  EXPECT_EQ(guest.taps, std::vector<std::string>{"t"});
+  EXPECT_EQ(Parse({"--vm-id=a", "--linux=k"}).options.guest.cmdline, kDefaultCmdline);
+  EXPECT_FALSE(Parse({"--vm-id=a"}).options.guest.is_linux());
+}
+
 TEST(OptionsTest, ATargetNeedsNoNameAndMayMisbehave) {
   const ParsedOptions parsed = Parse({"--target", "--misbehave=overlap"});
   ASSERT_FALSE(parsed.exit_now) << parsed.text;
@@ -119,6 +135,19 @@ TEST(OptionsTest, WhatMakesNoSenseIsRefusedByName) {
       {{"--vm-id=a", "--meet-at=claimed"}, "--meet-socket"},
       {{"--vm-id=a", "--misbehave=overlap"}, "--misbehave"},
       {{"--vm-id=a", "--link-ioctl=0x100"}, "--link-ioctl"},
+      {{"--vm-id=a", "--initramfs=i"}, "--linux"},
+      {{"--vm-id=a", "--cmdline=c"}, "--linux"},
+      {{"--vm-id=a", "--disk=d"}, "--linux"},
+      {{"--vm-id=a", "--tap=t"}, "--linux"},
+      {{"--vm-id=a", "--linux=k", "--seed=1"}, "--seed"},
+      {{"--vm-id=a", "--linux=k", "--heartbeat-ms=1"}, "--heartbeat-ms"},
+      {{"--vm-id=a", "--linux=k", "--check-on-exit"}, "--check-on-exit"},
+      {{"--vm-id=a", "--linux=k", "--kernel=sim"}, "--kernel"},
+      {{"--vm-id=a", "--linux=k", "--vm-type=sev"}, "--vm-type"},
+      {{"--target", "--linux=k"}, "--linux"},
+      {{"--vm-id=a", "--linux=k", "--disk=1", "--disk=2", "--disk=3", "--disk=4", "--tap=5",
+        "--tap=6", "--tap=7", "--tap=8"},
+       "--tap"},
   };
   for (const auto& test : kCases) {
     const ParsedOptions parsed = Parse(test.arguments);

@@ -99,7 +99,96 @@ TEST(SerialTest, LoopbackReturnsWhatIsWrittenAndSendsNothing) {
   EXPECT_EQ(serial.Read(6), 0xf0);
 }
 
-TEST(SerialTest, NeverMakesTheGuestWaitAndNeverHasAnInterrupt) {
+// Counts edges, as an interrupt controller does.
+class FakeInterrupt : public InterruptLine {
+ public:
+  void Set(bool is_high) override {
+    if (is_high) ++raised;
+    high = is_high;
+  }
+  bool high = false;
+  int raised = 0;
+};
+
+class SerialInterruptTest : public ::testing::Test {
+ protected:
+  FakeLine line_;
+  FakeInterrupt interrupt_;
+  Serial serial_{line_, kSerialFifoMax, &interrupt_};
+};
+
+TEST_F(SerialInterruptTest, WhoListensIsToldThatTheTransmitterIsEmptyUntilItAsks) {
+  serial_.Write(1, 0x02);
+  EXPECT_TRUE(interrupt_.high);
+  EXPECT_EQ(serial_.Read(2), 0x02);
+  EXPECT_FALSE(interrupt_.high);
+  EXPECT_EQ(serial_.Read(2), 0x01);
+  serial_.Write(0, 'x');
+  EXPECT_TRUE(interrupt_.high);
+  EXPECT_EQ(interrupt_.raised, 2);
+  EXPECT_EQ(serial_.Read(2), 0x02);
+  // Listening again to what it listens to already is no news.
+  serial_.Write(1, 0x02);
+  EXPECT_FALSE(interrupt_.high);
+}
+
+TEST_F(SerialInterruptTest, InputIsFetchedForAGuestThatWaitsForIt) {
+  line_.typed = "ab";
+  EXPECT_FALSE(serial_.awaits_input());
+  serial_.Write(1, 0x01);
+  EXPECT_TRUE(serial_.awaits_input());
+  EXPECT_FALSE(interrupt_.high);
+  serial_.FetchInput();
+  EXPECT_TRUE(interrupt_.high);
+  EXPECT_FALSE(serial_.awaits_input());
+  EXPECT_EQ(serial_.Read(2), 0x04);
+  EXPECT_EQ(serial_.Read(0), 'a');
+  EXPECT_TRUE(interrupt_.high) << "there is more";
+  EXPECT_EQ(serial_.Read(0), 'b');
+  EXPECT_FALSE(interrupt_.high);
+  EXPECT_TRUE(serial_.awaits_input());
+}
+
+TEST_F(SerialInterruptTest, ReceivedDataComesBeforeAnEmptyTransmitter) {
+  line_.typed = "a";
+  serial_.Write(1, 0x03);
+  serial_.FetchInput();
+  EXPECT_EQ(serial_.Read(2), 0x04);
+  EXPECT_EQ(serial_.Read(0), 'a');
+  EXPECT_TRUE(interrupt_.high);
+  EXPECT_EQ(serial_.Read(2), 0x02);
+  EXPECT_FALSE(interrupt_.high);
+}
+
+TEST_F(SerialInterruptTest, AThrownAwayFifoInterruptsNobody) {
+  line_.typed = "a";
+  serial_.Write(1, 0x01);
+  serial_.FetchInput();
+  serial_.Write(2, 0x02);
+  EXPECT_FALSE(interrupt_.high);
+}
+
+TEST_F(SerialInterruptTest, WhatWasPendingIsRaisedAgainAfterAMigrationAndNotBefore) {
+  serial_.Write(1, 0x02);
+  FakeInterrupt other;
+  Serial next(line_, kSerialFifoMax, &other);
+  ASSERT_TRUE(next.Restore(serial_.state()));
+  EXPECT_EQ(other.raised, 0);
+  next.Reassert();
+  EXPECT_TRUE(other.high);
+  EXPECT_EQ(next.Read(2), 0x02);
+  EXPECT_FALSE(other.high);
+}
+
+// A driver tells an XScale's port by a bit there.
+TEST(SerialTest, OnlyTheInterruptsThatExistCanBeEnabled) {
+  FakeLine line;
+  Serial serial(line, 16);
+  serial.Write(1, 0xff);
+  EXPECT_EQ(serial.Read(1), 0x0f);
+}
+
+TEST(SerialTest, NeverMakesTheGuestWaitAndHasNoInterruptForWhoEnablesNone) {
   FakeLine line;
   Serial serial(line, 16);
   EXPECT_EQ(serial.Read(5) & 0x60, 0x60);

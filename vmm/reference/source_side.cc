@@ -2,6 +2,7 @@
 #include "vmm/reference/source_side.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <string>
 
@@ -77,6 +78,9 @@ void SourceSide::Describe(bool hold, rehome_vm& vm) {
   vm.state_capacity = StateWriter(state_format_, machine_.vcpu_count()).capacity();
   AddFd(vm, REHOME_FD_CONFIG, 0, "", machine_.config_file());
 
+  for (size_t i = 0; i < machine_.devices().virtio_count(); ++i) {
+    AddFd(vm, REHOME_FD_NAMED, 0, DeviceFdName(i).c_str(), machine_.devices().virtio_fd(i));
+  }
   // Sockets that are not held are not described: they can change while the answer is sent.
   Console& console = machine_.devices().console();
   if (hold) console.Hold();
@@ -105,7 +109,13 @@ absl::StatusOr<uint64_t> SourceSide::PauseAndSave(rehome_block& block) {
   block_ = &block;
   area_ = {reinterpret_cast<std::byte*>(block.state), block.state_capacity};
   saved_ = 0;
-  absl::Status status = crew_.Pause(*this);
+  // The guest runs meanwhile, and what it asks of its devices waits. A disk that needs most of the
+  // time which the daemon gives the hand-over would only have the guest stand still for nothing.
+  const auto limit = std::chrono::nanoseconds(block.claim_timeout_ns / 2);
+  absl::Status status =
+      machine_.devices().Quiesce(std::chrono::duration_cast<std::chrono::milliseconds>(limit));
+  if (!status.ok()) return status;
+  status = crew_.Pause(*this);
   if (!status.ok()) return status;
   for (const absl::Status& result : buffers_->results) {
     if (!result.ok()) return result;
@@ -115,6 +125,8 @@ absl::StatusOr<uint64_t> SourceSide::PauseAndSave(rehome_block& block) {
 
 void SourceSide::OnAllStopped(bool guest_ended) {
   guest_ended_ = guest_ended;
+  // Before any vCPU is saved, which an interrupt under way would still change.
+  frozen_ = machine_.devices().Freeze();
   rehome_block_stamp(block_, REHOME_PHASE_VCPUS_STOPPED);
 }
 
@@ -149,10 +161,10 @@ absl::Status SourceSide::SaveVcpu(uint32_t index) {
 }
 
 absl::Status SourceSide::SaveTheRest() {
-  absl::Status status = machine_.vm().SaveState(buffers_->vm);
-  if (!status.ok()) return status;
-  machine_.devices().Save(buffers_->devices);
-  status = buffers_->writer.PutVm(area_, buffers_->vm);
+  absl::Status status = frozen_;
+  if (status.ok()) status = machine_.vm().SaveState(buffers_->vm);
+  if (status.ok()) status = machine_.devices().Save(buffers_->devices);
+  if (status.ok()) status = buffers_->writer.PutVm(area_, buffers_->vm);
   if (status.ok()) status = buffers_->writer.PutDevices(area_, buffers_->devices);
   if (status.ok()) buffers_->size = buffers_->writer.Finish(area_);
   return status;
@@ -160,6 +172,7 @@ absl::Status SourceSide::SaveTheRest() {
 
 void SourceSide::Resume() {
   hooks_.Reach(HookPoint::kResume);
+  machine_.devices().Thaw();
   crew_.Resume();
   Cancelled();
 }

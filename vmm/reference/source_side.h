@@ -74,6 +74,7 @@ class SourceSide : private PausedWork {
   const TestHooks hooks_;
   std::unique_ptr<Buffers> buffers_;
   uint64_t described_digest_ = 0;
+  absl::Status frozen_;       // what became of the devices' pause
   bool guest_ended_ = false;  // written before, read after the threads of the pause have met
   rehome_block* block_ = nullptr;
   std::span<std::byte> area_;

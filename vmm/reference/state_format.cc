@@ -20,12 +20,16 @@ enum SectionType : uint32_t {
   kSerial = 3,
   kConsole = 4,
   kHistory = 5,  // from format 2
+  kVirtio = 6,   // from format 3
 };
 
 // Sections follow the vCPUs' in this order; the console's, which has the most room and mostly needs
 // none, is the last.
-enum AfterVcpus : size_t { kVmAt = 0, kSerialAt = 1, kHistoryAt = 2 };
-size_t ConsoleAt(uint32_t format) { return format == 1 ? kHistoryAt : kHistoryAt + 1; }
+enum AfterVcpus : size_t { kVmAt = 0, kSerialAt = 1, kHistoryAt = 2, kVirtioAt = 3 };
+size_t ConsoleAt(uint32_t format) {
+  if (format == 1) return kHistoryAt;
+  return format == 2 ? kVirtioAt : kVirtioAt + 1;
+}
 
 // On-disk, as it were. Little-endian, no padding.
 struct SerialSectionV1 {
@@ -44,6 +48,13 @@ struct SerialSectionV2 {
   uint8_t received[kSerialFifoMax];
 };
 static_assert(sizeof(SerialSectionV2) == 24);
+
+struct SerialSectionV3 {
+  SerialSectionV2 v2;
+  uint8_t transmitter_news;  // 0 or 1
+  uint8_t reserved[7];
+};
+static_assert(sizeof(SerialSectionV3) == 32);
 
 // Followed by the pending bytes.
 struct ConsoleSection {
@@ -77,12 +88,18 @@ std::span<std::byte> WritableBytesOf(T& value) {
   return std::as_writable_bytes(std::span<T>(&value, 1));
 }
 
+size_t SerialBytes(uint32_t format) {
+  if (format == 1) return sizeof(SerialSectionV1);
+  return format == 2 ? sizeof(SerialSectionV2) : sizeof(SerialSectionV3);
+}
+
 std::vector<SectionSpec> Specs(uint32_t format, uint32_t vcpu_count) {
   std::vector<SectionSpec> specs;
   for (uint32_t i = 0; i < vcpu_count; ++i) specs.push_back({kVcpu, i, sizeof(VcpuState)});
   specs.push_back({kVm, 0, sizeof(VmState)});
-  specs.push_back({kSerial, 0, format == 1 ? sizeof(SerialSectionV1) : sizeof(SerialSectionV2)});
+  specs.push_back({kSerial, 0, SerialBytes(format)});
   if (format >= 2) specs.push_back({kHistory, 0, sizeof(HistorySection)});
+  if (format >= 3) specs.push_back({kVirtio, 0, sizeof(DeviceState::virtio)});
   specs.push_back({kConsole, 0, sizeof(ConsoleBuffer)});
   return specs;
 }
@@ -119,6 +136,44 @@ absl::Status UnpackSerial(const Section& section, SerialState& state) {
   return absl::OkStatus();
 }
 
+absl::Status UnpackSerialV3(const SerialSectionV3& section, SerialState& state) {
+  absl::Status status = UnpackSerial(section.v2, state);
+  if (!status.ok()) return status;
+  if (section.transmitter_news > 1) return Malformed("the serial port's interrupt");
+  state.transmitter_news = section.transmitter_news;
+  return absl::OkStatus();
+}
+
+// Reads a serial section of its type and unpacks it.
+template <typename Section, typename Unpack>
+absl::Status ReadSerial(const SectionReader& sections, SerialState& state, Unpack unpack) {
+  Section section;
+  absl::Status status = sections.CopyExact(kSerial, 0, WritableBytesOf(section));
+  return status.ok() ? unpack(section, state) : status;
+}
+
+absl::Status ReadSerialOf(uint32_t format, const SectionReader& sections, SerialState& state) {
+  switch (format) {
+    case 1:
+      return ReadSerial<SerialSectionV1>(sections, state, UnpackSerial<SerialSectionV1>);
+    case 2:
+      return ReadSerial<SerialSectionV2>(sections, state, UnpackSerial<SerialSectionV2>);
+  }
+  return ReadSerial<SerialSectionV3>(sections, state, UnpackSerialV3);
+}
+
+absl::Status ReadVirtio(const SectionReader& sections, DeviceState& state) {
+  const auto length = sections.Copy(kVirtio, 0, WritableBytesOf(state.virtio));
+  if (!length.ok()) return length.status();
+  if (*length % sizeof(virtio::VirtioState) != 0) return Malformed("the virtio section");
+  state.virtio_count = *length / sizeof(virtio::VirtioState);
+  for (size_t i = 0; i < state.virtio_count; ++i) {
+    absl::Status status = state.virtio[i].Validate();
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 size_t SerialDepthOf(uint32_t format) { return format == 1 ? 1 : kSerialFifoMax; }
@@ -137,11 +192,7 @@ absl::Status StateWriter::PutVm(std::span<std::byte> area, const VmState& state)
 }
 
 absl::Status StateWriter::PutDevices(std::span<std::byte> area, const DeviceState& state) {
-  const size_t serial_at = vcpu_count_ + kSerialAt;
-  absl::Status status =
-      format_ == 1
-          ? sections_.Put(area, serial_at, BytesOf(PackSerial<SerialSectionV1>(state.serial)))
-          : sections_.Put(area, serial_at, BytesOf(PackSerial<SerialSectionV2>(state.serial)));
+  absl::Status status = PutSerial(area, state.serial);
   if (!status.ok()) return status;
 
   ConsoleBuffer console;
@@ -153,7 +204,20 @@ absl::Status StateWriter::PutDevices(std::span<std::byte> area, const DeviceStat
   status = sections_.Put(area, vcpu_count_ + ConsoleAt(format_),
                          BytesOf(console).first(sizeof(console.fixed) + pending));
   if (!status.ok() || format_ == 1) return status;
-  return sections_.Put(area, vcpu_count_ + kHistoryAt, BytesOf(HistorySection{state.hops}));
+  status = sections_.Put(area, vcpu_count_ + kHistoryAt, BytesOf(HistorySection{state.hops}));
+  if (!status.ok() || format_ == 2) return status;
+  return sections_.Put(area, vcpu_count_ + kVirtioAt,
+                       std::as_bytes(std::span(state.virtio).first(state.virtio_count)));
+}
+
+absl::Status StateWriter::PutSerial(std::span<std::byte> area, const SerialState& state) {
+  const size_t at = vcpu_count_ + kSerialAt;
+  if (format_ == 1) return sections_.Put(area, at, BytesOf(PackSerial<SerialSectionV1>(state)));
+  if (format_ == 2) return sections_.Put(area, at, BytesOf(PackSerial<SerialSectionV2>(state)));
+  const SerialSectionV3 section = {.v2 = PackSerial<SerialSectionV2>(state),
+                                   .transmitter_news = state.transmitter_news,
+                                   .reserved = {}};
+  return sections_.Put(area, at, BytesOf(section));
 }
 
 absl::StatusOr<StateReader> StateReader::Open(std::span<const std::byte> bytes, uint32_t format,
@@ -165,8 +229,7 @@ absl::StatusOr<StateReader> StateReader::Open(std::span<const std::byte> bytes, 
         absl::StatusCode::kFailedPrecondition, "STATE_FORMAT_UNSUPPORTED",
         absl::StrCat("state has format ", sections->format(), ", agreed on was ", format));
   }
-  const size_t others = format == 1 ? 3 : 4;
-  if (sections->entries().size() != vcpu_count + others) {
+  if (sections->entries().size() != vcpu_count + ConsoleAt(format) + 1) {
     return Malformed(
         absl::StrCat(sections->entries().size(), " sections for ", vcpu_count, " vCPUs"));
   }
@@ -191,16 +254,7 @@ absl::Status StateReader::ReadVm(VmState& state) const {
 }
 
 absl::Status StateReader::ReadDevices(DeviceState& state) const {
-  absl::Status status;
-  if (sections_.format() == 1) {
-    SerialSectionV1 serial;
-    status = sections_.CopyExact(kSerial, 0, WritableBytesOf(serial));
-    if (status.ok()) status = UnpackSerial(serial, state.serial);
-  } else {
-    SerialSectionV2 serial;
-    status = sections_.CopyExact(kSerial, 0, WritableBytesOf(serial));
-    if (status.ok()) status = UnpackSerial(serial, state.serial);
-  }
+  absl::Status status = ReadSerialOf(sections_.format(), sections_, state.serial);
   if (!status.ok()) return status;
 
   ConsoleBuffer console;
@@ -219,7 +273,9 @@ absl::Status StateReader::ReadDevices(DeviceState& state) const {
     status = sections_.CopyExact(kHistory, 0, WritableBytesOf(history));
   }
   state.hops = history.hops;
-  return status;
+  state.virtio_count = 0;
+  if (!status.ok() || sections_.format() < 3) return status;
+  return ReadVirtio(sections_, state);
 }
 
 }  // namespace rehome

@@ -7,13 +7,18 @@
 //   format 2 (rehome-vmm 2.x): the same, but SERIAL with the FIFO of a 16550, and HISTORY, which
 //   counts
 //            how often the guest has moved
+//   format 3 (rehome-vmm 2.x, of a Linux guest): as 2, but SERIAL with the state of its interrupt,
+//   and
+//            VIRTIO, the virtio devices in the order of the configuration
 //
-// A VMM writes its own format and reads that and older ones; what a format lacks starts at its
-// default. The layout of VCPU and VM is kvmglue's (vcpu_state.h, vm_state.h), which carry versions
-// of their own.
+// A VMM writes the format that is its version's for that kind of guest, and reads that and older
+// ones; what a format lacks starts at its default. So a payload guest goes between versions, and a
+// Linux guest only to a VMM that knows what it has. The layout of VCPU and VM is kvmglue's
+// (vcpu_state.h, vm_state.h), which carry versions of their own.
 #ifndef REHOME_VMM_REFERENCE_STATE_FORMAT_H_
 #define REHOME_VMM_REFERENCE_STATE_FORMAT_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -23,13 +28,16 @@
 #include "kvmglue/vcpu_state.h"
 #include "kvmglue/vm_state.h"
 #include "vmm/reference/console.h"
+#include "vmm/reference/device_config.h"
 #include "vmm/reference/sections.h"
 #include "vmm/reference/serial.h"
+#include "vmm/reference/virtio/state.h"
 
 namespace rehome {
 
 inline constexpr uint32_t kOldestStateFormat = 1;
-inline constexpr uint32_t kNewestStateFormat = 2;
+inline constexpr uint32_t kLinuxStateFormat = 3;
+inline constexpr uint32_t kNewestStateFormat = 3;
 
 // Received bytes that the serial port of that format can hold.
 size_t SerialDepthOf(uint32_t format);
@@ -39,6 +47,8 @@ struct DeviceState {
   SerialState serial;
   ConsoleState console;
   uint64_t hops = 0;  // migrations so far
+  size_t virtio_count = 0;
+  std::array<virtio::VirtioState, kMaxDevices> virtio;
 };
 
 // Writes one state. Nothing here allocates after construction, and each Put may be called by
@@ -58,6 +68,8 @@ class StateWriter {
   size_t Finish(std::span<std::byte> area) { return sections_.Finish(area); }
 
  private:
+  absl::Status PutSerial(std::span<std::byte> area, const SerialState& state);
+
   const uint32_t format_;
   const uint32_t vcpu_count_;
   SectionWriter sections_;

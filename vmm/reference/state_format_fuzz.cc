@@ -24,6 +24,10 @@ void CheckRoundTrip(const WholeState& state, uint32_t format) {
   REHOME_PROMISE(std::memcmp(&again.vm, &state.vm, sizeof(state.vm)) == 0);
   REHOME_PROMISE(again.devices.serial == state.devices.serial);
   REHOME_PROMISE(again.devices.hops == state.devices.hops);
+  REHOME_PROMISE(again.devices.virtio_count == state.devices.virtio_count);
+  for (size_t i = 0; i < state.devices.virtio_count; ++i) {
+    REHOME_PROMISE(again.devices.virtio[i] == state.devices.virtio[i]);
+  }
   REHOME_PROMISE(again.devices.console.pending == state.devices.console.pending);
   REHOME_PROMISE(again.devices.console.dropped_bytes == state.devices.console.dropped_bytes);
   REHOME_PROMISE(again.devices.console.client_attached == state.devices.console.client_attached);
@@ -42,8 +46,7 @@ Seed MakeSeed(const char* name, uint32_t format) {
 bool Feed(std::span<const std::byte> input) {
   Input in(input);
   const uint8_t terms = in.Take<uint8_t>();
-  const uint32_t format =
-      terms % 2 == kOldestStateFormat % 2 ? kOldestStateFormat : kNewestStateFormat;
+  const uint32_t format = FormatOf(terms);
   Bytes bytes(in.rest().begin(), in.rest().end());
   if ((terms & 0x80) == 0) RepairChecksums(bytes);
   WholeState state;
@@ -53,7 +56,7 @@ bool Feed(std::span<const std::byte> input) {
 }
 
 std::vector<Seed> Seeds() {
-  return {MakeSeed("format-1", kOldestStateFormat), MakeSeed("format-2", kNewestStateFormat)};
+  return {MakeSeed("format-1", 1), MakeSeed("format-2", 2), MakeSeed("format-3", 3)};
 }
 
 }  // namespace rehome::fuzz

@@ -47,6 +47,17 @@ DeviceState SomeDevices(size_t received) {
   for (size_t i = 0; i < received; ++i) state.serial.fifo[i] = static_cast<uint8_t>('a' + i);
   state.console = {.client_attached = true, .dropped_bytes = 17, .pending = "not yet sent"};
   state.hops = 5;
+  state.serial.transmitter_news = 1;
+  state.virtio_count = 2;
+  for (size_t i = 0; i < state.virtio_count; ++i) {
+    state.virtio[i].device_id = 2;
+    state.virtio[i].queue_count = 1;
+    state.virtio[i].status = 0xb;  // acknowledged, driver, features accepted
+    state.virtio[i].driver_features = 1ull << 32;
+    state.virtio[i].queues[0].ready = 1;
+    state.virtio[i].queues[0].size = 16;
+    state.virtio[i].queues[0].index = static_cast<uint16_t>(100 + i);
+  }
   return state;
 }
 
@@ -80,11 +91,29 @@ absl::Status ReadAll(const std::vector<std::byte>& bytes, uint32_t format, uint3
   return reader->ReadDevices(*devices);
 }
 
-TEST(StateFormatTest, Format2CarriesEverything) {
+// What a format before the third has of a serial port.
+SerialState WithoutInterrupts(SerialState serial) {
+  serial.transmitter_news = 0;
+  return serial;
+}
+
+TEST(StateFormatTest, Format3CarriesEverything) {
+  DeviceState devices;
+  const absl::Status status = ReadAll(Sample(3, 3, 16), 3, 3, &devices);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(devices.serial, SomeDevices(16).serial);
+  EXPECT_EQ(devices.hops, 5u);
+  EXPECT_EQ(devices.console.pending, "not yet sent");
+  EXPECT_EQ(devices.virtio_count, 2u);
+  EXPECT_EQ(devices.virtio, SomeDevices(16).virtio);
+}
+
+TEST(StateFormatTest, Format2CarriesAllThatAPayloadGuestHas) {
   DeviceState devices;
   const absl::Status status = ReadAll(Sample(2, 3, 16), 2, 3, &devices);
   ASSERT_TRUE(status.ok()) << status;
-  EXPECT_EQ(devices.serial, SomeDevices(16).serial);
+  EXPECT_EQ(devices.serial, WithoutInterrupts(SomeDevices(16).serial));
+  EXPECT_EQ(devices.virtio_count, 0u);
   EXPECT_EQ(devices.hops, 5u);
   EXPECT_TRUE(devices.console.client_attached);
   EXPECT_EQ(devices.console.dropped_bytes, 17u);
@@ -95,7 +124,7 @@ TEST(StateFormatTest, Format1CarriesItsOneReceivedByteAndNoHistory) {
   DeviceState devices;
   const absl::Status status = ReadAll(Sample(1, 1, 1), 1, 1, &devices);
   ASSERT_TRUE(status.ok()) << status;
-  EXPECT_EQ(devices.serial, SomeDevices(1).serial);
+  EXPECT_EQ(devices.serial, WithoutInterrupts(SomeDevices(1).serial));
   EXPECT_EQ(devices.hops, 0u);
   EXPECT_EQ(devices.console.pending, "not yet sent");
 }
@@ -139,7 +168,7 @@ TEST(StateFormatTest, EveryTruncationIsRefused) {
 }
 
 TEST(StateFormatTest, EveryBitFlipIsRefusedOrHitsPadding) {
-  for (const uint32_t format : {1u, 2u}) {
+  for (const uint32_t format : {1u, 2u, 3u}) {
     const std::vector<std::byte> sample = Sample(format, 1, 1);
     const std::set<std::string> kAllowed = {"", "STATE_MALFORMED", "STATE_FORMAT_UNSUPPORTED"};
     size_t accepted = 0;
@@ -151,11 +180,13 @@ TEST(StateFormatTest, EveryBitFlipIsRefusedOrHitsPadding) {
       EXPECT_TRUE(kAllowed.contains(reason)) << bit << " " << reason;
       if (!reason.empty()) continue;
       ++accepted;
-      EXPECT_EQ(devices.serial, SomeDevices(1).serial);
+      EXPECT_EQ(WithoutInterrupts(devices.serial), WithoutInterrupts(SomeDevices(1).serial));
       EXPECT_EQ(devices.console.pending, "not yet sent");
     }
-    // Unused room of the vCPU's section: where XSAVE could be larger. Little else may be.
-    EXPECT_LT(accepted, (sizeof(VcpuState) - VcpuStateBytes(kXsaveBytes) + 5 * 64) * 8);
+    // Unused room: of the vCPU's section where XSAVE could be larger, and of devices that are not
+    // there. Little else may be.
+    const size_t no_device = format < 3 ? 0 : sizeof(DeviceState::virtio);
+    EXPECT_LT(accepted, (sizeof(VcpuState) - VcpuStateBytes(kXsaveBytes) + no_device + 5 * 64) * 8);
   }
 }
 
@@ -180,6 +211,26 @@ TEST(StateFormatTest, ImpossibleContentsAreRefused) {
             "VCPU_STATE_INVALID");
   EXPECT_EQ(with_vcpu([](VcpuState& v) { v.used_bytes = 100; }), "STATE_MALFORMED");
   EXPECT_EQ(with_vcpu([](VcpuState& v) { v.magic = 0; }), "VCPU_STATE_INVALID");
+}
+
+TEST(StateFormatTest, ImpossibleDevicesAreRefused) {
+  const auto with_devices = [](auto change) {
+    StateWriter writer(3, 1);
+    std::vector<std::byte> area(writer.capacity());
+    DeviceState written = SomeDevices(0);
+    change(written);
+    EXPECT_TRUE(writer.PutVcpu(area, *SomeVcpu(0)).ok());
+    EXPECT_TRUE(writer.PutVm(area, *SomeVm()).ok());
+    EXPECT_TRUE(writer.PutDevices(area, written).ok());
+    area.resize(writer.Finish(area));
+    DeviceState devices;
+    return ReasonOf(ReadAll(area, 3, 1, &devices));
+  };
+  EXPECT_EQ(with_devices([](DeviceState&) {}), "");
+  EXPECT_EQ(with_devices([](DeviceState& s) { s.serial.transmitter_news = 2; }), "STATE_MALFORMED");
+  EXPECT_EQ(with_devices([](DeviceState& s) { s.virtio[1].magic = 0; }), "VIRTIO_STATE_INVALID");
+  EXPECT_EQ(with_devices([](DeviceState& s) { s.virtio[0].queue_count = 99; }),
+            "VIRTIO_STATE_INVALID");
 }
 
 TEST(StateFormatTest, SomebodyElsesVcpuIsRefused) {

@@ -55,9 +55,9 @@ Seed MakeSeed(const char* name, const std::vector<OtherProcess::Change>& changes
 bool Feed(std::span<const std::byte> input) {
   Input in(input);
   const uint8_t terms = in.Take<uint8_t>();
-  const uint32_t format =
-      terms % 2 == kOldestStateFormat % 2 ? kOldestStateFormat : kNewestStateFormat;
-  static const Bytes samples[] = {SampleState(kOldestStateFormat), SampleState(kNewestStateFormat)};
+  const uint32_t format = FormatOf(terms);
+  static const Bytes samples[] = {SampleState(1), SampleState(2), SampleState(3)};
+  static_assert(std::size(samples) == kNewestStateFormat - kOldestStateFormat + 1);
   const SharedArea area(samples[format - kOldestStateFormat]);
   const std::vector<OtherProcess::Change> changes = OtherProcess::TakeChanges(in);
   WholeState state;

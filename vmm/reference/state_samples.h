@@ -28,6 +28,13 @@ inline std::unique_ptr<VcpuState> SampleVcpu(uint32_t index) {
   return state;
 }
 
+// The format that a target says it has agreed on: `terms` itself for a number of one, another for
+// what is none.
+inline uint32_t FormatOf(uint8_t terms) {
+  constexpr uint32_t kFormats = kNewestStateFormat - kOldestStateFormat + 1;
+  return kOldestStateFormat + ((terms & 0x7f) + kFormats - kOldestStateFormat) % kFormats;
+}
+
 inline Bytes SampleState(uint32_t format) {
   StateWriter writer(format, kSampleVcpus);
   Bytes area(writer.capacity());
@@ -39,6 +46,9 @@ inline Bytes SampleState(uint32_t format) {
   devices.serial.fifo[0] = 'a';
   devices.console = {.client_attached = true, .dropped_bytes = 17, .pending = "not yet sent"};
   devices.hops = 5;
+  devices.virtio_count = 1;
+  devices.virtio[0].device_id = 2;
+  devices.virtio[0].queue_count = 1;
   for (uint32_t i = 0; i < kSampleVcpus; ++i) {
     REHOME_PROMISE(writer.PutVcpu(area, *SampleVcpu(i)).ok());
   }
@@ -86,7 +96,12 @@ inline bool ReadWholeState(std::span<const std::byte> bytes, uint32_t format, Wh
   REHOME_PROMISE(whole->vcpu->vcpu_index == 0);
   REHOME_PROMISE(whole->vm.Validate().ok());
   REHOME_PROMISE(whole->devices.serial.fifo_count <= SerialDepthOf(format));
+  REHOME_PROMISE(whole->devices.serial.transmitter_news <= 1);
   REHOME_PROMISE(whole->devices.console.pending.size() <= kMaxPending);
+  REHOME_PROMISE(whole->devices.virtio_count <= kMaxDevices);
+  for (size_t i = 0; i < whole->devices.virtio_count; ++i) {
+    REHOME_PROMISE(whole->devices.virtio[i].Validate().ok());
+  }
   return true;
 }
 

@@ -54,7 +54,18 @@ absl::StatusOr<RamAccess> AccessFor(uint32_t strategy) {
 struct ReceivedFds {
   UniqueFd vm, config, listener, client;
   std::vector<UniqueFd> memory;
+  std::array<UniqueFd, kMaxDevices> devices;
 };
+
+// Where a named descriptor belongs; nullptr for a device that this VMM does not have.
+UniqueFd* NamedPlace(const std::string& name, ReceivedFds& fds) {
+  if (name == kConsoleListenFd) return &fds.listener;
+  if (name == kConsoleClientFd) return &fds.client;
+  for (size_t i = 0; i < fds.devices.size(); ++i) {
+    if (name == DeviceFdName(i)) return &fds.devices[i];
+  }
+  return nullptr;
+}
 
 absl::StatusOr<ReceivedFds> SortFds(const rehome_vm& source) {
   ReceivedFds fds;
@@ -73,8 +84,7 @@ absl::StatusOr<ReceivedFds> SortFds(const rehome_vm& source) {
     if (entry.role == REHOME_FD_MEMORY && entry.index < fds.memory.size()) {
       place = &fds.memory[entry.index];
     }
-    if (entry.role == REHOME_FD_NAMED && name == kConsoleListenFd) place = &fds.listener;
-    if (entry.role == REHOME_FD_NAMED && name == kConsoleClientFd) place = &fds.client;
+    if (entry.role == REHOME_FD_NAMED) place = NamedPlace(name, fds);
     if (place == nullptr && entry.role == REHOME_FD_NAMED) {
       return MakeStatus(absl::StatusCode::kUnimplemented, "DEVICE_UNKNOWN",
                         "this VMM has no device for descriptor " + name);
@@ -85,6 +95,18 @@ absl::StatusOr<ReceivedFds> SortFds(const rehome_vm& source) {
     *place = std::move(owned[i]);
   }
   return fds;
+}
+
+// As many as the configuration has devices, and those.
+absl::StatusOr<std::vector<UniqueFd>> DevicesOf(const VmConfig& config, ReceivedFds& fds) {
+  std::vector<UniqueFd> devices;
+  for (size_t i = 0; i < fds.devices.size(); ++i) {
+    if (fds.devices[i].valid() != (i < config.devices.size())) {
+      return Invalid(absl::StrCat("descriptor and configuration of device ", i));
+    }
+    if (fds.devices[i].valid()) devices.push_back(std::move(fds.devices[i]));
+  }
+  return devices;
 }
 
 std::vector<RamSlot> SlotsOf(const rehome_vm& source) {
@@ -127,6 +149,11 @@ absl::StatusOr<Proposal> ReadProposal(uint32_t strategy, const rehome_vm& source
       config->cpuid.size() != source.vcpu_count || config->vm_id != source.vm_id) {
     return Invalid("the configuration is of another VM");
   }
+  if ((config->guest == GuestKind::kLinux) != (source.state_format >= kLinuxStateFormat)) {
+    return Invalid("a state format of another kind of guest");
+  }
+  auto devices = DevicesOf(*config, *fds);
+  if (!devices.ok()) return devices.status();
   auto console = fds->listener.valid()
                      ? Console::Adopt(std::move(fds->listener), std::move(fds->client))
                      : Console::Unplugged();
@@ -135,7 +162,8 @@ absl::StatusOr<Proposal> ReadProposal(uint32_t strategy, const rehome_vm& source
                  .access = *access,
                  .slots = SlotsOf(source),
                  .memory = std::move(fds->memory),
-                 .console = *std::move(console)};
+                 .console = *std::move(console),
+                 .devices = *std::move(devices)};
   return proposal;
 }
 
@@ -256,6 +284,7 @@ bool TargetSide::EnterRunning() {
     return Off(result == -ECANCELED ? "" : "no proof that the source has stopped");
   }
   settings_.hooks.Reach(HookPoint::kRunning);
+  machine_.devices().Thaw();
   Advance(kMayRun);
   return true;
 }
@@ -286,8 +315,7 @@ absl::Status TargetSide::RestoreDevices() {
   const auto reader = OpenState();
   if (!reader.ok()) return reader.status();
   absl::Status status = reader->ReadDevices(device_state_);
-  if (!status.ok() || machine_.devices().Restore(device_state_)) return status;
-  return MakeStatus(absl::StatusCode::kInvalidArgument, "STATE_MALFORMED", "the serial port");
+  return status.ok() ? machine_.devices().Restore(device_state_) : status;
 }
 
 absl::Status TargetSide::AwaitRestored() {

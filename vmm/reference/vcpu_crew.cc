@@ -125,7 +125,9 @@ void VcpuCrew::NoteFirstRun(uint32_t index) {
 
 void VcpuCrew::RunGuest(uint32_t index) {
   Vcpu& vcpu = *vcpus_[index];
-  while (command_.load(std::memory_order_acquire) == kRun) {
+  // A pause begins between two instructions: one that makes several accesses makes them all before,
+  // as devices may not be asked any more when it has begun.
+  while (command_.load(std::memory_order_acquire) == kRun || vcpu.io_pending()) {
     const absl::StatusOr<VcpuExit> exit = vcpu.Run();
     if (!exit.ok()) {
       End(GuestEnd::kVmmError, absl::StrCat("vCPU ", index, ": ", exit.status().message()));
@@ -134,8 +136,6 @@ void VcpuCrew::RunGuest(uint32_t index) {
     if (!ServeExit(index, *exit)) return;
     if (first_runs_missing_.load(std::memory_order_relaxed) != 0) NoteFirstRun(index);
   }
-  // An access that was answered takes effect with the next KVM_RUN, which immediate_exit makes
-  // short.
 }
 
 bool VcpuCrew::ServeExit(uint32_t index, VcpuExit exit) {
@@ -147,11 +147,9 @@ bool VcpuCrew::ServeExit(uint32_t index, VcpuExit exit) {
     case VcpuExit::kIo:
       ServePortIo(index);
       return true;
-    case VcpuExit::kMmio: {
-      const MmioAccess access = vcpu.mmio();
-      if (!access.is_write) std::fill(access.data.begin(), access.data.end(), 0xff);
+    case VcpuExit::kMmio:
+      devices_.HandleMmio(vcpu.mmio());
       return true;
-    }
     case VcpuExit::kShutdown:
       End(GuestEnd::kCrashed, absl::StrCat("vCPU ", index, ": triple fault"));
       return false;
@@ -172,6 +170,9 @@ void VcpuCrew::ServePortIo(uint32_t index) {
       return;
     case PortOutcome::kPowerOff:
       End(GuestEnd::kPowerOff, "the guest has switched itself off");
+      return;
+    case PortOutcome::kReset:
+      End(GuestEnd::kPowerOff, "the guest has reset itself");
       return;
     case PortOutcome::kGuestFault:
       End(GuestEnd::kCrashed, absl::StrCat("vCPU ", index, " of the guest took an exception"));

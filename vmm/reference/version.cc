@@ -6,10 +6,11 @@
 namespace rehome {
 namespace {
 
-// REHOME_VMM_VERSION comes from the build; a version writes the format of its own number.
+// REHOME_VMM_VERSION comes from the build; a version writes the format of its own number for the
+// built-in guest.
 constexpr VmmVersion kVersions[] = {
-    {"rehome-vmm", "1.0", 1, kOldestStateFormat, 1},
-    {"rehome-vmm", "2.0", 2, kOldestStateFormat, 2},
+    {"rehome-vmm", "1.0", 1, kOldestStateFormat, 1, 0},
+    {"rehome-vmm", "2.0", 2, kOldestStateFormat, kLinuxStateFormat, kLinuxStateFormat},
 };
 static_assert(REHOME_VMM_VERSION >= 1 && REHOME_VMM_VERSION <= kNewestStateFormat);
 

@@ -13,6 +13,7 @@ struct VmmVersion {
   const char* version;  // "1.0"
   uint32_t state_format_write;
   uint32_t state_format_read_min, state_format_read_max;
+  uint32_t linux_state_format;  // of a Linux guest; 0: this version runs the built-in guest only
 };
 
 // The version that this program was built as.

@@ -19,11 +19,13 @@ namespace rehome {
 namespace {
 
 constexpr uint64_t kConfigMagic = 0x314749464e4352ull;  // "RCNFIG1"
-// Changes when a reader would misunderstand; there is one so far.
-constexpr uint32_t kConfigFormat = 1;
+// Changes when a reader would misunderstand. The payload guest's is the first one for ever, so that
+// it goes to older VMMs.
+constexpr uint32_t kPayloadFormat = 1;
+constexpr uint32_t kLinuxFormat = 2;  // with a platform section
 constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
-enum SectionType : uint32_t { kMachine = 1, kCpuid = 2 };
+enum SectionType : uint32_t { kMachine = 1, kCpuid = 2, kPlatform = 3 };
 
 struct MachineSection {
   char vm_id[REHOME_ID_SIZE];  // NUL-terminated
@@ -32,6 +34,21 @@ struct MachineSection {
   uint64_t ram_bytes;
 };
 static_assert(sizeof(MachineSection) == 80);
+
+struct DeviceEntry {
+  uint32_t kind;  // DeviceKind
+  uint8_t read_only;
+  uint8_t mac[6];
+  uint8_t reserved[5];
+};
+static_assert(sizeof(DeviceEntry) == 16);
+
+struct PlatformSection {
+  uint32_t guest;  // GuestKind
+  uint32_t device_count;
+  DeviceEntry devices[kMaxDevices];
+};
+static_assert(sizeof(PlatformSection) == 8 + kMaxDevices * sizeof(DeviceEntry));
 
 absl::Status Malformed(std::string_view what) {
   return MakeStatus(absl::StatusCode::kInvalidArgument, "STATE_MALFORMED", what);
@@ -52,6 +69,39 @@ absl::Status WriteAll(BorrowedFd fd, std::span<const std::byte> bytes) {
   return absl::OkStatus();
 }
 
+PlatformSection PackPlatform(const VmConfig& config) {
+  PlatformSection section = {};
+  section.guest = static_cast<uint32_t>(config.guest);
+  for (const DeviceConfig& device : config.devices) {
+    DeviceEntry& entry = section.devices[section.device_count++];
+    entry.kind = static_cast<uint32_t>(device.kind);
+    entry.read_only = device.read_only ? 1 : 0;
+    std::copy(device.mac.begin(), device.mac.end(), entry.mac);
+  }
+  return section;
+}
+
+absl::Status UnpackPlatform(const PlatformSection& section, VmConfig& config) {
+  if (section.guest != static_cast<uint32_t>(GuestKind::kLinux) ||
+      section.device_count > kMaxDevices) {
+    return Malformed("the platform section");
+  }
+  config.guest = GuestKind::kLinux;
+  for (uint32_t i = 0; i < section.device_count; ++i) {
+    const DeviceEntry& entry = section.devices[i];
+    if (entry.kind != static_cast<uint32_t>(DeviceKind::kBlock) &&
+        entry.kind != static_cast<uint32_t>(DeviceKind::kNet)) {
+      return MakeStatus(absl::StatusCode::kUnimplemented, "DEVICE_UNKNOWN",
+                        absl::StrCat("this VMM has no device of kind ", entry.kind));
+    }
+    DeviceConfig device = {.kind = static_cast<DeviceKind>(entry.kind),
+                           .read_only = entry.read_only != 0};
+    std::copy(std::begin(entry.mac), std::end(entry.mac), device.mac.begin());
+    config.devices.push_back(device);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::byte>> EncodeVmConfig(const VmConfig& config) {
@@ -66,12 +116,19 @@ absl::StatusOr<std::vector<std::byte>> EncodeVmConfig(const VmConfig& config) {
   for (uint32_t i = 0; i < config.cpuid.size(); ++i) {
     specs.push_back({kCpuid, i, config.cpuid[i].size()});
   }
-  SectionWriter writer(kConfigMagic, kConfigFormat, specs);
+  const bool has_platform = config.guest != GuestKind::kPayload;
+  if (config.devices.size() > (has_platform ? kMaxDevices : 0)) return Malformed("its devices");
+  if (has_platform) specs.push_back({kPlatform, 0, sizeof(PlatformSection)});
+  SectionWriter writer(kConfigMagic, has_platform ? kLinuxFormat : kPayloadFormat, specs);
   if (writer.capacity() > REHOME_MAX_CONFIG) return TooLarge(writer.capacity());
   std::vector<std::byte> bytes(writer.capacity());
   absl::Status status = writer.Put(bytes, 0, std::as_bytes(std::span(&machine, 1)));
   for (size_t i = 0; status.ok() && i < config.cpuid.size(); ++i) {
     status = writer.Put(bytes, 1 + i, config.cpuid[i]);
+  }
+  if (status.ok() && has_platform) {
+    const PlatformSection platform = PackPlatform(config);
+    status = writer.Put(bytes, specs.size() - 1, std::as_bytes(std::span(&platform, 1)));
   }
   if (!status.ok()) return status;
   bytes.resize(writer.Finish(bytes));
@@ -81,7 +138,11 @@ absl::StatusOr<std::vector<std::byte>> EncodeVmConfig(const VmConfig& config) {
 absl::StatusOr<VmConfig> DecodeVmConfig(const std::vector<std::byte>& bytes) {
   const auto sections = SectionReader::Open(kConfigMagic, bytes);
   if (!sections.ok()) return sections.status();
-  if (sections->format() != kConfigFormat) return Malformed("unknown format of configuration");
+  const uint32_t format = sections->format();
+  if (format != kPayloadFormat && format != kLinuxFormat) {
+    return Malformed("unknown format of configuration");
+  }
+  const size_t others = format == kPayloadFormat ? 1 : 2;  // sections that are no vCPU's
   MachineSection machine;
   absl::Status status =
       sections->CopyExact(kMachine, 0, std::as_writable_bytes(std::span(&machine, 1)));
@@ -90,7 +151,7 @@ absl::StatusOr<VmConfig> DecodeVmConfig(const std::vector<std::byte>& bytes) {
   const size_t id_length = strnlen(machine.vm_id, sizeof(machine.vm_id));
   if (!type || id_length == sizeof(machine.vm_id)) return Malformed("the machine section");
   if (machine.vcpu_count == 0 || machine.vcpu_count > REHOME_MAX_VCPUS ||
-      machine.vcpu_count + 1 != sections->entries().size()) {
+      machine.vcpu_count + others != sections->entries().size()) {
     return Malformed("the number of vCPUs");
   }
 
@@ -104,6 +165,11 @@ absl::StatusOr<VmConfig> DecodeVmConfig(const std::vector<std::byte>& bytes) {
     cpuid.resize(*length);
     config.cpuid.push_back(std::move(cpuid));
   }
+  if (format == kPayloadFormat) return config;
+  PlatformSection platform;
+  status = sections->CopyExact(kPlatform, 0, std::as_writable_bytes(std::span(&platform, 1)));
+  if (status.ok()) status = UnpackPlatform(platform, config);
+  if (!status.ok()) return status;
   return config;
 }
 

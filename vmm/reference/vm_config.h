@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "kvmglue/fd.h"
 #include "kvmglue/vm_type.h"
+#include "vmm/reference/device_config.h"
 
 namespace rehome {
 
@@ -21,6 +22,8 @@ struct VmConfig {
   uint64_t ram_bytes = 0;
   // Of each vCPU: a struct kvm_cpuid2 with entries, as Vcpu::SetCpuid() takes it.
   std::vector<std::vector<std::byte>> cpuid;
+  GuestKind guest = GuestKind::kPayload;
+  std::vector<DeviceConfig> devices;  // at most kMaxDevices; of a Linux guest only
 
   friend bool operator==(const VmConfig&, const VmConfig&) = default;
 };
@@ -33,7 +36,8 @@ inline constexpr size_t kMaxCpuidBytes = 8 + 256 * 40;
 absl::StatusOr<UniqueFd> WriteVmConfig(const VmConfig& config);
 
 // Reads what somebody else wrote. INVALID_ARGUMENT / CONFIG_NOT_SEALED (not a memfd that can no
-// longer change), CONFIG_TOO_LARGE, STATE_MALFORMED.
+// longer change), CONFIG_TOO_LARGE, STATE_MALFORMED; UNIMPLEMENTED / DEVICE_UNKNOWN for a device of
+// a kind that this VMM does not have.
 absl::StatusOr<VmConfig> ReadVmConfig(BorrowedFd fd);
 
 // The bytes of the file, for tests.

@@ -33,6 +33,7 @@ UniqueFd MakeFile(const Bytes& bytes, int seals) {
 void CheckConfig(const VmConfig& config) {
   REHOME_PROMISE(config.vm_id.size() < REHOME_ID_SIZE);
   REHOME_PROMISE(!config.cpuid.empty() && config.cpuid.size() <= REHOME_MAX_VCPUS);
+  REHOME_PROMISE(config.devices.size() <= kMaxDevices);
   for (const auto& cpuid : config.cpuid) REHOME_PROMISE(cpuid.size() <= kMaxCpuidBytes);
   const auto file = WriteVmConfig(config);
   REHOME_PROMISE(file.ok());
@@ -40,8 +41,11 @@ void CheckConfig(const VmConfig& config) {
   REHOME_PROMISE(again.ok() && *again == config);
 }
 
-Seed MakeSeed(const char* name, size_t vcpus, size_t cpuid_bytes) {
+Seed MakeSeed(const char* name, size_t vcpus, size_t cpuid_bytes,
+              const std::vector<DeviceConfig>& devices = {}) {
   VmConfig config{.vm_id = "web-1", .vm_type = VmType::kDefault, .ram_bytes = 64 << 20};
+  if (!devices.empty()) config.guest = GuestKind::kLinux;
+  config.devices = devices;
   config.cpuid.assign(vcpus, Bytes(cpuid_bytes, std::byte{1}));
   const auto bytes = EncodeVmConfig(config);
   REHOME_PROMISE(bytes.ok());
@@ -76,6 +80,9 @@ bool Feed(std::span<const std::byte> input) {
   return true;
 }
 
-std::vector<Seed> Seeds() { return {MakeSeed("one-vcpu", 1, 48), MakeSeed("four-vcpus", 4, 88)}; }
+std::vector<Seed> Seeds() {
+  return {MakeSeed("one-vcpu", 1, 48), MakeSeed("four-vcpus", 4, 88),
+          MakeSeed("linux", 2, 48, {{.kind = DeviceKind::kBlock}, {.kind = DeviceKind::kNet}})};
+}
 
 }  // namespace rehome::fuzz

@@ -36,6 +36,37 @@ TEST(VmConfigTest, WhatWasWrittenIsRead) {
   EXPECT_EQ(*config, Sample());
 }
 
+VmConfig LinuxSample() {
+  VmConfig config = Sample();
+  config.vm_type = VmType::kDefault;
+  config.guest = GuestKind::kLinux;
+  config.devices = {{.kind = DeviceKind::kBlock, .read_only = true},
+                    {.kind = DeviceKind::kNet, .mac = {2, 0, 0, 0, 0, 7}}};
+  return config;
+}
+
+TEST(VmConfigTest, ALinuxGuestsDevicesAreRead) {
+  for (const size_t devices : {size_t{0}, size_t{2}, kMaxDevices}) {
+    VmConfig written = LinuxSample();
+    written.devices.resize(devices);
+    const auto read = DecodeVmConfig(*EncodeVmConfig(written));
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(*read, written);
+  }
+}
+
+TEST(VmConfigTest, DevicesThatCannotBeAreRefused) {
+  VmConfig config = LinuxSample();
+  config.devices.resize(kMaxDevices + 1);
+  EXPECT_FALSE(EncodeVmConfig(config).ok());
+  config = LinuxSample();
+  config.guest = GuestKind::kPayload;
+  EXPECT_FALSE(EncodeVmConfig(config).ok());
+  config = LinuxSample();
+  config.devices[0].kind = static_cast<DeviceKind>(7);
+  EXPECT_EQ(ReasonOf(DecodeVmConfig(*EncodeVmConfig(config)).status()), "DEVICE_UNKNOWN");
+}
+
 TEST(VmConfigTest, TheFileCannotChangeAnyMore) {
   const auto fd = WriteVmConfig(Sample());
   ASSERT_TRUE(fd.ok()) << fd.status();
@@ -72,18 +103,23 @@ TEST(VmConfigTest, EveryTruncationIsRefused) {
   for (size_t length = 0; length < bytes.size(); ++length) {
     reasons.insert(ReasonOf(DecodeVmConfig({bytes.begin(), bytes.begin() + length}).status()));
   }
+  const std::vector<std::byte> more = *EncodeVmConfig(LinuxSample());
+  for (size_t length = 0; length < more.size(); ++length) {
+    reasons.insert(ReasonOf(DecodeVmConfig({more.begin(), more.begin() + length}).status()));
+  }
   EXPECT_EQ(reasons, std::set<std::string>{"STATE_MALFORMED"});
 }
 
 TEST(VmConfigTest, EveryBitFlipIsRefusedOrHitsPadding) {
-  VmConfig small = Sample();
-  small.cpuid[1].resize(20);
-  const std::vector<std::byte> bytes = *EncodeVmConfig(small);
-  for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
-    std::vector<std::byte> flipped = bytes;
-    flipped[bit / 8] ^= std::byte{1} << (bit % 8);
-    const auto config = DecodeVmConfig(flipped);
-    EXPECT_TRUE(!config.ok() || *config == small) << bit;
+  for (VmConfig small : {Sample(), LinuxSample()}) {
+    small.cpuid[1].resize(20);
+    const std::vector<std::byte> bytes = *EncodeVmConfig(small);
+    for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
+      std::vector<std::byte> flipped = bytes;
+      flipped[bit / 8] ^= std::byte{1} << (bit % 8);
+      const auto config = DecodeVmConfig(flipped);
+      EXPECT_TRUE(!config.ok() || *config == small) << bit;
+    }
   }
 }
 

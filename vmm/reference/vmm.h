@@ -54,6 +54,7 @@ class Vmm : private AgentHandler, private CrewListener {
   void OnGuestRunsHere();
   int EndGuest();
   int CheckGuest();
+  uint32_t StateFormat() const;  // that this VMM writes for its guest
   rehome_register Registration() const;
 
   // AgentHandler

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kvmglue/tap.h"
+
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <sys/ioctl.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "kvmglue/errno_status.h"
+#include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
+
+namespace rehome {
+
+absl::StatusOr<UniqueFd> OpenTap(const std::string& name) {
+  if (name.empty() || name.size() >= IFNAMSIZ || name.find('\0') != std::string::npos) {
+    return MakeStatus(absl::StatusCode::kInvalidArgument, "TAP_NAME_INVALID",
+                      "a network interface's name has 1 to 15 bytes");
+  }
+  const SysResult opened = CaptureErrno(open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  if (!opened.ok()) return ErrnoStatus(KernelCall::kOpenTap, opened.error, name);
+  UniqueFd fd(static_cast<int>(opened.value));
+  ifreq request = {};
+  // NO_PI: nothing in front of the frame. The header of virtio-net is the device's affair, as long
+  // as there are no offloads in it.
+  request.ifr_flags = IFF_TAP | IFF_NO_PI;
+  name.copy(request.ifr_name, IFNAMSIZ - 1);
+  const SysResult set = CaptureErrno(ioctl(fd.borrow().raw(), TUNSETIFF, &request));
+  if (!set.ok()) return ErrnoStatus(KernelCall::kOpenTap, set.error, name);
+  return fd;
+}
+
+}  // namespace rehome
