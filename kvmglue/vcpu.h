@@ -156,6 +156,11 @@ class Vcpu {
 absl::StatusOr<std::vector<std::byte>> DefaultCpuid(KvmSyscalls& kernel, uint32_t index,
                                                     uint32_t count);
 
+// Shows the LAPIC timer's deadline mode in a result of DefaultCpuid(), where KVM leaves it to the
+// VMM (api.rst, KVM_GET_SUPPORTED_CPUID). A guest then need not measure the timer against the PIT,
+// which fails where the host is slow.
+void AddTscDeadline(std::span<std::byte> cpuid2);
+
 }  // namespace rehome
 
 #endif  // REHOME_KVMGLUE_VCPU_H_

@@ -93,6 +93,14 @@ absl::StatusOr<std::vector<std::byte>> DefaultCpuid(KvmSyscalls& kernel, uint32_
   return bytes;
 }
 
+void AddTscDeadline(std::span<std::byte> cpuid2) {
+  constexpr uint32_t kTscDeadline = 1u << 24;
+  auto* cpuid = reinterpret_cast<kvm_cpuid2*>(cpuid2.data());
+  for (uint32_t i = 0; i < cpuid->nent; ++i) {
+    if (cpuid->entries[i].function == 1) cpuid->entries[i].ecx |= kTscDeadline;
+  }
+}
+
 absl::Status Vcpu::SetCpuid(std::span<const std::byte> cpuid2) {
   if (cpuid2.size() < CpuidBytes(0)) return Invalid("shorter than its header");
   uint32_t entries = 0;

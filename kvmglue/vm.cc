@@ -252,6 +252,10 @@ absl::Status Vm::MoveEncContextFrom(BorrowedFd source_vm) {
   return ErrnoStatus(KernelCall::kMoveEncContext, result.error, "");
 }
 
+bool Vm::HasTscDeadline() const {
+  return CheckExtension(kernel_, fd(), KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+}
+
 uint32_t Vm::MaxVcpus() const {
   // Without the capability it is 4 (api.rst, KVM_CREATE_VCPU).
   constexpr uint32_t kWithoutCapability = 4;

@@ -122,6 +122,9 @@ class Vm {
   absl::Status InitSev();
   absl::Status LaunchSev(std::span<const MemoryRange> measured);
 
+  // Whether LAPICs have a timer with a deadline in TSC ticks (KVM_CAP_TSC_DEADLINE_TIMER); the
+  // guest sees it if CPUID says so, AddTscDeadline().
+  bool HasTscDeadline() const;
   // How many vCPUs the kernel allows a VM (KVM_CAP_MAX_VCPUS).
   uint32_t MaxVcpus() const;
   // INVALID_ARGUMENT / KVM_INVALID, ALREADY_EXISTS / VCPU_EXISTS.

@@ -88,13 +88,14 @@ class LinuxGuestTest : public ::testing::Test {
   }
 
   static harness::VmmOptions Guest(const std::string& vm_id, int version) {
-    return {.vm_id = vm_id,
-            .version = version,
-            .memory_mib = 128,
-            .vcpus = 2,
-            .arguments = {"--memory-kind=memfd", "--linux=" + image_path,
-                          "--initramfs=" + initramfs_path, "--disk=" + disk_,
-                          "--cmdline=console=ttyS0 quiet loglevel=3 panic=-1 rdinit=/init"}};
+    return {
+        .vm_id = vm_id,
+        .version = version,
+        .memory_mib = 128,
+        .vcpus = 2,
+        .arguments = {"--memory-kind=memfd", "--linux=" + image_path,
+                      "--initramfs=" + initramfs_path, "--disk=" + disk_,
+                      "--cmdline=console=ttyS0 quiet loglevel=3 noxsave panic=-1 rdinit=/init"}};
   }
 
   void SetUp() override {

@@ -91,7 +91,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
   if (options.is_linux()) {
     boot = ReadLinuxBoot(options);
     if (!boot.ok()) return boot.status();
-    parts = OpenDevices(options.disks, options.taps);
+    parts = OpenDevices(options.vm_id, options.disks, options.taps);
     if (!parts.ok()) return parts.status();
   }
   std::unique_ptr<Machine> machine(new Machine());
@@ -113,6 +113,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
   for (uint32_t i = 0; i < options.vcpus; ++i) {
     auto cpuid = DefaultCpuid(host.kernel, i, options.vcpus);
     if (!cpuid.ok()) return cpuid.status();
+    if (options.is_linux() && machine->vm_->HasTscDeadline()) AddTscDeadline(*cpuid);
     machine->config_.cpuid.push_back(*std::move(cpuid));
   }
   auto console = OpenConsole(options.console);
@@ -180,6 +181,7 @@ absl::Status Machine::CreateDevices(const Host& host, std::unique_ptr<Console> c
 std::vector<MappedRange> Machine::MappedRanges() const {
   std::vector<MappedRange> ranges;
   for (const RamSlot& slot : ram_->slots()) {
+    if (slot.slot.address_space != 0) continue;
     const std::span<std::byte> file = ram_->mapping(slot.memory_index);
     ranges.push_back(
         {.gpa = slot.slot.gpa, .bytes = file.subspan(slot.slot.offset, slot.slot.size_bytes)});

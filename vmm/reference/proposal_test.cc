@@ -45,6 +45,20 @@ std::unique_ptr<rehome_vm> Sample() {
   return vm;
 }
 
+// A guest with one disk.
+std::unique_ptr<rehome_vm> LinuxSample() {
+  auto vm = Sample();
+  vm->state_format = kLinuxStateFormat;
+  VmConfig config{.vm_id = "guest", .ram_bytes = 8 << 20};
+  config.cpuid.resize(2);
+  config.guest = GuestKind::kLinux;
+  config.devices = {{.kind = DeviceKind::kBlock}};
+  close(vm->fds[--vm->fd_count].fd);
+  Add(*vm, REHOME_FD_CONFIG, 0, "", WriteVmConfig(config)->Release());
+  Add(*vm, REHOME_FD_NAMED, 0, "virtio.0", Memfd());
+  return vm;
+}
+
 bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
 
 TEST(ProposalTest, AGoodOneIsSorted) {
@@ -116,6 +130,41 @@ TEST(ProposalTest, WhatDoesNotFitTogetherIsRefusedAndEveryDescriptorClosed) {
     for (uint32_t i = 0; i < vm->fd_count; ++i) {
       EXPECT_FALSE(IsOpen(vm->fds[i].fd)) << test.what << ", descriptor " << i;
     }
+  }
+}
+
+TEST(ProposalTest, ALinuxGuestsDevicesAreSorted) {
+  const auto vm = LinuxSample();
+  const auto proposal = ReadProposal(REHOME_STRATEGY_MAP, *vm);
+  ASSERT_TRUE(proposal.ok()) << proposal.status();
+  EXPECT_EQ(proposal->vm.config.guest, GuestKind::kLinux);
+  EXPECT_EQ(proposal->vm.devices.size(), 1u);
+}
+
+TEST(ProposalTest, DevicesAndConfigurationGoTogether) {
+  const struct {
+    const char* what;
+    uint32_t strategy;
+    const char* reason;
+    std::function<void(rehome_vm&)> spoil;
+  } kCases[] = {
+      {"a device that the configuration lacks", REHOME_STRATEGY_MAP, "PROPOSAL_INVALID",
+       [](rehome_vm& vm) { Add(vm, REHOME_FD_NAMED, 0, "virtio.1", Memfd()); }},
+      {"a device twice", REHOME_STRATEGY_MAP, "PROPOSAL_INVALID",
+       [](rehome_vm& vm) { Add(vm, REHOME_FD_NAMED, 0, "virtio.0", Memfd()); }},
+      {"no descriptor for a device", REHOME_STRATEGY_MAP, "PROPOSAL_INVALID",
+       [](rehome_vm& vm) { close(vm.fds[--vm.fd_count].fd); }},
+      {"more devices than there can be", REHOME_STRATEGY_MAP, "DEVICE_UNKNOWN",
+       [](rehome_vm& vm) { Add(vm, REHOME_FD_NAMED, 0, "virtio.7", Memfd()); }},
+      {"a payload guest's state", REHOME_STRATEGY_MAP, "PROPOSAL_INVALID",
+       [](rehome_vm& vm) { vm.state_format = 2; }},
+      {"memory that nobody can map", REHOME_STRATEGY_LINK_MOVE, "PROPOSAL_INVALID",
+       [](rehome_vm& vm) { Add(vm, REHOME_FD_VM, 0, "", Memfd()); }},
+  };
+  for (const auto& test : kCases) {
+    const auto vm = LinuxSample();
+    test.spoil(*vm);
+    EXPECT_EQ(ReasonOf(ReadProposal(test.strategy, *vm).status()), test.reason) << test.what;
   }
 }
 

@@ -149,9 +149,11 @@ absl::StatusOr<Proposal> ReadProposal(uint32_t strategy, const rehome_vm& source
       config->cpuid.size() != source.vcpu_count || config->vm_id != source.vm_id) {
     return Invalid("the configuration is of another VM");
   }
-  if ((config->guest == GuestKind::kLinux) != (source.state_format >= kLinuxStateFormat)) {
+  const bool is_linux = config->guest == GuestKind::kLinux;
+  if (is_linux != (source.state_format >= kLinuxStateFormat)) {
     return Invalid("a state format of another kind of guest");
   }
+  if (is_linux && *access == RamAccess::kBound) return Invalid("devices without their memory");
   auto devices = DevicesOf(*config, *fds);
   if (!devices.ok()) return devices.status();
   auto console = fds->listener.valid()

@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "kvmglue/tap.h"
 #include "vmm/reference/log.h"
+#include "vmm/reference/sections.h"
 #include "vmm/reference/virtio/block.h"
 #include "vmm/reference/virtio/net.h"
 
@@ -29,15 +30,22 @@ absl::StatusOr<std::unique_ptr<virtio::Backend>> MakeBackend(DevicePart part, si
   return absl::InternalError("a device of no kind");
 }
 
-// Locally administered (IEEE 802, the second bit of the first byte); the same for the same place,
-// which is enough for guests that do not share a network.
-virtio::MacAddress MacOf(size_t i) {
-  return {0x02, 0x52, 0x45, 0x48, 0x4f, static_cast<uint8_t>(i)};
+// Locally administered (IEEE 802, the second bit of the first byte); another one for each name of a
+// VM and each place.
+virtio::MacAddress MacOf(const std::string& vm_id, size_t i) {
+  const uint64_t hash = SectionChecksum(std::as_bytes(std::span(vm_id)));
+  return {0x02,
+          static_cast<uint8_t>(hash),
+          static_cast<uint8_t>(hash >> 8),
+          static_cast<uint8_t>(hash >> 16),
+          static_cast<uint8_t>(hash >> 24),
+          static_cast<uint8_t>(i)};
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<DevicePart>> OpenDevices(const std::vector<std::string>& disks,
+absl::StatusOr<std::vector<DevicePart>> OpenDevices(const std::string& vm_id,
+                                                    const std::vector<std::string>& disks,
                                                     const std::vector<std::string>& taps) {
   std::vector<DevicePart> parts;
   for (const std::string& path : disks) {
@@ -48,7 +56,7 @@ absl::StatusOr<std::vector<DevicePart>> OpenDevices(const std::vector<std::strin
   for (const std::string& name : taps) {
     auto tap = OpenTap(name);
     if (!tap.ok()) return tap.status();
-    const DeviceConfig config = {.kind = DeviceKind::kNet, .mac = MacOf(parts.size())};
+    const DeviceConfig config = {.kind = DeviceKind::kNet, .mac = MacOf(vm_id, parts.size())};
     parts.push_back({.config = config, .fd = *std::move(tap)});
   }
   return parts;
