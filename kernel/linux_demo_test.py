@@ -53,7 +53,8 @@ class LinuxDemo(unittest.TestCase):
         program = linux_demo.program_of(pathlib.Path("/images/bzImage"), 7, ["--json"])
         line = run.plan_line(program, pathlib.Path("/bin-tree"), "", build.Flavour(stock=True))
         self.assertIn("/bin-tree/bench/linux_demo --image /images/bzImage --initramfs "
-                      "/bin-tree/bench/linux_guest/initramfs.cpio --hops 7 --json", line)
+                      "/bin-tree/bench/linux_guest/initramfs.cpio --hops 7 "
+                      "--cmdline noxsave --json", line)
 
 
 if __name__ == "__main__":
