@@ -154,12 +154,18 @@ absl::StatusOr<v1::Migration> FleetMove::StartOrJoin(size_t index, bool* joined)
     const absl::Status& error = created.status();
     if (ApiReasonOf(error) == "MIGRATION_IN_PROGRESS") {
       absl::StatusOr<v1::Migration> other = OneInTheWay(error);
-      if (!other.ok()) return error;
-      if (!IsFinished(*other)) {
+      // Pruned meanwhile, or the daemon is away: the next try tells.
+      const bool try_again = AnswerWasLost(other.status()) || absl::IsNotFound(other.status());
+      if (!other.ok() && !try_again) return error;
+      if (other.ok() && !IsFinished(*other)) {
         *joined = other->target_profile() == request.target_profile();
         return *joined ? other : created;
       }
-      // It has ended meanwhile. The VM is free, whatever came of it.
+      if (other.ok() && HasArrived(*other, request.target_profile())) {
+        *joined = true;  // by somebody else; once is enough
+        return other;
+      }
+      // It has ended meanwhile and the VM is free.
     } else if (Clock::now() - begin >= PatienceWith(error, options_)) {
       return error;
     } else if (AnswerWasLost(error)) {

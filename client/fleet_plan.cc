@@ -98,6 +98,12 @@ absl::StatusOr<FleetVm> PlanVm(MigrationClient* client, const v1::VirtualMachine
       planned.migration = *std::move(active);
       return planned;
     }
+    // It was under way when the VMs were listed: `vm` still shows the process that it left.
+    if (active.ok() && HasArrived(*active, profile)) {
+      planned.plan = FleetVm::Plan::kAlreadyThere;
+      planned.migration = *std::move(active);
+      return planned;
+    }
   }
   auto arrival = FindArrival(client, vm, profile, boot_id);
   if (!arrival.ok()) return arrival.status();
@@ -113,6 +119,11 @@ absl::StatusOr<FleetVm> PlanVm(MigrationClient* client, const v1::VirtualMachine
 size_t FleetPlan::Count(FleetVm::Plan plan) const {
   return static_cast<size_t>(
       std::count_if(vms.begin(), vms.end(), [plan](const FleetVm& vm) { return vm.plan == plan; }));
+}
+
+bool HasArrived(const v1::Migration& migration, const std::string& profile) {
+  return IsFinished(migration) && migration.guest_owner() == v1::Migration::TARGET &&
+         migration.target_profile() == profile;
 }
 
 bool LedToPresentProcess(const v1::Migration& migration, const v1::VirtualMachine& vm,

@@ -39,6 +39,9 @@ struct FleetPlan {
 absl::StatusOr<FleetPlan> PlanFleet(MigrationClient* client, const std::string& profile,
                                     const VmFilter& filter);
 
+// Whether `migration` is over and took its guest to a VMM of `profile`.
+bool HasArrived(const v1::Migration& migration, const std::string& profile);
+
 // Whether `migration` took its guest to the process that runs `vm` now. `boot_id` is the host's:
 // process ids of another boot mean nothing.
 bool LedToPresentProcess(const v1::Migration& migration, const v1::VirtualMachine& vm,

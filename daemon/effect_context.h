@@ -25,7 +25,8 @@
 namespace rehome {
 
 // How long a watcher sleeps on the verdict before it looks at cancels and dead processes, which
-// have no futex to wake it. Changes of the verdict wake it at once.
+// have no futex to wake it, and at RUNNING, which wakes nobody at first. Every other change of the
+// verdict wakes it at once.
 inline constexpr uint64_t kVerdictSliceNs = 10'000'000;
 // Beyond both deadlines of the block, for the VMMs' own threads to be scheduled and act first.
 inline constexpr uint64_t kStuckMarginNs = 500'000'000;

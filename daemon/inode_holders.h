@@ -19,7 +19,7 @@ namespace rehome {
 // milliseconds, and on two cores with a load of 22 has taken more than a second; taken for a
 // foreign holder it would make a migration FAIL that did not. One that hangs is killed by its
 // launcher (kExecTimeout).
-inline constexpr std::chrono::milliseconds kForkSettleTimeout{5000};
+inline constexpr std::chrono::milliseconds kForkSettleTimeout{12'000};  // more than kExecTimeout
 inline constexpr std::chrono::milliseconds kForkSettlePause{1};
 
 // The parameters of one Fence::FindHolders().

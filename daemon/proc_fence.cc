@@ -52,6 +52,19 @@ bool PollExit(BorrowedFd pidfd, nanoseconds wait) {
   return ready > 0;
 }
 
+// The kernel adds 50 us to each sleep of an ordinary thread. Not so while this lives; afterwards
+// again, because a process that this thread starts inherits it.
+class PreciseSleep {
+ public:
+  PreciseSleep() { prctl(PR_SET_TIMERSLACK, kTimerSlackNs); }
+  ~PreciseSleep() { prctl(PR_SET_TIMERSLACK, before_); }
+  PreciseSleep(const PreciseSleep&) = delete;
+  PreciseSleep& operator=(const PreciseSleep&) = delete;
+
+ private:
+  const unsigned long before_ = static_cast<unsigned long>(prctl(PR_GET_TIMERSLACK));
+};
+
 absl::Status FenceTimeout(std::string_view what) {
   return MakeStatus(absl::StatusCode::kDeadlineExceeded, reason::kFenceTimeout, what);
 }
@@ -91,9 +104,7 @@ class ProcFence final : public Fence {
   absl::StatusOr<uint64_t> AwaitTasksStopped(BorrowedFd pidfd, const ProcessIdentity& process,
                                              milliseconds timeout) override {
     const auto deadline = steady_clock::now() + timeout;
-    // The kernel adds 50 us to each sleep of an ordinary thread. It stays so for this thread, and
-    // costs nothing while it does not sleep by time.
-    prctl(PR_SET_TIMERSLACK, kTimerSlackNs);
+    const PreciseSleep precise;
     for (int look = 0;; ++look) {
       absl::StatusOr<bool> stopped = AreTasksStopped(process);
       if (!stopped.ok()) return stopped.status();

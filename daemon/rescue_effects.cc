@@ -151,9 +151,10 @@ Outcome Unreachable(const Failure& why, Migration record) {
 
 // What the target said of itself, if it refused.
 std::optional<std::string> Refusal(EffectContext& context, const Migration& record) {
-  // Sent before the verdict moved or the process ended, so it is here or on its way.
+  // Sent before the verdict moved or the process ended, so it is here or on its way. What it says
+  // decides where the guest's context is looked for next; a closed link ends the wait.
   absl::StatusOr<LinkEvent> said = context.escrow.target_link->AwaitEvent(
-      record.id, {LinkEvent::Kind::kTakeOverFailed}, milliseconds(50), nullptr);
+      record.id, {LinkEvent::Kind::kTakeOverFailed}, context.dependencies.timeouts.agent, nullptr);
   if (!said.ok() || said->kind != LinkEvent::Kind::kTakeOverFailed) return std::nullopt;
   return said->text;
 }

@@ -150,7 +150,8 @@ absl::Status SqliteJournal::Prune() {
     for (Statement* statement : {&drop_, &drop_transitions_, &drop_trace_}) {
       statement->BindText(1, id);
       absl::Status status = statement->Run();
-      if (!status.ok()) return status;
+      // A trace that is left over goes with the next start, and fails no record.
+      if (!status.ok() && statement != &drop_trace_) return status;
     }
   }
   return absl::OkStatus();

@@ -16,9 +16,11 @@
 namespace rehome {
 
 absl::StatusOr<UniqueFd> OpenTap(const std::string& name) {
-  if (name.empty() || name.size() >= IFNAMSIZ || name.find('\0') != std::string::npos) {
+  // '%' would make it a pattern, and each open another interface.
+  const bool has_stranger = name.find_first_of(std::string("%/\0", 3)) != std::string::npos;
+  if (name.empty() || name.size() >= IFNAMSIZ || has_stranger) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, "TAP_NAME_INVALID",
-                      "a network interface's name has 1 to 15 bytes");
+                      "a network interface's name has 1 to 15 bytes, and no % or / in it");
   }
   const SysResult opened = CaptureErrno(open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
   if (!opened.ok()) return ErrnoStatus(KernelCall::kOpenTap, opened.error, name);

@@ -132,7 +132,8 @@ bool MayBeUndecided(const SweptFault& fault, const SweptStrategy& strategy) {
     // cut off for good answers no more. Before START the guest has not been paused; after it the
     // verdict RUNNING says enough. A target that is cut off is killed, or runs the guest.
     case SweptFault::What::kMessage:
-      return fault.side == Side::kSource && fault.nth == kSourceStart;
+      return fault.side == Side::kSource &&
+             fault.nth == (fault.direction == Direction::kToAgent ? kSourceStart : kSourceStarted);
   }
   return false;
 }

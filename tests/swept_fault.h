@@ -28,12 +28,14 @@ struct SweptStrategy {
 };
 
 // The place of a message among those of its side and direction (docs/agent-protocol.md). To the
-// source: DESCRIBE, ARM_SOURCE, START; from it the replies to these.
-inline constexpr uint64_t kSourceStart = 3;
+// source: DESCRIBE, TRACE, ARM_SOURCE, START; from it the replies to these, of which TRACE has
+// none.
+inline constexpr uint64_t kSourceStart = 4;
+inline constexpr uint64_t kSourceStarted = 3;
 // From the target: HELLO, the replies to PREPARE and ARM_TARGET, the event FIRST_RUN, REGISTER.
 inline constexpr uint64_t kTargetFirstRun = 4;
-// To the target: the reply to HELLO, PREPARE, ARM_TARGET, the reply to REGISTER.
-inline constexpr uint64_t kTargetRegistered = 4;
+// To the target: the reply to HELLO, PREPARE, TRACE, ARM_TARGET, the reply to REGISTER.
+inline constexpr uint64_t kTargetRegistered = 5;
 
 struct SweptFault {
   enum class What { kNothing, kKernelCall, kMessage };

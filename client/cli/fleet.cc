@@ -62,7 +62,7 @@ class FleetRun {
     if (number == 1) {
       const std::lock_guard<std::mutex> lock(mutex_);
       interrupted_ = true;
-      if (move_ == nullptr) return;
+      if (reported_ || move_ == nullptr) return;  // not begun, or over, and perhaps gone
       progress_->Stopping();
       move_->StopStarting();
       return;
@@ -72,13 +72,19 @@ class FleetRun {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (reported_) return;  // it is ending already
     }
-    // Before there is anything to stop, nothing has been started.
-    Report(&exit_code);
+    // Before there is anything to stop, nothing has been started. False with a move: the other
+    // thread has reported meanwhile, and ends the program as it was to end.
+    if (!Report(&exit_code) && HasReported()) return;
     // Not exit(): threads that wait for the daemon use what exit() would destroy.
     _exit(static_cast<int>(exit_code));
   }
 
  private:
+  bool HasReported() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return reported_;
+  }
+
   CommandContext* const context_;
   const FleetOptions& options_;
   const Clock::time_point begun_;
