@@ -286,11 +286,16 @@ absl::Status Machine::MakePrivate() {
 }
 
 absl::StatusOr<uint64_t> Machine::WarmUp(std::chrono::milliseconds budget) {
-  const auto warmed = PageWarmer::Warm(*vm_, *vcpus_[0], *ram_, FreeSlot(), budget);
-  if (!warmed.ok() || *warmed == 0) return warmed;
-  // Once more, because it has run: it spares the blackout setting what is so already.
-  absl::Status status = vcpus_[0]->LearnState();
-  if (!status.ok()) return status;
+  // The memory says so too, but it is the guest's.
+  if (config_.guest != GuestKind::kPayload) return 0;
+  auto warmed = PageWarmer::Warm(*vm_, *vcpus_[0], *ram_, FreeSlot(), budget);
+  if (warmed.ok() && *warmed > 0) {
+    // Once more, because it has run: it spares the blackout setting what is so already.
+    absl::Status status = vcpus_[0]->LearnState();
+    if (!status.ok()) warmed = status;
+  }
+  // Or the guest's first KVM_RUN would come back before the guest has run, and count as its first.
+  vcpus_[0]->ClearImmediateExit();
   return warmed;
 }
 

@@ -94,14 +94,18 @@ absl::StatusOr<bool> Touch(Vcpu& vcpu, VcpuState& state, uint64_t gpa, uint64_t 
     const absl::StatusOr<VcpuExit> exit = vcpu.Run();
     if (!exit.ok()) return exit.status();
     if (*exit == VcpuExit::kInterrupted) continue;
-    if (*exit == VcpuExit::kMmio || *exit == VcpuExit::kShutdown) return false;
-    if (*exit == VcpuExit::kIo && vcpu.io().port == kDonePort) break;
+    const bool done = *exit == VcpuExit::kIo && vcpu.io().port == kDonePort;
+    if (*exit == VcpuExit::kIo || *exit == VcpuExit::kMmio) {
+      // Left pending, KVM would finish the instruction in the guest's first KVM_RUN, over the
+      // guest's registers.
+      status = vcpu.CompletePendingIo();
+      if (!status.ok()) return status;
+      return done;
+    }
+    if (*exit == VcpuExit::kShutdown) return false;
     return MakeStatus(absl::StatusCode::kInternal, "WARM_UP_FAILED",
                       absl::StrCat("warming page tables: ", vcpu.DescribeExit()));
   }
-  status = vcpu.CompletePendingIo();
-  if (!status.ok()) return status;
-  return true;
 }
 
 }  // namespace
@@ -123,6 +127,10 @@ absl::StatusOr<uint64_t> PageWarmer::Warm(Vm& vm, Vcpu& vcpu, const GuestRam& ra
   if (!status.ok()) return status;
   SetGuestSregs(vcpu.index(), state->sregs);
   state->sregs.cr3 = kRoot;
+  // No handler of the guest's for a fault of ours: without descriptors each is a triple fault,
+  // which ends the work. With the guest's, its own code would run here, at CPL 0.
+  state->sregs.idt = {};
+  state->sregs.gdt = {};
   state->mp_state.mp_state = KVM_MP_STATE_RUNNABLE;
 
   const auto end = steady_clock::now() + budget;

@@ -10,7 +10,8 @@
 // Under shadow paging KVM keys what it makes by the guest's own page tables, so these are used from
 // their second level on; which is why only a guest whose tables we know can be warmed: the built-in
 // one, whose first level is ours to replace. What its tables say is the guest's word: a page that
-// is not where they should have it ends the work, and no more.
+// is not where they should have it is a triple fault or an access to no memory, which ends the work
+// and no more. No interrupt or fault enters code of the guest's: there is no descriptor table.
 #ifndef REHOME_VMM_REFERENCE_PAGE_WARMER_H_
 #define REHOME_VMM_REFERENCE_PAGE_WARMER_H_
 

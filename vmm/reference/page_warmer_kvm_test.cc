@@ -115,6 +115,30 @@ TEST_F(PageWarmerTest, EndsWhereTheGuestsTablesLeadOutOfItsMemory) {
   EXPECT_EQ(*warmed, 0u);
 }
 
+// The page fault must not find the guest's handlers, which are mapped.
+TEST_F(PageWarmerTest, EndsAtAPageThatTheGuestHasUnmapped) {
+  ram()[5 << 20] = std::byte{1};
+  const uint64_t nothing = 0;
+  std::memcpy(ram().data() + REHOME_GUEST_PAGE_TABLES + 2 * REHOME_GUEST_PAGE + 2 * sizeof(nothing),
+              &nothing, sizeof(nothing));
+  const std::vector<std::byte> before(ram().begin(), ram().end());
+  const auto warmed = Warm(kEnough);
+  ASSERT_TRUE(warmed.ok()) << warmed.status();
+  EXPECT_LT(*warmed, ResidentBytes());
+  EXPECT_EQ(std::memcmp(ram().data(), before.data(), before.size()), 0);
+}
+
+TEST_F(PageWarmerTest, LeavesNoRequestToComeBackAtOnce) {
+  auto fresh = std::make_unique<VcpuState>();
+  ASSERT_TRUE(vcpu().SaveState(*fresh).ok());
+  ASSERT_TRUE(machine_->WarmUp(kEnough).ok());
+  ASSERT_TRUE(vcpu().RestoreState(*fresh).ok());
+  // From the reset vector, where nothing is: whatever it does there, it does not come back for us.
+  const auto exit = vcpu().Run();
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_NE(*exit, VcpuExit::kInterrupted);
+}
+
 // What is restored into a vCPU that has warmed is all that it then has.
 TEST_F(PageWarmerTest, LeavesTheVcpuFitForAGuest) {
   auto before = std::make_unique<VcpuState>();

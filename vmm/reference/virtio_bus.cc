@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/reference/virtio_bus.h"
 
+#include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -101,13 +103,14 @@ absl::Status VirtioBus::Add(DevicePart part) {
 }
 
 absl::Status VirtioBus::ConnectInterrupts() {
+  absl::Status first;
   for (size_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i].has_interrupt) continue;
     absl::Status status = vm_.AssignIrqfd(slots_[i].device->interrupt(), InterruptOf(i));
-    if (!status.ok()) return status;
-    slots_[i].has_interrupt = true;
+    slots_[i].has_interrupt = status.ok();
+    first.Update(status);
   }
-  return absl::OkStatus();
+  return first;
 }
 
 BorrowedFd VirtioBus::fd(size_t i) const { return slots_[i].device->fd(); }
@@ -127,8 +130,12 @@ bool VirtioBus::Access(const MmioAccess& access) {
 }
 
 absl::Status VirtioBus::Stop(std::chrono::milliseconds limit) {
+  using std::chrono::milliseconds;
+  using std::chrono::steady_clock;
+  const auto end = steady_clock::now() + limit;
   for (const Slot& slot : slots_) {
-    absl::Status status = slot.device->Stop(limit);
+    const auto left = std::chrono::duration_cast<milliseconds>(end - steady_clock::now());
+    absl::Status status = slot.device->Stop(std::max(left, milliseconds(0)));
     if (status.ok()) continue;
     for (const Slot& stopped : slots_) stopped.device->Start();
     return status;
@@ -147,10 +154,12 @@ absl::Status VirtioBus::ReleaseInterrupts() {
 }
 
 absl::Status VirtioBus::Start() {
+  // One that has lost its interrupt takes none of the others along.
   absl::Status status = ConnectInterrupts();
-  if (!status.ok()) return status;
-  for (const Slot& slot : slots_) slot.device->Start();
-  return absl::OkStatus();
+  for (const Slot& slot : slots_) {
+    if (slot.has_interrupt) slot.device->Start();
+  }
+  return status;
 }
 
 absl::Status VirtioBus::Save(std::span<virtio::VirtioState> out) const {

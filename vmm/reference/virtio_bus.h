@@ -60,7 +60,7 @@ class VirtioBus {
   bool Access(const MmioAccess& access);
 
   // Takes no further request and finishes those in hand. DEVICE_BUSY, with all devices running, if
-  // one needs longer than `limit`.
+  // they need longer than `limit` together.
   absl::Status Stop(std::chrono::milliseconds limit);
   // Lets the interrupts go, so that every edge under way is in the irqchip when this returns.
   // REQUIRES: stopped, and no vCPU runs. The eventfds of the notifications stay: no vCPU can write
