@@ -2,9 +2,9 @@
 //
 // Makes the page tables with which KVM runs a guest (shadow or nested), in a VM that will take that
 // guest over, before it does: afterwards the guest would pay for them fault by fault, 0.7 us for
-// each page whose host page table is there and 3 to 4 us for each other (docs/performance.md).
+// each page whose host page table is there and 3 to 4 us for each other (docs/blackout.md).
 //
-// vCPU 0 of the new VM runs seven instructions of ours that read one byte of each page, while the
+// vCPU 0 of the new VM runs five instructions of ours that read one byte of each page, while the
 // guest runs elsewhere. They are in a read-only slot of this VM, not in the guest's memory, and
 // nothing of the guest's vCPUs is in the VM yet: no second guest runs, and nothing is written.
 // Under shadow paging KVM keys what it makes by the guest's own page tables, so these are used from
