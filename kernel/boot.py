@@ -70,6 +70,8 @@ class Machine:
     trees: tuple = ()
     memory_mib: int = 2048
     cpus: int = 2
+    # False: KVM in the machine shadows the page tables of its guests.
+    nested_paging: bool = True
 
     def binds(self):
         """The kernel argument that names the trees which the root share does not show."""
@@ -79,7 +81,8 @@ class Machine:
     def command(self, initramfs, console):
         """The QEMU command line."""
         clock = [f"tsc_early_khz={tsc_khz()}"]
-        arguments = " ".join(KERNEL_ARGUMENTS + clock + self.binds())
+        paging = [] if self.nested_paging else ["kvm_amd.npt=0"]
+        arguments = " ".join(KERNEL_ARGUMENTS + clock + paging + self.binds())
         return [
             "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "q35",
             # SVM with nested paging is what TCG emulates; everything it can do besides.

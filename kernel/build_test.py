@@ -91,10 +91,10 @@ class Tree(unittest.TestCase):
 class Plan(unittest.TestCase):
     """What is run in the machine."""
 
-    LIST = ("# a remark\n\nfirst patched 10 512 //a:x --flag\n"
-            "manual_second both 20 1024 //b:y {//c/d:z}\n"
-            "third both 30 512 //a:t --kernel={kernel}\n"
-            "fourth stock 30 512 //a:t\n")
+    LIST = ("# a remark\n\nfirst patched 10 512 nested //a:x --flag\n"
+            "manual_second both 20 1024 nested //b:y {//c/d:z}\n"
+            "third both 30 512 shadow //a:t --kernel={kernel}\n"
+            "fourth stock 30 512 nested //a:t\n")
 
     def chosen(self, wanted, stock=False):
         programs = run.choose(run.read_programs(self.LIST), wanted, build.Flavour(stock=stock))
@@ -123,6 +123,11 @@ class Plan(unittest.TestCase):
         for stock, name in [(False, "patched"), (True, "stock")]:
             line = run.plan_line(third, pathlib.Path("/b"), "", build.Flavour(stock=stock))
             self.assertEqual(line, f"third 30 /b/a/t --kernel={name}\n")
+
+    def test_there_is_a_machine_for_each_kind_of_paging(self):
+        machines = run.by_machine(run.read_programs(self.LIST))
+        self.assertEqual([[program.name for program in machine] for machine in machines],
+                         [["first", "manual_second", "fourth"], ["third"]])
 
     def test_guest_gets_the_stock_kernel_whatever_the_machine_runs(self):
         with unittest.mock.patch.object(build, "image_of", lambda flavour: f"/img{flavour.suffix}"):

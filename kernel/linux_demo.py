@@ -18,8 +18,9 @@ NAME = "linux_demo"
 START_SECONDS = 1200
 HOP_SECONDS = 120
 MEMORY_MIB = 2048
-# What the emulator asks of a guest: docs/linux-guest.md.
+# What the emulator asks of a guest and of KVM: docs/linux-guest.md.
 GUEST_CMDLINE = "noxsave"
+PAGING = "shadow"
 
 
 class Follower:
@@ -46,7 +47,7 @@ def program_of(image, hops, arguments):
     """What the machine runs."""
     return run.Program(
         name=NAME, kernels="both", seconds=START_SECONDS + HOP_SECONDS * hops,
-        memory_mib=MEMORY_MIB, target="//bench:linux_demo",
+        memory_mib=MEMORY_MIB, paging=PAGING, target="//bench:linux_demo",
         arguments=("--image", str(image), "--initramfs", "{//bench/linux_guest:initramfs.cpio}",
                    "--hops", str(hops), "--cmdline", GUEST_CMDLINE, *arguments))
 
@@ -81,7 +82,7 @@ def main():
     scratch = run.fresh_scratch(flavour)
     (scratch / "plan").write_text(run.plan_line(program, bazel_bin, "", flavour))
     machine = boot.Machine(image=image, scratch=scratch, trees=(run.REPOSITORY, bazel_bin),
-                           memory_mib=MEMORY_MIB)
+                           memory_mib=MEMORY_MIB, nested_paging=PAGING == "nested")
     follower = Follower(scratch / f"{NAME}.log", sys.stdout)
     ended = boot.boot(machine, program.seconds + run.BOOT_SECONDS, follower.poll)
     follower.poll()

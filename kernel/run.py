@@ -37,6 +37,7 @@ class Program:
     kernels: str  # "patched", "stock" or "both"
     seconds: int
     memory_mib: int
+    paging: str  # of the guests in the machine: "nested" or "shadow"
     target: str
     arguments: tuple
 
@@ -50,8 +51,8 @@ def read_programs(text):
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     fields = [shlex.split(line) for line in lines]
     return [
-        Program(name, kernels, int(seconds), int(memory), target, tuple(arguments))
-        for name, kernels, seconds, memory, target, *arguments in fields
+        Program(name, kernels, int(seconds), int(memory), paging, target, tuple(arguments))
+        for name, kernels, seconds, memory, paging, target, *arguments in fields
     ]
 
 
@@ -144,16 +145,9 @@ def account(scratch, cases, flavour):
     return {"kernel": name, **results.count(cases)}
 
 
-def run_tests(args, flavour):
-    """Boots once and runs what was asked for. The exit status."""
-    programs = listed(args, flavour)
-    if not programs:
-        print(f"kernel: kernel/tests.txt has no '{args.filter}' for this kernel", file=sys.stderr)
-        return 2
+def run_machine(scratch, programs, args, flavour):
+    """Boots once and runs these programs, which want the same machine. The verdicts."""
     bazel_bin = pathlib.Path(args.bazel_bin).resolve()
-    if any(GUEST_IMAGE in argument for program in programs for argument in program.arguments):
-        build.ensure_image(build.Flavour(stock=True))
-    scratch = fresh_scratch(flavour)
     (scratch / "plan").write_text(
         "".join(plan_line(program, bazel_bin, args.filter, flavour) for program in programs))
     machine = boot.Machine(
@@ -161,15 +155,40 @@ def run_tests(args, flavour):
         scratch=scratch,
         trees=(REPOSITORY, bazel_bin),
         memory_mib=max(program.memory_mib for program in programs),
+        nested_paging=programs[0].paging == "nested",
     )
-    log = sys.stderr if args.json else sys.stdout
     seconds = slowness(flavour) * (BOOT_SECONDS + sum(program.seconds for program in programs))
     ended = boot.boot(machine, seconds, lambda: None)
     cases = results.collect(scratch, [program.name for program in programs])
     if not ended:
         # Also when every test had passed: whatever keeps the machine from its end is a finding.
         cases.append(results.Case("kernel", results.FAILED, f"no end after {seconds} s"))
-    report(scratch, programs, cases, log)
+    return cases
+
+
+def by_machine(programs):
+    """The programs of each machine, in the order of the list."""
+    return [[program for program in programs if program.paging == paging]
+            for paging in dict.fromkeys(program.paging for program in programs)]
+
+
+def run_tests(args, flavour):
+    """Boots a machine for each kind of paging and runs what was asked for. The exit status."""
+    programs = listed(args, flavour)
+    if not programs:
+        print(f"kernel: kernel/tests.txt has no '{args.filter}' for this kernel", file=sys.stderr)
+        return 2
+    if any(GUEST_IMAGE in argument for program in programs for argument in program.arguments):
+        build.ensure_image(build.Flavour(stock=True))
+    log = sys.stderr if args.json else sys.stdout
+    top = fresh_scratch(flavour)
+    cases = []
+    for group in by_machine(programs):
+        scratch = top / f"{group[0].paging}-paging"
+        scratch.mkdir()
+        there = run_machine(scratch, group, args, flavour)
+        report(scratch, group, there, log)
+        cases += there
     if args.xml:
         results.write_junit(args.xml, cases)
     summary = account(scratch, cases, flavour)
