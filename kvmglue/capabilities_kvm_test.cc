@@ -11,6 +11,7 @@
 #include "kvmglue/kvm_test_guest.h"
 #include "kvmglue/os_kvm_syscalls.h"
 #include "kvmglue/vm.h"
+#include "kvmglue/why_no_kvm.h"
 
 namespace rehome {
 namespace {
@@ -23,7 +24,7 @@ size_t OpenDescriptors() {
 class CapabilitiesOnKvm : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string why = testing::WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
     kernel_ = OpenRealKvm();
     host_ = ProbeHost(*kernel_, LinkAbi{});
   }

@@ -9,9 +9,6 @@
 #include <chrono>
 #include <cstring>
 
-#include "kvmglue/errno_status.h"
-#include "kvmglue/os_kvm_syscalls.h"
-
 namespace rehome::testing {
 namespace {
 
@@ -57,14 +54,6 @@ kvm_segment Segment(uint16_t selector, uint8_t privilege, bool code) {
 void Interrupt(int) {}
 
 }  // namespace
-
-std::string WhyNoKvm() {
-  const std::unique_ptr<KvmSyscalls> kernel = OpenRealKvm();
-  const SysResult result = kernel->OpenKvm();
-  if (!result.ok()) return "open /dev/kvm: " + ErrnoText(result.error);
-  UniqueFd closes_it(static_cast<int>(result.value));
-  return "";
-}
 
 GuestRam::GuestRam(UniqueFd file) : file_(std::move(file)) {
   void* base = mmap(nullptr, kGuestBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_.borrow().raw(),

@@ -20,9 +20,6 @@
 
 namespace rehome::testing {
 
-// "" where tests can use /dev/kvm, else why they cannot.
-std::string WhyNoKvm();
-
 inline constexpr uint64_t kGuestBytes = 4u << 20;
 inline constexpr uint64_t kXmmMark = 0x1234567890abcdef;
 inline constexpr uint16_t kGuestPort = 0x3f8;

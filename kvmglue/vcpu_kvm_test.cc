@@ -10,6 +10,7 @@
 #include "kvmglue/os_kvm_syscalls.h"
 #include "kvmglue/status_reason.h"
 #include "kvmglue/vm_state.h"
+#include "kvmglue/why_no_kvm.h"
 
 namespace rehome {
 namespace {
@@ -34,7 +35,7 @@ struct Side {
 class VcpuOnKvm : public ::testing::TestWithParam<Mode> {
  protected:
   void SetUp() override {
-    if (const std::string why = testing::WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
     kernel_ = OpenRealKvm();
   }
 

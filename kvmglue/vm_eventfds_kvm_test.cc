@@ -12,6 +12,7 @@
 #include "kvmglue/os_kvm_syscalls.h"
 #include "kvmglue/status_reason.h"
 #include "kvmglue/vm_state.h"
+#include "kvmglue/why_no_kvm.h"
 
 namespace rehome {
 namespace {
@@ -22,7 +23,7 @@ constexpr uint64_t kGpa = 0xd0000050;
 class VmEventfdsOnKvm : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string why = testing::WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
     kernel_ = OpenRealKvm();
     vm_ = NewVm();
     eventfd_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

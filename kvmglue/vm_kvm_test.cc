@@ -10,6 +10,7 @@
 #include "kvmglue/kvm_test_guest.h"
 #include "kvmglue/os_kvm_syscalls.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/why_no_kvm.h"
 
 namespace rehome {
 namespace {
@@ -20,7 +21,7 @@ constexpr uint64_t kBytes = 16 * kPage;
 class VmOnKvm : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string why = testing::WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
     kernel_ = OpenRealKvm();
     vm_ = NewVm();
     absl::StatusOr<UniqueFd> memory =

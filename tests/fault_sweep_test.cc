@@ -26,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kvmglue/sim/fault_injector.h"
+#include "kvmglue/why_no_kvm.h"
 
 #ifndef REHOME_SWEEP_ROW
 #error "the strategy to sweep"
@@ -223,6 +224,9 @@ TEST(FaultSweepTest, WhicheverCallOrMessageFailsTheGuestHasOneOwnerAndTheRecordN
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "the library that is preloaded into VMMs would come before the sanitizer's";
 #endif
+  if (Row().kernel == "kvm") {
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
+  }
   SideCounts counts[2];
   SweptHost host(Row());
   for (int i = 0; i < kDryRuns; ++i) {

@@ -2,13 +2,13 @@
 //
 // A running guest moves between real VMM processes on the real kernel.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "client/api_error.h"
+#include "kvmglue/why_no_kvm.h"
 #include "tests/heartbeats.h"
 #include "tests/scenario.h"
 
@@ -25,7 +25,7 @@ constexpr int kHeartbeatsPerHop = 5;
 class KvmScenario : public Scenario {
  protected:
   void SetUp() override {
-    if (access("/dev/kvm", F_OK) != 0) GTEST_SKIP() << "this machine has no /dev/kvm";
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
   }
 };
 

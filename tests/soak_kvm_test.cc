@@ -3,8 +3,10 @@
 // What one hop leaves behind by mistake, fifty hops make visible. (A thousand: ./dev demo --hops
 // 1000.)
 #include <gtest/gtest.h>
-#include <unistd.h>
 
+#include <string>
+
+#include "kvmglue/why_no_kvm.h"
 #include "tests/harness/proc.h"
 #include "tests/scenario.h"
 
@@ -16,7 +18,7 @@ using v1::Migration;
 class SoakTest : public Scenario {
  protected:
   void SetUp() override {
-    if (access("/dev/kvm", F_OK) != 0) GTEST_SKIP() << "this machine has no /dev/kvm";
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
   }
 
   void Hop() {

@@ -18,6 +18,7 @@
 
 #include "client/api_error.h"
 #include "gtest/gtest.h"
+#include "kvmglue/why_no_kvm.h"
 #include "nlohmann/json.hpp"
 #include "tests/harness/host_under_test.h"
 #include "tests/harness/process.h"
@@ -49,7 +50,7 @@ size_t CountOf(const std::string& text, const std::string& part) {
 class TraceKvm : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (access("/dev/kvm", R_OK | W_OK) != 0) GTEST_SKIP() << "no /dev/kvm";
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
   }
 
   void Start(std::vector<std::string> daemon_lines = {}) {
@@ -137,9 +138,10 @@ TEST_F(TraceKvm, HasBothSidesAndOutlivesTheDaemon) {
       EXPECT_GE(call.end_monotonic_ns() - call.begin_monotonic_ns(), trace->threshold_ns());
       if (call.has_vcpu()) vcpus.insert(call.vcpu());
     }
-    // On the source a KVM_RUN may have ended just before the pause, and the rest be short.
+    // Which calls are long is the machine's affair. On the source a KVM_RUN may have ended just
+    // before the pause, and the rest be short; of two vCPUs of the target one may have only short.
     const bool is_source = side == &trace->source();
-    EXPECT_GE(vcpus.size(), is_source ? 0u : 2u);
+    EXPECT_GE(vcpus.size(), is_source ? 0u : 1u);
     EXPECT_LE(vcpus.empty() ? 0 : *vcpus.rbegin(), 1);
   }
   EXPECT_EQ(trace->source().process().pid(), migration_.source().pid());

@@ -3,12 +3,12 @@
 // The kill matrix of one backend (REHOME_CHAOS_BACKEND) and one blow (REHOME_CHAOS_BLOW), one
 // round.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <string>
 #include <vector>
 
+#include "kvmglue/why_no_kvm.h"
 #include "tests/chaos/matrix.h"
 
 namespace rehome::chaos {
@@ -38,8 +38,8 @@ void PrintTo(const Part& part, std::ostream* out) { *out << Title(part); }
 class KillMatrixTest : public testing::TestWithParam<Part> {};
 
 TEST_P(KillMatrixTest, LeavesOneOwnerOrAnHonestLossAndNothingElse) {
-  if (GetParam().variant.backend == "kvm" && access("/dev/kvm", F_OK) != 0) {
-    GTEST_SKIP() << "this machine has no /dev/kvm";
+  if (GetParam().variant.backend == "kvm") {
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
   }
   const std::vector<Cell> cells = Cells(GetParam().variant, GetParam().blow);
   const std::vector<RanCell> ran = RunCells(cells, kHostsAtOnce, [](const RanCell&) {});

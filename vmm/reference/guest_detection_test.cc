@@ -17,6 +17,7 @@
 #include "kvmglue/sim/simulated_kernel.h"
 #include "kvmglue/vcpu_state.h"
 #include "kvmglue/vm_state.h"
+#include "kvmglue/why_no_kvm.h"
 #include "vmm/reference/guest/step.h"
 #include "vmm/reference/guest_check.h"
 #include "vmm/reference/machine.h"
@@ -61,7 +62,10 @@ class GuestDetectionTest : public testing::Test, private CrewListener {
   GuestDetectionTest()
       : kernel_(kOnKvm ? OpenRealKvm()
                        : std::make_unique<SimulatedKernel>(SimulatedKernelOptions(), cpu_)),
-        host_{.kernel = *kernel_, .kind = kOnKvm ? KernelKind::kKvm : KernelKind::kSim} {
+        host_{.kernel = *kernel_, .kind = kOnKvm ? KernelKind::kKvm : KernelKind::kSim} {}
+  void SetUp() override {
+    const std::string why = kOnKvm ? WhyNoKvm() : "";
+    if (!why.empty()) GTEST_SKIP() << why;
     auto machine =
         Machine::Start(host_, {.vm_id = "guest", .step_ns = 100, .working_set_pages = 16});
     EXPECT_TRUE(machine.ok()) << machine.status();
@@ -71,7 +75,8 @@ class GuestDetectionTest : public testing::Test, private CrewListener {
     EXPECT_TRUE(crew_->Start(nullptr).ok());
     EXPECT_TRUE(AwaitSteps(10'000));
   }
-  ~GuestDetectionTest() override {
+  void TearDown() override {
+    if (crew_ == nullptr) return;
     crew_->Stop();
     crew_.reset();
     machine_.reset();

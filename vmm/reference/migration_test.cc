@@ -102,7 +102,17 @@ class Terminal {
   std::string text_;
 };
 
-class MigrationTest : public testing::TestWithParam<Row> {};
+class OnKernel : public VmmTest {
+ protected:
+  OnKernel() : VmmTest(kKernel) {}
+};
+
+class MigrationTest : public OnKernel, public testing::WithParamInterface<Row> {};
+class MigrationPlacesTest : public OnKernel {};
+class MigrationConsoleTest : public OnKernel {};
+class MigrationRollbackTest : public OnKernel {};
+class MigrationRefusalTest : public OnKernel {};
+class OwnerTest : public OnKernel {};
 
 TEST_P(MigrationTest, AGuestMovesSeveralTimesAndIsIntact) {
   VmmHarness harness(kKernel, 1, GetParam().options);
@@ -121,7 +131,7 @@ INSTANTIATE_TEST_SUITE_P(Strategies, MigrationTest, testing::ValuesIn(Rows()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // The harness of a kill matrix can be there at each of them.
-TEST(MigrationPlacesTest, EverySidePassesItsPlacesInOrder) {
+TEST_F(MigrationPlacesTest, EverySidePassesItsPlacesInOrder) {
   const bool moves = kKernel != "kvm";
   const std::vector<std::string> source_places = {"start", "describe",  "arm",         "pause",
                                                   "saved", "announced", "handed-over", "release"};
@@ -154,7 +164,7 @@ TEST(MigrationPlacesTest, EverySidePassesItsPlacesInOrder) {
   EXPECT_EQ(harness.EndGuest(), 0);
 }
 
-TEST(MigrationConsoleTest, AnAttachedUserLosesNoCharacterInEitherDirection) {
+TEST_F(MigrationConsoleTest, AnAttachedUserLosesNoCharacterInEitherDirection) {
   VmmHarness harness(kKernel, 1, {"--heartbeat-ms=10"});
   Terminal user(harness.console_path());
   user.ReadLine();  // attached in the middle of one
@@ -176,7 +186,7 @@ TEST(MigrationConsoleTest, AnAttachedUserLosesNoCharacterInEitherDirection) {
   EXPECT_EQ(harness.EndGuest(), 0);
 }
 
-TEST(MigrationConsoleTest, WhatIsTypedDuringAMigrationArrives) {
+TEST_F(MigrationConsoleTest, WhatIsTypedDuringAMigrationArrives) {
   VmmHarness harness(kKernel, 1, {"--heartbeat-ms=10"});
   Terminal user(harness.console_path());
   user.ReadLine();
@@ -202,7 +212,7 @@ TEST(MigrationConsoleTest, WhatIsTypedDuringAMigrationArrives) {
   EXPECT_EQ(typed, "typed between two VMMs");
 }
 
-TEST(MigrationConsoleTest, AUserWhoAttachesDuringAMigrationIsServedAfterIt) {
+TEST_F(MigrationConsoleTest, AUserWhoAttachesDuringAMigrationIsServedAfterIt) {
   VmmHarness harness(kKernel, 1, {"--heartbeat-ms=10"});
   ASSERT_TRUE(harness.Launch({}));
   ASSERT_EQ(harness.Prepare(), 0u);
@@ -213,7 +223,7 @@ TEST(MigrationConsoleTest, AUserWhoAttachesDuringAMigrationIsServedAfterIt) {
   EXPECT_GT(user.ReadHeartbeat(), 0u);
 }
 
-TEST(MigrationConsoleTest, TheGuestSwitchesItselfOffAfterAMove) {
+TEST_F(MigrationConsoleTest, TheGuestSwitchesItselfOffAfterAMove) {
   VmmHarness harness(kKernel, 1, {"--heartbeat-ms=10"});
   ASSERT_TRUE(harness.Move({}));
   Terminal user(harness.console_path());
@@ -230,7 +240,7 @@ void MoveAndEnd(VmmHarness& harness) {
   EXPECT_EQ(harness.EndGuest(), 0);
 }
 
-TEST(MigrationRollbackTest, ACancelledMigrationLeavesTheGuestRunningWhereItIs) {
+TEST_F(MigrationRollbackTest, ACancelledMigrationLeavesTheGuestRunningWhereItIs) {
   VmmHarness harness(kKernel, 1, {});
   ASSERT_TRUE(harness.Launch({}));
   ASSERT_EQ(harness.Prepare(), 0u);
@@ -241,7 +251,7 @@ TEST(MigrationRollbackTest, ACancelledMigrationLeavesTheGuestRunningWhereItIs) {
   MoveAndEnd(harness);
 }
 
-TEST(MigrationRollbackTest, ATargetThatDiesWhileItPreparesIsForgotten) {
+TEST_F(MigrationRollbackTest, ATargetThatDiesWhileItPreparesIsForgotten) {
   VmmHarness harness(kKernel, 1, {});
   ASSERT_TRUE(harness.Launch({.target_options = {"--die-at=prepare"}}));
   EXPECT_EQ(harness.Prepare(), std::nullopt);
@@ -249,7 +259,7 @@ TEST(MigrationRollbackTest, ATargetThatDiesWhileItPreparesIsForgotten) {
   MoveAndEnd(harness);
 }
 
-TEST(MigrationRollbackTest, ATargetThatDiesBeforeItRanTheGuestGivesItBack) {
+TEST_F(MigrationRollbackTest, ATargetThatDiesBeforeItRanTheGuestGivesItBack) {
   for (const char* place : {"claimed", "restored", "committed"}) {
     SCOPED_TRACE(place);
     VmmHarness harness(kKernel, 1, {});
@@ -260,7 +270,7 @@ TEST(MigrationRollbackTest, ATargetThatDiesBeforeItRanTheGuestGivesItBack) {
   }
 }
 
-TEST(MigrationRollbackTest, ATargetThatHangsIsKilledAndTheGuestGoesOn) {
+TEST_F(MigrationRollbackTest, ATargetThatHangsIsKilledAndTheGuestGoesOn) {
   for (const char* place : {"claimed", "restored", "committed"}) {
     SCOPED_TRACE(place);
     VmmHarness harness(kKernel, 1, {});
@@ -274,7 +284,7 @@ TEST(MigrationRollbackTest, ATargetThatHangsIsKilledAndTheGuestGoesOn) {
   }
 }
 
-TEST(MigrationRollbackTest, ASourceThatCannotBeSavedGoesOn) {
+TEST_F(MigrationRollbackTest, ASourceThatCannotBeSavedGoesOn) {
   // Loading the guest reads the LAPIC, too: 3 times on KVM, once on the simulated kernel.
   const std::string call = kKernel == "kvm" ? "4" : "2";
   VmmHarness harness(kKernel, 1, {"--faults=KVM_GET_LAPIC:" + call + ":EIO:once"});
@@ -284,7 +294,7 @@ TEST(MigrationRollbackTest, ASourceThatCannotBeSavedGoesOn) {
   MoveAndEnd(harness);
 }
 
-TEST(MigrationRollbackTest, ATargetThatCannotRestoreGivesTheGuestBack) {
+TEST_F(MigrationRollbackTest, ATargetThatCannotRestoreGivesTheGuestBack) {
   VmmHarness harness(kKernel, 1, {});
   ASSERT_TRUE(
       harness.Launch({.target_options = {"--warm-ms=0", "--faults=KVM_SET_LAPIC:1:EINVAL:once"}}));
@@ -297,14 +307,14 @@ TEST(MigrationRollbackTest, ATargetThatCannotRestoreGivesTheGuestBack) {
   MoveAndEnd(harness);
 }
 
-TEST(MigrationRefusalTest, AnOlderVmmRefusesANewerState) {
+TEST_F(MigrationRefusalTest, AnOlderVmmRefusesANewerState) {
   VmmHarness harness(kKernel, 2, {});
   ASSERT_TRUE(harness.Launch({.version = 1}));
   EXPECT_EQ(harness.target_hello().state_format_read_max, 1u);
   EXPECT_EQ(harness.Prepare(), REHOME_REFUSED_STATE_FORMAT);
 }
 
-TEST(MigrationRefusalTest, ALiarsAnswerShowsTheLie) {
+TEST_F(MigrationRefusalTest, ALiarsAnswerShowsTheLie) {
   const struct {
     const char* kind;
     bool (*shows)(VmmHarness&);
@@ -328,7 +338,7 @@ TEST(MigrationRefusalTest, ALiarsAnswerShowsTheLie) {
   }
 }
 
-TEST(OwnerTest, TheCheckFindsDamageInARunningGuest) {
+TEST_F(OwnerTest, TheCheckFindsDamageInARunningGuest) {
   VmmHarness harness(kKernel, 1, {});
   ASSERT_TRUE(harness.Launch({}));
   // What the description gave us is the guest's memory: change one byte in a page that it works on.

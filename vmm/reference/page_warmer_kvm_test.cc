@@ -11,6 +11,7 @@
 #include "kvmglue/kvm_test_guest.h"
 #include "kvmglue/os_kvm_syscalls.h"
 #include "kvmglue/vcpu_state.h"
+#include "kvmglue/why_no_kvm.h"
 #include "vmm/reference/guest/guest_abi.h"
 #include "vmm/reference/guest_loader.h"
 #include "vmm/reference/machine.h"
@@ -27,7 +28,7 @@ constexpr std::chrono::minutes kEnough{1};
 class PageWarmerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string why = testing::WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
     kernel_ = OpenRealKvm();
     GuestOptions options;
     options.memory_mib = kMemoryMib;

@@ -13,6 +13,7 @@
 #include "kvmglue/os_kvm_syscalls.h"
 #include "kvmglue/status_reason.h"
 #include "kvmglue/vcpu.h"
+#include "kvmglue/why_no_kvm.h"
 #include "vmm/reference/private_memory.h"
 
 namespace rehome {
@@ -24,7 +25,7 @@ constexpr uint32_t kRamSlot = 0, kFreeSlot = 1;
 class PrivateCopyTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string why = testing::WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
     kernel_ = OpenRealKvm();
     auto vm = Vm::Create(*kernel_, VmType::kDefault, LinkAbi{});
     ASSERT_TRUE(vm.ok()) << vm.status();

@@ -10,6 +10,7 @@
 #include <cctype>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,9 +61,13 @@ std::vector<Case> Cases() {
   return cases;
 }
 
-class RescueTest : public testing::TestWithParam<Case> {
+class RescueTest : public VmmTest, public testing::WithParamInterface<Case> {
  protected:
-  RescueTest() : harness_(kKernel, 1, row().options) {}
+  RescueTest() : VmmTest(kKernel) {}
+  void SetUp() override {
+    VmmTest::SetUp();
+    if (!IsSkipped()) harness_.emplace(kKernel, 1, row().options);
+  }
 
   const Row& row() const { return GetParam().row; }
   const Death& death() const { return GetParam().death; }
@@ -73,33 +78,33 @@ class RescueTest : public testing::TestWithParam<Case> {
     Hop hop = MakeHop();
     hop.target_options = meeting_.Options({"ready"});
     hop.target_options.push_back(std::string("--die-at=") + death().place);
-    ASSERT_TRUE(harness_.Launch(hop));
-    ASSERT_EQ(harness_.Prepare(), 0u);
-    ASSERT_TRUE(harness_.Arm() && harness_.Start());
+    ASSERT_TRUE(harness_->Launch(hop));
+    ASSERT_EQ(harness_->Prepare(), 0u);
+    ASSERT_TRUE(harness_->Arm() && harness_->Start());
     {
       const UniqueFd target = meeting_.Await("ready");
       if (death().source_dies) {
-        harness_.source_process().Signal(SIGKILL);
-        ASSERT_EQ(harness_.source_process().AwaitExit(), kKilled);
+        harness_->source_process().Signal(SIGKILL);
+        ASSERT_EQ(harness_->source_process().AwaitExit(), kKilled);
       }
     }
-    ASSERT_EQ(harness_.target_process().AwaitExit(), kKilled);
+    ASSERT_EQ(harness_->target_process().AwaitExit(), kKilled);
     if (!death().source_dies) {
-      ASSERT_TRUE(harness_.source().AwaitEvent(REHOME_EVENT_VM_DEAD));
+      ASSERT_TRUE(harness_->source().AwaitEvent(REHOME_EVENT_VM_DEAD));
     }
   }
 
   Meeting meeting_;
-  VmmHarness harness_;
+  std::optional<VmmHarness> harness_;
 };
 
 TEST_P(RescueTest, ANewTargetGoesOnWithTheGuestIntact) {
   Strand();
   if (HasFatalFailure()) return;
-  ASSERT_TRUE(harness_.Rescue(MakeHop(), /*from_source=*/death().before_move));
+  ASSERT_TRUE(harness_->Rescue(MakeHop(), /*from_source=*/death().before_move));
   // The guest is as movable as ever.
-  ASSERT_TRUE(harness_.Move(MakeHop()));
-  EXPECT_EQ(harness_.EndGuest(), 0);
+  ASSERT_TRUE(harness_->Move(MakeHop()));
+  EXPECT_EQ(harness_->EndGuest(), 0);
 }
 
 TEST_P(RescueTest, ARescuerThatDiesIsReplacedInItsTurn) {
@@ -107,10 +112,10 @@ TEST_P(RescueTest, ARescuerThatDiesIsReplacedInItsTurn) {
   if (HasFatalFailure()) return;
   Hop hop = MakeHop();
   hop.target_options = {std::string("--die-at=") + (Moves(row()) ? "moved" : "restored")};
-  ASSERT_TRUE(harness_.StartRescue(hop, death().before_move));
-  ASSERT_EQ(harness_.target_process().AwaitExit(), kKilled);
-  ASSERT_TRUE(harness_.Rescue(MakeHop(), /*from_source=*/false));
-  EXPECT_EQ(harness_.EndGuest(), 0);
+  ASSERT_TRUE(harness_->StartRescue(hop, death().before_move));
+  ASSERT_EQ(harness_->target_process().AwaitExit(), kKilled);
+  ASSERT_TRUE(harness_->Rescue(MakeHop(), /*from_source=*/false));
+  EXPECT_EQ(harness_->EndGuest(), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Deaths, RescueTest, testing::ValuesIn(Cases()), [](const auto& info) {
@@ -126,8 +131,9 @@ int CountRole(const rehome_vm& vm, uint32_t role) {
                                         [role](const auto& fd) { return fd.entry.role == role; }));
 }
 
-class HandInTest : public testing::TestWithParam<const char*> {
+class HandInTest : public VmmTest, public testing::WithParamInterface<const char*> {
  protected:
+  HandInTest() : VmmTest(kKernel) {}
   // `named`: the sockets of the console that is plugged in, without a user.
   void ExpectHandsIn(VmmHarness& harness, FakeLink& link, int named) {
     auto vm = std::make_unique<rehome_vm>();
@@ -173,13 +179,13 @@ class WhichVmTest : public RescueTest {};
 TEST_P(WhichVmTest, ATargetThatNeverGotTheGuestCannotBeMovedFromAndNothingIsLostByTrying) {
   Strand();
   if (HasFatalFailure()) return;
-  ASSERT_TRUE(harness_.StartRescue(MakeHop(), /*from_source=*/false));
-  EXPECT_TRUE(harness_.target().AwaitEvent(REHOME_EVENT_TAKE_OVER_FAILED));
-  ASSERT_TRUE(harness_.target_process().AwaitExit().has_value());
-  EXPECT_EQ(harness_.verdict(), static_cast<uint32_t>(REHOME_VERDICT_CLAIMED))
+  ASSERT_TRUE(harness_->StartRescue(MakeHop(), /*from_source=*/false));
+  EXPECT_TRUE(harness_->target().AwaitEvent(REHOME_EVENT_TAKE_OVER_FAILED));
+  ASSERT_TRUE(harness_->target_process().AwaitExit().has_value());
+  EXPECT_EQ(harness_->verdict(), static_cast<uint32_t>(REHOME_VERDICT_CLAIMED))
       << "there is no source to give it back to";
-  ASSERT_TRUE(harness_.Rescue(MakeHop(), /*from_source=*/true));
-  EXPECT_EQ(harness_.EndGuest(), 0);
+  ASSERT_TRUE(harness_->Rescue(MakeHop(), /*from_source=*/true));
+  EXPECT_EQ(harness_->EndGuest(), 0);
 }
 
 std::vector<Case> MovingCases() {

@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "kvmglue/why_no_kvm.h"
 #include "vmm/agent/rehome_agent.h"
 
 namespace rehome {
@@ -42,6 +43,11 @@ bool Failed(const std::string& what) {
 }  // namespace
 
 // ---- VmmProcess
+
+void VmmTest::SetUp() {
+  const std::string why = kernel_ == "kvm" ? WhyNoKvm() : "";
+  if (!why.empty()) GTEST_SKIP() << why;
+}
 
 VmmProcess::VmmProcess(const std::vector<std::string>& arguments, UniqueFd inherited) {
   std::vector<char*> argv;

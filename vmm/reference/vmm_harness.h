@@ -5,6 +5,7 @@
 #ifndef REHOME_VMM_REFERENCE_VMM_HARNESS_H_
 #define REHOME_VMM_REFERENCE_VMM_HARNESS_H_
 
+#include <gtest/gtest.h>
 #include <sys/types.h>
 
 #include <array>
@@ -12,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kvmglue/fd.h"
@@ -23,6 +25,16 @@ namespace rehome {
 
 // Bound of every wait for something that must happen.
 inline constexpr int kHarnessPatienceMs = 60'000;
+
+// A test with VMMs on `kernel`, "kvm" or "sim"; skipped where it is KVM and this machine has none.
+class VmmTest : public testing::Test {
+ protected:
+  explicit VmmTest(std::string kernel) : kernel_(std::move(kernel)) {}
+  void SetUp() override;
+
+ private:
+  const std::string kernel_;
+};
 
 // A child process; killed and reaped when destroyed.
 class VmmProcess {
