@@ -2,9 +2,13 @@
 //
 // MOVE while something else goes on: running vCPUs, and other moves.
 #include <gtest/gtest.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <fstream>
+#include <string>
 #include <thread>
 
 #include "tests/conformance/rule.h"
@@ -31,6 +35,7 @@ class MoveUnderWay {
   MoveUnderWay(Bench& bench, BorrowedFd destination, BorrowedFd source) {
     const UniqueFd dead = MakeDeadVm(bench);
     thread_ = std::thread([this, &bench, destination, source] {
+      tid_ = gettid();
       // The question below may have the mark for a moment.
       while (result_ == -EBUSY) result_ = bench.Move(destination, source);
       returned_ = true;
@@ -45,6 +50,16 @@ class MoveUnderWay {
   }
 
   bool returned() const { return returned_; }
+  // Whether it has stopped going on by itself: one that is kept from a core has not.
+  bool AsleepOrReturned() const {
+    if (returned_) return true;
+    // proc_pid_stat(5): the state follows the name, which is the program's.
+    std::ifstream file("/proc/self/task/" + std::to_string(tid_) + "/stat");
+    std::string line;
+    std::getline(file, line);
+    const size_t name_end = line.rfind(')');
+    return name_end != std::string::npos && line.substr(name_end, 3) != ") R";
+  }
   long Wait() {
     thread_.join();
     return result_;
@@ -52,6 +67,7 @@ class MoveUnderWay {
 
  private:
   long result_ = -EBUSY;
+  std::atomic<pid_t> tid_ = 0;
   std::atomic<bool> returned_ = false;
   std::thread thread_;
 };
@@ -62,6 +78,7 @@ void WaitsForRunningVcpu(Bench& bench, bool runs_in_source) {
   Guest& running = runs_in_source ? source : target;
   Counting counting(running);
   MoveUnderWay move(bench, target.vm.borrow(), source.vm.borrow());
+  EXPECT_TRUE(Eventually([&] { return move.AsleepOrReturned(); })) << "MOVE spins";
   const uint32_t before = running.Counter();
   EXPECT_TRUE(Eventually([&] { return move.returned() || running.Counter() - before > kGoesOn; }));
   EXPECT_FALSE(move.returned()) << "MOVE did not wait";
