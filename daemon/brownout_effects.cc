@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/escrow_keeping.h"
 #include "daemon/preflight.h"
+#include "daemon/process_identity.h"
 #include "daemon/target_build.h"
 #include "daemon/trace_keeping.h"
 #include "kvmglue/status_reason.h"
@@ -67,23 +68,35 @@ Outcome ArmEffect(EffectContext& context, Migration record) {
   return {Event::kArmed, {}, std::move(record)};
 }
 
-Outcome LossIfSourceDied(EffectContext& context, Outcome outcome) {
-  const bool failed = outcome.event == Event::kRefused || outcome.event == Event::kInterrupted;
+namespace {
+
+// A dying process is noticed by others, and closes its connection, a little before its pidfd tells;
+// on a host that has much to do, longer. An interrupt is an order and no sign of death.
+bool SourceHasDied(EffectContext& context, const Outcome& outcome) {
   const Escrow& escrow = context.escrow;
-  if (!failed || escrow.source_link == nullptr) return outcome;
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  const std::chrono::milliseconds wait =
+      outcome.event == Event::kRefused ? timeouts.release : std::chrono::milliseconds(0);
+  if (escrow.source_link == nullptr) {
+    // Gone before preflight asked for it. The record knows whose the VM was.
+    const ProcessIdentity& source = outcome.update.source;
+    absl::StatusOr<UniqueFd> found = FindProcess(source);
+    if (source.pid == 0 || !found.ok()) return false;
+    return !found->valid() || AwaitExit(found->borrow(), wait);
+  }
   // A source that died at DESCRIBE left no pidfd in the escrow yet; its link has one.
   const BorrowedFd pidfd =
       escrow.source_pidfd.valid() ? escrow.source_pidfd.borrow() : escrow.source_link->pidfd();
-  // A dying process is noticed by others, and closes its connection, a little before its pidfd
-  // tells; on a host that has much to do, longer. An interrupt is an order and no sign of death.
-  const EffectTimeouts& timeouts = context.dependencies.timeouts;
-  const bool refused = outcome.event == Event::kRefused;
-  bool dead =
-      pidfd.valid() && AwaitExit(pidfd, refused ? timeouts.release : std::chrono::milliseconds(0));
-  if (!dead && pidfd.valid() && escrow.source_link->closed()) {
-    dead = AwaitExit(pidfd, timeouts.agent);
-  }
-  if (!dead) return outcome;
+  if (!pidfd.valid()) return false;
+  return AwaitExit(pidfd, wait) ||
+         (escrow.source_link->closed() && AwaitExit(pidfd, timeouts.agent));
+}
+
+}  // namespace
+
+Outcome LossIfSourceDied(EffectContext& context, Outcome outcome) {
+  const bool failed = outcome.event == Event::kRefused || outcome.event == Event::kInterrupted;
+  if (!failed || !SourceHasDied(context, outcome)) return outcome;
   outcome.event = Event::kSourceLost;
   const Failure died = {"SOURCE_DIED", absl::StrCat("the source VMM exited before the handover (",
                                                     outcome.cause.message, ")")};

@@ -124,6 +124,18 @@ TEST(BrownoutTest, ARefusalIsALossIfTheSourceHasDied) {
   EXPECT_EQ(outcome.cause.reason, "SOURCE_DIED");
 }
 
+TEST(BrownoutTest, AVmThatIsGoneBeforePreflightIsLostIfItsProcessHasDied) {
+  EffectsWorld world;
+  Migration record = world.NewRecord();
+  record.source = *IdentifyProcess(world.source_child.Pidfd().borrow());
+  record.request.vm_id = "vm-2";
+  EXPECT_EQ(world.Perform(Effect::kRunPreflight, record).event, Event::kRefused) << "it lives";
+  world.source_child.Kill();
+  const Outcome outcome = world.Perform(Effect::kRunPreflight, record);
+  EXPECT_EQ(outcome.event, Event::kSourceLost);
+  EXPECT_EQ(outcome.cause.reason, "SOURCE_DIED");
+}
+
 TEST(LaunchTest, ALaunchThatFailsRefusesWithItsReason) {
   EffectsWorld world;
   world.launcher.launch = []() -> absl::StatusOr<LaunchedVmm> {

@@ -88,6 +88,19 @@ bool IsSameProcess(const ProcessIdentity& process) {
   return stat.ok() && stat->start_ticks == process.start_ticks;
 }
 
+absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process) {
+  if (process.pid == 0) return UniqueFd();  // never started
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(process.pid);
+  if (absl::IsNotFound(pidfd.status())) return UniqueFd();
+  if (!pidfd.ok()) return pidfd.status();
+  absl::StatusOr<ProcessIdentity> found = IdentifyProcess(pidfd->borrow());
+  if (absl::IsNotFound(found.status())) return UniqueFd();
+  if (!found.ok()) return found.status();
+  const bool same = found->pid == process.pid && found->start_ticks == process.start_ticks &&
+                    found->pidfd_inode == process.pidfd_inode;
+  return same ? *std::move(pidfd) : UniqueFd();
+}
+
 absl::StatusOr<UniqueFd> OpenDeadProcess() {
   int raw = -1;
   clone_args arguments = {};

@@ -30,6 +30,10 @@ ProcessIdentity IdentifySelf();
 // there is none.
 bool IsSameProcess(const ProcessIdentity& process);
 
+// A pidfd of the process of that identity; invalid if there is none any more (a zombie is one), or if
+// it is all 0. An error says nothing about the process: as OpenPidfd(), but for NOT_FOUND.
+absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process);
+
 // A pidfd of a process that is dead, for a peer that is to be told so: that of another one cannot
 // be had any more. UNAVAILABLE / NO_STAND_IN, RESOURCE_EXHAUSTED / FD_LIMIT.
 absl::StatusOr<UniqueFd> OpenDeadProcess();

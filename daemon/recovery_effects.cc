@@ -22,21 +22,6 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// The process of that identity; invalid if there is none any more. Other errors say nothing about
-// the process.
-absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process) {
-  if (process.pid == 0) return UniqueFd();  // never started
-  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(process.pid);
-  if (absl::IsNotFound(pidfd.status())) return UniqueFd();
-  if (!pidfd.ok()) return pidfd.status();
-  absl::StatusOr<ProcessIdentity> found = IdentifyProcess(pidfd->borrow());
-  if (absl::IsNotFound(found.status())) return UniqueFd();
-  if (!found.ok()) return found.status();
-  const bool same = found->pid == process.pid && found->start_ticks == process.start_ticks &&
-                    found->pidfd_inode == process.pidfd_inode;
-  return same ? *std::move(pidfd) : UniqueFd();
-}
-
 void TakeFromStore(EffectContext& context, const Migration& record) {
   Escrow& escrow = context.escrow;
   std::vector<NamedFd> fds = context.dependencies.store->Take(record.id);
