@@ -4,16 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
-#include <linux/sched.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -53,50 +53,94 @@ const char* StepText(LaunchStep step) {
   return "?";
 }
 
-// Everything that the child needs, prepared before the fork: afterwards nothing may be allocated.
-struct ChildPlan {
-  std::vector<char*> argv;
-  std::vector<char*> environment;
-  std::array<int, kMaxChildFds> fds = {};  // all >= kFirstFreeFd
-  int fd_count = 0;
-  int status_fd = -1;  // >= kFirstFreeFd
-};
+// The depth of the child's calls is known, and none of them is libc's.
+constexpr size_t kChildStackBytes = 16 * 1024;
 
-// ---- in the child: system calls only, no libc that locks, allocates or is instrumented ----
-
-[[noreturn]] void Fail(int status_fd, LaunchStep step) {
-  const ChildFailure failure = {.step = step, .error = errno};
-  (void)syscall(SYS_write, status_fd, &failure, sizeof(failure));
-  for (;;) syscall(SYS_exit_group, kExitNotExecuted);
+std::vector<char*> Pointers(std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  pointers.reserve(strings.size() + 1);
+  for (std::string& text : strings) pointers.push_back(text.data());
+  pointers.push_back(nullptr);
+  return pointers;
 }
 
-void ResetSignals() {
+// Everything that the child needs, and its stack: has to stay until it has come to exec or is dead.
+struct ChildPlan {
+  explicit ChildPlan(const ChildProgram& program)
+      : command(program.command), environment(program.environment) {}
+  ChildPlan(const ChildPlan&) = delete;
+  ChildPlan& operator=(const ChildPlan&) = delete;
+
+  std::vector<std::string> command, environment;
+  std::vector<char*> argv = Pointers(command);
+  std::vector<char*> envp = Pointers(environment);
+  // Plain pointers and an array, because operator[] of a container is instrumented code.
+  char* const* exec_argv = argv.data();
+  char* const* exec_envp = envp.data();
+  int fds[kMaxChildFds] = {};  // all >= kFirstFreeFd
+  int fd_count = 0;
+  int status_fd = -1;  // >= kFirstFreeFd
+  alignas(16) char stack[kChildStackBytes];
+};
+
+// ---- in the child: beside our threads, in the same memory and with the thread-local variables of
+// the one that started it. So system calls only: no libc, whose errno is that thread's, and nothing
+// that a sanitizer has instrumented. ----
+
+#define REHOME_IN_CHILD __attribute__((no_sanitize("address", "thread", "undefined")))
+
+// The result of the system call, or -errno.
+REHOME_IN_CHILD long SystemCall(long number, long a = 0, long b = 0, long c = 0, long d = 0) {
+  long result = number;
+  register long fourth asm("r10") = d;
+  asm volatile("syscall"
+               : "+a"(result)
+               : "D"(a), "S"(b), "d"(c), "r"(fourth)
+               : "rcx", "r11", "memory");
+  return result;
+}
+
+[[noreturn]] REHOME_IN_CHILD void Fail(int status_fd, LaunchStep step, long result) {
+  const ChildFailure failure = {.step = step, .error = static_cast<int32_t>(-result)};
+  SystemCall(SYS_write, status_fd, reinterpret_cast<long>(&failure), sizeof(failure));
+  for (;;) SystemCall(SYS_exit_group, kExitNotExecuted);
+}
+
+REHOME_IN_CHILD void ResetSignals() {
   // struct kernel_sigaction with everything 0: SIG_DFL. SIGKILL and SIGSTOP refuse, rightly.
   const unsigned long default_action[4] = {};
   for (int signal = 1; signal <= kLastSignal; ++signal) {
-    syscall(SYS_rt_sigaction, signal, default_action, nullptr, kKernelSignalSetBytes);
+    SystemCall(SYS_rt_sigaction, signal, reinterpret_cast<long>(default_action), 0,
+               kKernelSignalSetBytes);
   }
   const uint64_t none = 0;
-  syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, kKernelSignalSetBytes);
+  SystemCall(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&none), 0,
+             kKernelSignalSetBytes);
 }
 
-[[noreturn]] void RunChild(const ChildPlan& plan) {
+REHOME_IN_CHILD int RunChild(void* opaque) {
+  const ChildPlan& plan = *static_cast<const ChildPlan*>(opaque);
   ResetSignals();
-  if (syscall(SYS_setsid) < 0) Fail(plan.status_fd, LaunchStep::kSession);
+  int status_fd = plan.status_fd;
+  long result = SystemCall(SYS_setsid);
+  if (result < 0) Fail(status_fd, LaunchStep::kSession, result);
   // dup3(2) without O_CLOEXEC: these are the ones that stay open.
   for (int i = 0; i < plan.fd_count; ++i) {
-    if (syscall(SYS_dup3, plan.fds[i], i, 0) < 0) Fail(plan.status_fd, LaunchStep::kDescriptors);
+    result = SystemCall(SYS_dup3, plan.fds[i], i, 0);
+    if (result < 0) Fail(status_fd, LaunchStep::kDescriptors, result);
   }
-  const int status_fd = plan.fd_count;
-  if (syscall(SYS_dup3, plan.status_fd, status_fd, O_CLOEXEC) < 0) {
-    Fail(plan.status_fd, LaunchStep::kDescriptors);
-  }
-  if (syscall(SYS_close_range, status_fd + 1, ~0U, 0) < 0)
-    Fail(status_fd, LaunchStep::kDescriptors);
-  if (syscall(SYS_chdir, "/") < 0) Fail(status_fd, LaunchStep::kDirectory);
-  syscall(SYS_umask, 077);
-  syscall(SYS_execve, plan.argv[0], plan.argv.data(), plan.environment.data());
-  Fail(status_fd, LaunchStep::kExec);
+  result = SystemCall(SYS_dup3, status_fd, plan.fd_count, O_CLOEXEC);
+  if (result < 0) Fail(status_fd, LaunchStep::kDescriptors, result);
+  status_fd = plan.fd_count;
+  result = SystemCall(SYS_close_range, status_fd + 1, ~0U, 0);
+  if (result < 0) Fail(status_fd, LaunchStep::kDescriptors, result);
+  result = SystemCall(SYS_chdir, reinterpret_cast<long>("/"));
+  if (result < 0) Fail(status_fd, LaunchStep::kDirectory, result);
+  SystemCall(SYS_umask, 077);
+  result =
+      SystemCall(SYS_execve, reinterpret_cast<long>(plan.exec_argv[0]),
+                 reinterpret_cast<long>(plan.exec_argv), reinterpret_cast<long>(plan.exec_envp));
+  Fail(status_fd, LaunchStep::kExec, result);
 }
 
 // ---- in the parent ----
@@ -116,13 +160,6 @@ absl::StatusOr<UniqueFd> DuplicateHigh(BorrowedFd fd) {
   return LaunchFailed("dup", errno);
 }
 
-std::vector<char*> Pointers(const std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (const std::string& text : strings) pointers.push_back(const_cast<char*>(text.c_str()));
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
 struct Pipe {
   UniqueFd read, write;
 };
@@ -140,15 +177,20 @@ absl::StatusOr<Pipe> MakePipe() {
   return pipe;
 }
 
-absl::StatusOr<UniqueFd> Fork(const ChildPlan& plan) {
+// The child shares our memory, as after vfork(2): copying the page tables of a daemon of 30 MiB,
+// and the faults of all its threads afterwards, cost some milliseconds of each migration. Unlike
+// there this thread goes on, so that a program that hangs on its way to exec can be given up.
+absl::StatusOr<UniqueFd> StartSharing(ChildPlan* plan) {
+  // None of our handlers may run in the child. It lets signals in once it has reset them.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   int pidfd = -1;
-  clone_args arguments = {};
-  arguments.flags = CLONE_PIDFD;
-  arguments.pidfd = reinterpret_cast<uintptr_t>(&pidfd);
-  arguments.exit_signal = SIGCHLD;
-  const long pid = syscall(SYS_clone3, &arguments, sizeof(arguments));
-  if (pid == 0) RunChild(plan);
-  if (pid < 0) return LaunchFailed("clone3", errno);
+  const int pid = clone(RunChild, plan->stack + sizeof(plan->stack),
+                        CLONE_VM | CLONE_PIDFD | SIGCHLD, plan, &pidfd);
+  const int error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (pid < 0) return LaunchFailed("clone", error);
   return UniqueFd(pidfd);
 }
 
@@ -178,25 +220,27 @@ absl::StatusOr<UniqueFd> StartChild(const ChildProgram& program,
   if (program.command.empty() || program.fds.size() > kMaxChildFds) {
     return LaunchFailed("a command and at most 8 descriptors are needed", EINVAL);
   }
-  ChildPlan plan = {.argv = Pointers(program.command),
-                    .environment = Pointers(program.environment)};
+  auto plan = std::make_unique<ChildPlan>(program);
   std::vector<UniqueFd> fds;
   for (BorrowedFd fd : program.fds) {
     absl::StatusOr<UniqueFd> high = DuplicateHigh(fd);
     if (!high.ok()) return high.status();
-    plan.fds[plan.fd_count++] = high->borrow().raw();
+    plan->fds[plan->fd_count++] = high->borrow().raw();
     fds.push_back(*std::move(high));
   }
   absl::StatusOr<Pipe> pipe = MakePipe();
   if (!pipe.ok()) return pipe.status();
-  plan.status_fd = pipe->write.borrow().raw();
+  plan->status_fd = pipe->write.borrow().raw();
 
-  absl::StatusOr<UniqueFd> pidfd = Fork(plan);
+  absl::StatusOr<UniqueFd> pidfd = StartSharing(plan.get());
   if (!pidfd.ok()) return pidfd.status();
   pipe->write.Reset();
+  // When the pipe is closed the child runs no more code of ours: exec closes it when there is no
+  // way back (fs/exec.c, begin_new_exec()), else death does (kernel/exit.c, exit_files()).
   absl::Status executed = AwaitExec(pipe->read.borrow(), program.command.front(), exec_timeout);
   if (executed.ok()) return pidfd;
-  KillChild(pidfd->borrow());  // it must not stay, not even as a zombie
+  // It must not stay, not even as a zombie. If it cannot be killed, it has its stack for good.
+  if (!KillChild(pidfd->borrow())) (void)plan.release();
   return executed;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// fork and exec of one program with exactly the descriptors and environment that it is given.
+// Starting one program with exactly the descriptors and environment that it is given.
 #ifndef REHOME_DAEMON_CHILD_PROCESS_H_
 #define REHOME_DAEMON_CHILD_PROCESS_H_
 
@@ -27,8 +27,8 @@ inline constexpr size_t kMaxChildFds = 8;
 // failed and its errno, exec in the child included; no process is left then. RESOURCE_EXHAUSTED /
 // FD_LIMIT.
 //
-// The pidfd is made with the process (CLONE_PIDFD), so it cannot be another's. The child of a
-// daemon with many threads may only make system calls, which is what it does.
+// The pidfd is made with the process (CLONE_PIDFD), so it cannot be another's. Until exec the child
+// runs in our memory (CLONE_VM), beside our threads, and makes nothing but system calls.
 absl::StatusOr<UniqueFd> StartChild(const ChildProgram& program,
                                     std::chrono::milliseconds exec_timeout);
 

@@ -38,7 +38,7 @@ struct LaunchedVmm {
 class Launcher {
  public:
   virtual ~Launcher() = default;
-  // fork+exec with CLONE_PIDFD. NOT_FOUND / PROFILE_NOT_FOUND, FAILED_PRECONDITION /
+  // StartChild() (child_process.h). NOT_FOUND / PROFILE_NOT_FOUND, FAILED_PRECONDITION /
   // PROFILE_DISABLED, UNAVAILABLE / LAUNCH_FAILED (exec's errno is reported, not swallowed).
   virtual absl::StatusOr<LaunchedVmm> Launch(const std::string& profile,
                                              const std::string& migration_id) = 0;
