@@ -47,12 +47,13 @@ absl::Status UnlessGone(const absl::Status& status) {
   return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
-// The file behind the link `name` of `directory` (or of a path, with AT_FDCWD), without opening it.
-// AT_STATX_DONT_SYNC: a file of a network or FUSE file system that does not answer must not stop
-// the scan (fs/fuse/dir.c, fuse_update_get_attr(); nfs_getattr()).
+// The file behind the link `name` of `directory` (of a path, with AT_FDCWD; of the descriptor
+// itself, if `name` is empty), without opening it. AT_STATX_DONT_SYNC: a file of a network or FUSE
+// file system that does not answer must not stop the scan (fs/fuse/dir.c, fuse_update_get_attr();
+// nfs_getattr()).
 absl::StatusOr<std::optional<InodeId>> FileBehind(int directory, const std::string& name) {
   struct statx file = {};
-  constexpr int kFlags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+  constexpr int kFlags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | AT_EMPTY_PATH;
   if (statx(directory, name.c_str(), kFlags, STATX_INO, &file) == 0) {
     return InodeId{.device = makedev(file.stx_dev_major, file.stx_dev_minor),
                    .inode = file.stx_ino};
@@ -98,17 +99,19 @@ absl::Status UnlessReaped(const std::string& task, const absl::Status& status) {
   return absl::IsNotFound(ReadTaskStat(task + "/stat").status()) ? absl::OkStatus() : status;
 }
 
-absl::Status AddHeldByFd(const std::string& task, Finds* finds) {
+// The descriptors of one task; `task` is its directory in /proc.
+absl::Status AddHeldByFd(int32_t tid, const std::string& task, Finds* finds) {
   const std::string path = task + "/fd";
-  absl::StatusOr<std::vector<int32_t>> fds = ListNumbers(path);
-  if (!fds.ok()) return UnlessGone(fds.status());
   // Looked up from here, each costs one step instead of six, and a process can have thousands.
-  const UniqueFd directory(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  const bool opened = directory.valid();
+  const UniqueFd directory(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  absl::StatusOr<std::vector<int32_t>> fds =
+      directory.valid() ? ListNumbers(directory.borrow(), path) : ListNumbers(path);
+  if (!fds.ok()) return UnlessGone(fds.status());
   for (int32_t fd : *fds) {
+    // Ours, of which there are two for each VM, need not be looked up.
     absl::StatusOr<std::optional<InodeId>> file =
-        opened ? FileBehind(directory.borrow().raw(), absl::StrCat(fd))
-               : FileBehind(absl::StrCat(path, "/", fd));
+        tid == getpid() ? FileBehind(fd, "")
+                        : FileBehind(directory.borrow().raw(), absl::StrCat(fd));
     if (!file.ok()) return UnlessReaped(task, file.status());
     if (file->has_value()) finds->Add(**file, "fd");
   }
@@ -141,9 +144,10 @@ absl::StatusOr<Finds> HeldBy(int32_t pid, const std::vector<InodeId>& inodes) {
   // first one of a process that lives on.
   bool mappings_seen = false;
   for (int32_t tid : *tasks) {
-    const std::string task = absl::StrCat(process, "/task/", tid);
+    // The first thread has its files in the process's directory as well: less to look up.
+    const std::string task = tid == pid ? process : absl::StrCat(process, "/task/", tid);
     if (tid == pid || !ShareFiles(pid, tid)) {
-      if (absl::Status status = AddHeldByFd(task, &finds); !status.ok()) return status;
+      if (absl::Status status = AddHeldByFd(tid, task, &finds); !status.ok()) return status;
     }
     if (mappings_seen) continue;
     absl::StatusOr<bool> seen = AddHeldByMapping(task, &finds);

@@ -10,7 +10,6 @@
 
 #include <array>
 #include <charconv>
-#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -24,6 +23,8 @@ namespace {
 // A piece of a maps file; show_map_vma() writes whole lines, and the longest has a path of PATH_MAX
 // bytes, four for each if it is escaped.
 constexpr size_t kMapsPieceBytes = 32 * 1024;
+// Entries of a directory, some hundred at a time (getdents64(2)).
+constexpr size_t kDirectoryPieceBytes = 16 * 1024;
 
 absl::Status ProcError(const std::string& path, int error) {
   const std::string text = absl::StrCat(path, ": ", strerror(error));
@@ -94,20 +95,25 @@ absl::StatusOr<std::string> ReadProcFile(const std::string& path) {
 absl::StatusOr<std::vector<int32_t>> ListNumbers(const std::string& path) {
   absl::StatusOr<UniqueFd> fd = OpenProc(path, O_DIRECTORY);
   if (!fd.ok()) return fd.status();
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(fdopendir(fd->borrow().raw()), closedir);
-  if (directory == nullptr) return ProcError(path, errno);
-  (void)fd->Release();  // closedir() closes it
+  return ListNumbers(fd->borrow(), path);
+}
 
+absl::StatusOr<std::vector<int32_t>> ListNumbers(BorrowedFd directory, const std::string& path) {
   std::vector<int32_t> numbers;
+  // readdir(3) would allocate its buffer and ask fstat(2) for each directory, and a search of /proc
+  // reads two for each process.
+  alignas(dirent64) std::array<char, kDirectoryPieceBytes> piece;
   for (;;) {
-    errno = 0;
-    const dirent* entry = readdir(directory.get());
-    if (entry == nullptr) break;
-    int32_t number = 0;
-    if (ParseNumber(entry->d_name, 10, &number)) numbers.push_back(number);
+    const ssize_t count = getdents64(directory.raw(), piece.data(), piece.size());
+    if (count < 0) return ProcError(path, errno);
+    if (count == 0) return numbers;
+    for (ssize_t at = 0; at < count;) {
+      const auto* const entry = reinterpret_cast<const dirent64*>(piece.data() + at);
+      int32_t number = 0;
+      if (ParseNumber(entry->d_name, 10, &number)) numbers.push_back(number);
+      at += entry->d_reclen;
+    }
   }
-  if (errno != 0) return ProcError(path, errno);
-  return numbers;
 }
 
 std::optional<TaskStat> ParseTaskStat(std::string_view line) {

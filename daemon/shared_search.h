@@ -5,6 +5,7 @@
 #ifndef REHOME_DAEMON_SHARED_SEARCH_H_
 #define REHOME_DAEMON_SHARED_SEARCH_H_
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -16,6 +17,11 @@
 
 namespace rehome {
 
+// A search rests as long as it took, before the next begins: searches one after the other would
+// take a whole core from the guests, and those who come in the pause share the next one. No longer
+// than this, though: on a host where one takes longer, a migration waits for two of them already.
+inline constexpr std::chrono::milliseconds kMaxSearchRest{20};
+
 // Thread-safe.
 class SharedSearch {
  public:
@@ -25,7 +31,8 @@ class SharedSearch {
   explicit SharedSearch(Search search) : search_(std::move(search)) {}
 
   // Blocks for a search that begins after this call, which is what makes it a proof of what the
-  // caller knows already: one that is under way does not count. So it takes two searches at most.
+  // caller knows already: one that is under way does not count. So it takes two searches and the
+  // rest between them at most.
   absl::StatusOr<HolderSearch> Find(const HolderQuery& query);
 
  private:
@@ -41,6 +48,8 @@ class SharedSearch {
   // Guarded by mutex_.
   std::vector<Waiter*> waiting_;  // for the next search
   bool searching_ = false;
+  // Whoever set searching_ has it to himself.
+  std::chrono::steady_clock::time_point rest_until_;
 };
 
 }  // namespace rehome

@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <latch>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
@@ -80,6 +83,22 @@ TEST_F(SharedSearchTest, WhoComesDuringASearchSharesTheNextAndNeverThatOne) {
   size_t served = 0;
   for (const size_t size : sizes_) served += size;
   EXPECT_EQ(served, 1u + kLate) << "each once";
+}
+
+TEST_F(SharedSearchTest, RestsAsLongAsItTook) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::milliseconds kTakes{5};
+  std::vector<std::pair<Clock::time_point, Clock::time_point>> searches;
+  SharedSearch shared([&](const std::vector<HolderQuery>& queries) {
+    const auto begun = Clock::now();
+    while (Clock::now() < begun + kTakes) std::this_thread::yield();
+    searches.emplace_back(begun, Clock::now());
+    return std::vector<HolderSearch>(queries.size());
+  });
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(shared.Find({}).ok());
+  for (size_t i = 1; i < searches.size(); ++i) {
+    EXPECT_GE(searches[i].first - searches[i - 1].second, kTakes);
+  }
 }
 
 TEST_F(SharedSearchTest, AFailureIsEverybodysAndTheNextSearchIsAnother) {
