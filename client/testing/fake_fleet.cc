@@ -94,6 +94,7 @@ class FakeFleet::Migrations final : public v1::MigrationService::Service {
                             const v1::GetMigrationRequest* request,
                             v1::Migration* response) override {
     const std::lock_guard<std::mutex> lock(fleet_->mutex_);
+    if (!fleet_->read_error_.ok()) return fleet_->read_error_;
     v1::Migration* const migration = fleet_->Find(request->name());
     if (migration == nullptr) return NotFound(request->name());
     *response = *migration;
@@ -282,6 +283,16 @@ void FakeFleet::RefuseNext(const std::vector<grpc::Status>& errors) {
 void FakeFleet::RefuseWatches(const std::vector<grpc::Status>& errors) {
   const std::lock_guard<std::mutex> lock(mutex_);
   watch_refusals_.assign(errors.begin(), errors.end());
+}
+
+void FakeFleet::FailReads(const grpc::Status& error) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  read_error_ = error;
+}
+
+void FakeFleet::StayTaken(const std::string& vm, const std::string& migration_id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  vms_.at(VmName(vm)).set_active_migration("migrations/" + migration_id);
 }
 
 void FakeFleet::LoseNextAnswer() {

@@ -52,6 +52,10 @@ class FakeFleet {
   void RefuseNext(const std::vector<grpc::Status>& errors);
   // WatchMigration fails with these.
   void RefuseWatches(const std::vector<grpc::Status>& errors);
+  // From now on every GetMigration fails so; OK ends it.
+  void FailReads(const grpc::Status& error);
+  // The VM is held by this migration for good, whatever has become of it.
+  void StayTaken(const std::string& vm, const std::string& migration_id);
   // The next one starts, and its answer is lost.
   void LoseNextAnswer();
   // Nobody listens until ComeBack(); what is under way stays.
@@ -88,6 +92,7 @@ class FakeFleet {
   std::map<std::string, std::deque<v1::Migration>> ends_;
   std::set<std::string> held_;
   std::deque<grpc::Status> refusals_, watch_refusals_;
+  grpc::Status read_error_;
   bool lose_next_ = false;
   bool away_ = false;
   std::vector<v1::CreateMigrationRequest> started_, checked_;
