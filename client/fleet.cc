@@ -141,7 +141,11 @@ bool FleetMove::TakeNext(size_t* index) {
 void FleetMove::Move(size_t index) {
   absl::StatusOr<v1::Migration> last = NotStarted();
   for (int tries = 1; tries <= kMaxTries; ++tries) {
-    last = MoveOnce(index, /*join=*/tries == 1 && plan_.vms[index].plan == Plan::kJoin);
+    const bool join = tries == 1 && plan_.vms[index].plan == Plan::kJoin;
+    absl::StatusOr<v1::Migration> next = MoveOnce(index, join);
+    // Stopped before another try: the one that was cut short is how it ended.
+    if (tries > 1 && IsNotStarted(next.status())) break;
+    last = std::move(next);
     if (!last.ok() || !WasCutShort(*last) || stopping()) break;
   }
   Conclude(index, last);

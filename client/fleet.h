@@ -56,8 +56,10 @@ bool HasRecord(const FleetResult& result);
 class FleetObserver {
  public:
   virtual ~FleetObserver() = default;
+  // Once for each migration: again after one that a daemon's end cut short.
   virtual void Started(const FleetResult& vm) = 0;
   virtual void Updated(const FleetResult& vm) = 0;
+  // Once for each VM that was started or has failed.
   virtual void Finished(const FleetResult& vm) = 0;
   // About the way, not about a VM: the daemon is being looked for.
   virtual void Note(const std::string& text) = 0;

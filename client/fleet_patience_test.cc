@@ -186,6 +186,23 @@ TEST_F(FleetTest, StoppedWhileItWaitsForTheDaemonItFindsOutWhatItStarted) {
   EXPECT_EQ(daemon_.started().size(), 1u);
 }
 
+TEST_F(FleetTest, StoppedBeforeAnotherTryTheOneThatWasCutShortIsTheEnd) {
+  daemon_.AddVms(1);
+  daemon_.EndWith("vm-0", {CutShort()});
+  options_.last_backoff = options_.first_backoff = std::chrono::minutes(10);
+  daemon_.RefuseNext(
+      {grpc::Status::OK, SampleError(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", "full")});
+  Prepare();
+  std::thread run([this] { move_->Run(); });
+  while (daemon_.asked() < 2) std::this_thread::yield();
+  move_->StopStarting();
+  run.join();
+  EXPECT_EQ(heard_.started.size(), 1u);
+  ASSERT_EQ(heard_.finished.size(), 1u) << "what was started has an end";
+  EXPECT_EQ(heard_.finished[0].kind, Kind::kFailed);
+  EXPECT_TRUE(HasRecord(heard_.finished[0]));
+}
+
 TEST_F(FleetTest, StoppedBeforeAnythingWorkedNothingWasStarted) {
   daemon_.AddVms(1);
   options_.last_backoff = options_.first_backoff = std::chrono::minutes(10);

@@ -88,5 +88,24 @@ TEST_F(FleetInterruptTest, TheSecondLeavesThemToTheDaemonAndTheNextRunJoinsThem)
   EXPECT_EQ(daemon_.started().size(), 9u) << "none twice";
 }
 
+TEST_F(FleetInterruptTest, InJsonEachThatWasStartedHasAnEndAlsoWhenItIsLeft) {
+  for (int i = 0; i < 9; ++i) daemon_.Hold("vm-" + std::to_string(i));
+  daemon_.Release("");
+  std::vector<std::string> command = Command();
+  command.push_back("--json");
+  Program program(command);
+  ASSERT_TRUE(daemon_.AwaitWatched(2));
+  daemon_.Release("vm-0");
+  ASSERT_TRUE(program.AwaitText(R"("event":"finished","vm":"vm-0")"));
+  ASSERT_TRUE(daemon_.AwaitWatched(3));
+  program.Interrupt();
+  ASSERT_TRUE(program.AwaitText(R"("event":"stopping")"));
+  program.Interrupt();
+  ExpectExit(program.Wait(), ExitCode::kDetached);
+  EXPECT_THAT(program.written(), HasSubstr(R"({"event":"detached","vm":"vm-1","migration":"m-)"));
+  EXPECT_THAT(program.written(), HasSubstr(R"({"event":"detached","vm":"vm-2","migration":"m-)"));
+  EXPECT_LT(program.written().rfind("detached"), program.written().find("summary"));
+}
+
 }  // namespace
 }  // namespace rehome

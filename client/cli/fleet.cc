@@ -46,6 +46,7 @@ class FleetRun {
     progress_->Finish();
     const bool dry_run = options_.request.validate_only();
     const std::vector<FleetResult> results = move_->Results();
+    progress_->EndAll(results);
     const FleetSummary summary = Summarize(results, dry_run, Clock::now() - begun_);
     *exit_code = summary.exit_code;
     if (context_->json) {

@@ -85,6 +85,8 @@ class LiveFleetProgress final : public FleetProgress {
     console_.err << kClear << std::flush;
     wake_.notify_all();
   }
+  // The line that showed the starts is gone, and the summary lists what is under way.
+  void EndAll(const std::vector<FleetResult>& /*results*/) override {}
 
  private:
   using Clock = std::chrono::steady_clock;
