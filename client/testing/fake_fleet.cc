@@ -61,8 +61,9 @@ class FakeFleet::Migrations final : public v1::MigrationService::Service {
   grpc::Status CreateMigration(grpc::ServerContext* /*context*/,
                                const v1::CreateMigrationRequest* request,
                                v1::Migration* response) override {
-    const std::lock_guard<std::mutex> lock(fleet_->mutex_);
+    std::unique_lock<std::mutex> lock(fleet_->mutex_);
     ++fleet_->asked_;
+    if (request->validate_only()) fleet_->Hold(Call::kCheck, &lock);
     if (grpc::Status error = TakeFrom(&fleet_->refusals_); !error.ok()) return error;
     if (request->validate_only()) {
       fleet_->checked_.push_back(*request);
@@ -158,7 +159,8 @@ class FakeFleet::Vms final : public v1::VirtualMachineService::Service {
   grpc::Status ListVirtualMachines(grpc::ServerContext* /*context*/,
                                    const v1::ListVirtualMachinesRequest* request,
                                    v1::ListVirtualMachinesResponse* response) override {
-    const std::lock_guard<std::mutex> lock(fleet_->mutex_);
+    std::unique_lock<std::mutex> lock(fleet_->mutex_);
+    fleet_->Hold(Call::kList, &lock);
     const auto at = fleet_->vms_.upper_bound(request->page_token());
     if (at == fleet_->vms_.end()) return grpc::Status::OK;
     *response->add_virtual_machines() = at->second;
@@ -252,6 +254,23 @@ void FakeFleet::Release(const std::string& vm) {
   const std::lock_guard<std::mutex> lock(mutex_);
   held_.erase(vm.empty() ? kEveryVm : VmName(vm));
   changed_.notify_all();
+}
+
+void FakeFleet::HoldCalls(Call call) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  held_calls_[call] = 0;
+}
+
+bool FakeFleet::AwaitHeldCalls(Call call, size_t count) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] { return held_calls_[call] >= count; });
+}
+
+void FakeFleet::Hold(Call call, std::unique_lock<std::mutex>* lock) {
+  if (!held_calls_.contains(call)) return;
+  ++held_calls_[call];
+  changed_.notify_all();
+  changed_.wait(*lock, [this] { return away_; });
 }
 
 bool FakeFleet::AwaitUnderWay(size_t count) {
