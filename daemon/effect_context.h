@@ -48,7 +48,7 @@ struct EffectDependencies {
   std::function<absl::StatusOr<std::shared_ptr<VmmLink>>(const ProcessIdentity&,
                                                          std::chrono::milliseconds, Interrupt*)>
       await_link;
-  // Takes the trace of a migration whose last step has been done; must not fail or wait for long.
+  // Takes the trace of a migration of which nothing more happens; must not fail or wait for long.
   // Null: no traces are recorded.
   std::function<void(const std::string& migration_id, const MigrationTrace&)> keep_trace = {};
 };

@@ -104,9 +104,13 @@ Migration Registry::Run(const Active& active) {
   };
   Migration last = Drive(std::move(record), active->first, active->cause,
                          {journal_, effects.get(), active->interrupt.get(), publish});
-  // Otherwise the effects are gone when this returns, and the terminal state is shown only then:
-  // whoever sees it finds nothing of the migration left.
-  if (last.step == Step::kUnresolved) active->effects = std::move(effects);
+  if (last.step == Step::kUnresolved) {
+    active->effects = std::move(effects);
+  } else {
+    // The effects are gone when this returns, and the terminal state is shown only then: whoever
+    // sees it finds nothing of the migration left, and its trace.
+    effects->End(last);
+  }
   return last;
 }
 
