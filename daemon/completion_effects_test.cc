@@ -27,6 +27,16 @@ TEST_F(HandoverTest, FirstRunNeedsTheTargetsWord) {
   EXPECT_EQ(world_.vms.LinkOf("vm-1")->get(), world_.target.get());
 }
 
+// It leaves as soon as it has said so; what it said counts, and nothing is waited for.
+TEST_F(HandoverTest, AFirstRunThatFailedEndsTheWaitAtOnce) {
+  Arm(FencePolicy::kAfterResume);
+  world_.target->Send({LinkEvent::Kind::kFirstRunFailed, "m-1", "KVM_RUN: EFAULT"});
+  const Outcome outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_EQ(outcome.event, Event::kTargetLost);
+  EXPECT_EQ(outcome.cause.reason, "FIRST_RUN_FAILED");
+  EXPECT_TRUE(world_.target_child.alive()) << "its end was not waited for";
+}
+
 // The event went with the connection; the target that comes back is asked.
 TEST_F(HandoverTest, ATargetThatLosesItsConnectionAfterRunningIsMetAgain) {
   Arm(FencePolicy::kAfterResume);

@@ -171,8 +171,8 @@ int rehome_block_move_verdict(struct rehome_block *block, uint32_t from, uint32_
 
 /* Target: COMMITTED to RUNNING, without waking anybody: a wake-up costs the guest up to 70 us, and
  * nobody does anything for the guest because of it. Every waiter looks again by itself (a source
- * each 2 ms, the daemon each 10 ms); tell_running() spares them that, once the guest runs. As
- * rehome_block_move_verdict(). */
+ * each 2 ms, the daemon each 10 ms); tell_running() spares them that, once the guest runs or
+ * cannot. As rehome_block_move_verdict(). */
 int rehome_block_set_running(struct rehome_block *block);
 void rehome_block_tell_running(struct rehome_block *block);
 
