@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kvmglue/tap.h"
-#include "vmm/reference/log.h"
 #include "vmm/reference/sections.h"
 #include "vmm/reference/virtio/block.h"
 #include "vmm/reference/virtio/net.h"
@@ -94,8 +93,8 @@ absl::Status VirtioBus::Add(DevicePart part) {
   auto backend = MakeBackend(std::move(part), i);
   if (!backend.ok()) return backend.status();
   auto device =
-      virtio::VirtioDevice::Create(*std::move(backend), memory_, [i](std::string_view fault) {
-        Log("virtio device %u needs a reset: %s", i, std::string(fault));
+      virtio::VirtioDevice::Create(*std::move(backend), memory_, [this, i](std::string_view fault) {
+        log_.Line(absl::StrCat("virtio device ", i, " needs a reset: ", std::string(fault)));
       });
   if (!device.ok()) return device.status();
   slots_.push_back({.device = *std::move(device)});

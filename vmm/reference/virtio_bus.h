@@ -18,6 +18,7 @@
 #include "kvmglue/vcpu.h"
 #include "kvmglue/vm.h"
 #include "vmm/reference/device_config.h"
+#include "vmm/reference/guest_log.h"
 #include "vmm/reference/virtio/device.h"
 #include "vmm/reference/virtio/guest_memory.h"
 
@@ -86,6 +87,7 @@ class VirtioBus {
 
   Vm& vm_;
   virtio::MappedGuestMemory memory_;
+  GuestLog log_;  // of the devices
   std::vector<Slot> slots_;
 };
 
