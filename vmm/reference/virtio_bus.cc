@@ -46,13 +46,14 @@ virtio::MacAddress MacOf(const std::string& vm_id, size_t i) {
 }  // namespace
 
 absl::StatusOr<std::vector<DevicePart>> OpenDevices(const std::string& vm_id,
-                                                    const std::vector<std::string>& disks,
+                                                    const std::vector<DiskOption>& disks,
                                                     const std::vector<std::string>& taps) {
   std::vector<DevicePart> parts;
-  for (const std::string& path : disks) {
-    auto disk = virtio::OpenDisk(path, /*read_only=*/false);
+  for (const auto& [path, read_only] : disks) {
+    auto disk = virtio::OpenDisk(path, read_only);
     if (!disk.ok()) return disk.status();
-    parts.push_back({.config = {.kind = DeviceKind::kBlock}, .fd = std::move(disk->fd)});
+    const DeviceConfig config = {.kind = DeviceKind::kBlock, .read_only = read_only};
+    parts.push_back({.config = config, .fd = std::move(disk->fd)});
   }
   for (const std::string& name : taps) {
     auto tap = OpenTap(name);
