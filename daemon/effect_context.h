@@ -78,6 +78,10 @@ absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd);
 std::optional<Failure> GuestEnded(EffectContext& context, const Migration& record,
                                   std::chrono::milliseconds wait);
 
+// Why the source has taken its guest back, if it has said so, or does within `wait`; kept likewise.
+std::optional<std::string> WhyResumed(EffectContext& context, const Migration& record,
+                                      std::chrono::milliseconds wait);
+
 // Says in the block that the source has stopped for good, as seen at `stopped_ns`, and notes under
 // BEFORE_RESUME that it was we who saw it.
 void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns);

@@ -261,6 +261,29 @@ TEST_F(HandoverTest, AClaimantThatOutlivesItsDeadlinesIsKilledSoThatTheSourceCan
   EXPECT_TRUE(world_.source_child.alive());
 }
 
+TEST_F(HandoverTest, ASourceThatGaveUpBecauseADeviceIsBusyIsNamedSo) {
+  Arm(FencePolicy::kAfterResume);
+  OnStart([this] {
+    rehome_block_move_verdict(&block_, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED);
+    world_.source->Send({LinkEvent::Kind::kResumed, "m-1", "DEVICE_BUSY: not after 100 ms"});
+  });
+  const Outcome given_up = world_.Perform(Effect::kHandOver, record_);
+  EXPECT_EQ(given_up.event, Event::kVerdictAborted);
+  EXPECT_EQ(given_up.cause.reason, "DEVICE_BUSY");
+  EXPECT_EQ(given_up.cause.message, "a device of VM vm-1 is busy: not after 100 ms");
+  // The event that said so has been taken, and still says who has the guest.
+  EXPECT_EQ(world_.Perform(Effect::kAbort, given_up.update).event, Event::kSourceResumed);
+}
+
+TEST_F(HandoverTest, ASourceThatGaveUpOtherwiseIsAnAbort) {
+  Arm(FencePolicy::kAfterResume);
+  OnStart([this] {
+    rehome_block_move_verdict(&block_, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED);
+    world_.source->Send({LinkEvent::Kind::kResumed, "m-1", "saving the state took too long"});
+  });
+  EXPECT_EQ(world_.Perform(Effect::kHandOver, record_).cause.reason, "HANDOVER_ABORTED");
+}
+
 TEST_F(HandoverTest, ATargetThatWasFasterThanTheAbortWins) {
   Arm(FencePolicy::kAfterResume);
   EffectsWorld::WalkTo(block_, REHOME_VERDICT_RUNNING);

@@ -87,7 +87,7 @@ enum rehome_side {
 
 /* CLOCK_MONOTONIC nanoseconds; 0 = not reached. One host, one clock. */
 enum rehome_phase {
-  REHOME_PHASE_PAUSE_REQUESTED = 0, /* source: START received, vCPUs are being kicked */
+  REHOME_PHASE_PAUSE_REQUESTED = 0, /* source: devices quiesced, vCPUs are about to be kicked */
   REHOME_PHASE_VCPUS_STOPPED = 1,   /* source: last vCPU out of KVM_RUN; the blackout begins at the
                                        first one out, which the guest measures itself */
   REHOME_PHASE_STATE_SAVED = 2,     /* source: state complete, source_ready set */
