@@ -153,6 +153,7 @@ TEST_F(HandoverTest, FenceBeforeResumeKillsTheSourceThenSetsTheFenceWord) {
   EXPECT_TRUE(outcome.update.fence.stopped_before_resume);
   EXPECT_EQ(outcome.update.fence.stop_observer.role, "rehomed");
   EXPECT_EQ(rehome_block_fence_state(&block_), REHOME_FENCE_STATE_PROVEN);
+  EXPECT_EQ(world_.vms.Get("vm-1")->process.pid, world_.target_child.pid()) << "whose it is now";
 }
 
 TEST_F(HandoverTest, ASourceWhoseTargetIsDeadIsNotKilled) {

@@ -120,6 +120,7 @@ void Registry::Publish(const Active& active, Migration record) {
   record.cancel_requested |= active->record.cancel_requested;
   active->record = std::move(record);
   index_.Find(active->record.id)->state = active->record.state;
+  if (active->record.owner == GuestOwner::kNobody) vms_->LoseOwner(active->record.request.vm_id);
   if (active->record.step != Step::kRecovering) NoteRecovered(active);
   active->changed.notify_all();
 }
@@ -136,6 +137,7 @@ void Registry::Finish(const Active& active, const Migration& last) {
   if (last.step == Step::kUnresolved) {
     // Keeps its VM: nothing is started for a guest of which nobody knows where it is.
     index_.Find(last.id)->state = last.state;
+    vms_->LoseOwner(last.request.vm_id);
   } else {
     vms_->SetActiveMigration(last.request.vm_id, "");
     active_by_vm_.erase(last.request.vm_id);
