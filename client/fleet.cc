@@ -2,6 +2,7 @@
 #include "client/fleet.h"
 
 #include <algorithm>
+#include <map>
 #include <thread>
 #include <utility>
 
@@ -48,9 +49,29 @@ bool AnswerWasLost(const absl::Status& error) {
 std::chrono::milliseconds PatienceWith(const absl::Status& error, const FleetOptions& options) {
   const std::string reason = ApiReasonOf(error);
   if (AnswerWasLost(error) || reason == "QUEUE_FULL") return options.give_up_after;
+  if (reason == "MIGRATION_IN_PROGRESS") return options.give_up_after;
   if (reason == "VM_NOT_FOUND" && !options.request.validate_only()) return options.vm_patience;
   return {};
 }
+
+// Of one request. Each kind of error has a clock of its own, which starts when it is first seen: a
+// daemon that was away for long may miss the VM a little longer. None is set back, so that errors
+// that take turns end, too.
+class Patience {
+ public:
+  explicit Patience(const FleetOptions& options) : options_(options) {}
+
+  bool EndedWith(const absl::Status& error) {
+    const Clock::time_point now = Clock::now();
+    const std::string kind = AnswerWasLost(error) ? "" : ApiReasonOf(error);
+    const auto [first, is_first] = first_seen_.emplace(kind, now);
+    return now - first->second >= PatienceWith(error, options_);
+  }
+
+ private:
+  const FleetOptions& options_;
+  std::map<std::string, Clock::time_point> first_seen_;  // by reason; "" for a lost answer
+};
 
 }  // namespace
 
@@ -120,7 +141,11 @@ bool FleetMove::TakeNext(size_t* index) {
 void FleetMove::Move(size_t index) {
   absl::StatusOr<v1::Migration> last = NotStarted();
   for (int tries = 1; tries <= kMaxTries; ++tries) {
-    last = MoveOnce(index, /*join=*/tries == 1 && plan_.vms[index].plan == Plan::kJoin);
+    const bool join = tries == 1 && plan_.vms[index].plan == Plan::kJoin;
+    absl::StatusOr<v1::Migration> next = MoveOnce(index, join);
+    // Stopped before another try: the one that was cut short is how it ended.
+    if (tries > 1 && IsNotStarted(next.status())) break;
+    last = std::move(next);
     if (!last.ok() || !WasCutShort(*last) || stopping()) break;
   }
   Conclude(index, last);
@@ -146,40 +171,42 @@ absl::StatusOr<v1::Migration> FleetMove::StartOrJoin(size_t index, bool* joined)
   v1::CreateMigrationRequest request = options_.request;
   request.set_vm(plan_.vms[index].vm);
   request.set_request_id(NewRequestId());
-  const Clock::time_point begin = Clock::now();
+  Patience patience(options_);
   std::chrono::milliseconds backoff = options_.first_backoff;
   for (;;) {
     const absl::StatusOr<v1::Migration> created = client_->CreateMigration(request);
     if (created.ok()) return created;
     const absl::Status& error = created.status();
     if (ApiReasonOf(error) == "MIGRATION_IN_PROGRESS") {
-      absl::StatusOr<v1::Migration> other = OneInTheWay(error);
-      // Pruned meanwhile, or the daemon is away: the next try tells.
-      const bool try_again = AnswerWasLost(other.status()) || absl::IsNotFound(other.status());
-      if (!other.ok() && !try_again) return error;
-      if (other.ok() && !IsFinished(*other)) {
-        *joined = other->target_profile() == request.target_profile();
-        return *joined ? other : created;
-      }
-      if (other.ok() && HasArrived(*other, request.target_profile())) {
-        *joined = true;  // by somebody else; once is enough
-        return other;
-      }
-      // It has ended meanwhile and the VM is free.
-    } else if (Clock::now() - begin >= PatienceWith(error, options_)) {
-      return error;
-    } else if (AnswerWasLost(error)) {
-      Note(absl::StrCat("looking for the daemon: ", error.message()));
+      auto other = OneInTheWay(error);
+      if (!other.ok()) return other.status();
+      *joined = other->has_value();
+      if (*joined) return **std::move(other);
     }
+    if (patience.EndedWith(error)) return error;
+    if (AnswerWasLost(error)) Note(absl::StrCat("looking for the daemon: ", error.message()));
     if (!Pause(backoff)) return AnswerWasLost(error) ? FindStarted(request) : NotStarted();
     backoff = std::min(backoff * 2, options_.last_backoff);
   }
 }
 
-absl::StatusOr<v1::Migration> FleetMove::OneInTheWay(const absl::Status& error) {
+// The migration that refused a request with `error`, if it will do in its place; nothing if the VM
+// is about to be free or the daemon is away, which the next try tells; else the error that counts.
+absl::StatusOr<std::optional<v1::Migration>> FleetMove::OneInTheWay(const absl::Status& error) {
   v1::GetMigrationRequest request;
   request.set_name(DetailsOf(error).resource.resource_name());
-  return client_->GetMigration(request);
+  absl::StatusOr<v1::Migration> other = client_->GetMigration(request);
+  if (!other.ok()) {
+    const bool passing = AnswerWasLost(other.status()) || absl::IsNotFound(other.status());
+    if (!passing) return error;
+    return std::nullopt;
+  }
+  const std::string& profile = options_.request.target_profile();
+  // Arrived, though by somebody else's doing: once is enough.
+  if (HasArrived(*other, profile)) return *std::move(other);
+  if (IsFinished(*other)) return std::nullopt;
+  if (other->target_profile() != profile) return error;
+  return *std::move(other);
 }
 
 // Nothing more is to be started, but a try may have worked: whether it has.
@@ -215,6 +242,7 @@ absl::StatusOr<v1::Migration> FleetMove::WatchToTheEnd(size_t index, v1::Migrati
     Note(absl::StrCat("looking for the daemon: ", status.message()));
   };
   watch.give_up_after = options_.give_up_after;
+  std::optional<Clock::time_point> lost_since;
   for (;;) {
     watch.resume_revision = migration.revision();
     absl::StatusOr<v1::Migration> last = client_->WatchMigration(migration.name(), watch);
@@ -223,8 +251,15 @@ absl::StatusOr<v1::Migration> FleetMove::WatchToTheEnd(size_t index, v1::Migrati
     v1::GetMigrationRequest request;
     request.set_name(migration.name());
     last = client_->GetMigration(request);
-    if (last.ok() && IsFinished(*last)) return last;
-    if (last.ok()) watch.on_update(migration = *std::move(last));
+    if (last.ok()) {
+      if (IsFinished(*last)) return last;
+      lost_since.reset();
+      watch.on_update(migration = *std::move(last));
+    } else {
+      if (!AnswerWasLost(last.status())) return last;
+      if (!lost_since.has_value()) lost_since = Clock::now();
+      if (Clock::now() - *lost_since >= options_.give_up_after) return last;
+    }
     std::this_thread::sleep_for(options_.last_backoff);
   }
 }

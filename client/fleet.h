@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ struct FleetOptions {
   v1::CreateMigrationRequest request;
   size_t concurrency = 4;  // at least 1
   bool keep_going = false;
-  // How long to look for a daemon that is gone, or full.
+  // How long to look for a daemon that is gone, full, or holds a VM for a migration that is over.
   std::chrono::milliseconds give_up_after = std::chrono::seconds(60);
   // How long a VM may be missing that was listed: VMMs come back to a restarted daemon one by one.
   std::chrono::milliseconds vm_patience = std::chrono::seconds(10);
@@ -55,8 +56,10 @@ bool HasRecord(const FleetResult& result);
 class FleetObserver {
  public:
   virtual ~FleetObserver() = default;
+  // Once for each migration: again after one that a daemon's end cut short.
   virtual void Started(const FleetResult& vm) = 0;
   virtual void Updated(const FleetResult& vm) = 0;
+  // Once for each VM that was started or has failed.
   virtual void Finished(const FleetResult& vm) = 0;
   // About the way, not about a VM: the daemon is being looked for.
   virtual void Note(const std::string& text) = 0;
@@ -84,7 +87,7 @@ class FleetMove {
   void Move(size_t index);
   absl::StatusOr<v1::Migration> MoveOnce(size_t index, bool join);
   absl::StatusOr<v1::Migration> StartOrJoin(size_t index, bool* joined);
-  absl::StatusOr<v1::Migration> OneInTheWay(const absl::Status& error);
+  absl::StatusOr<std::optional<v1::Migration>> OneInTheWay(const absl::Status& error);
   absl::StatusOr<v1::Migration> FindStarted(const v1::CreateMigrationRequest& request);
   absl::StatusOr<v1::Migration> WatchToTheEnd(size_t index, v1::Migration migration);
   void Conclude(size_t index, const absl::StatusOr<v1::Migration>& last);

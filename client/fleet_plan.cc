@@ -2,19 +2,18 @@
 #include "client/fleet_plan.h"
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/api_error.h"
+#include "client/unresolved.h"
 
 namespace rehome {
 namespace {
 
 // The most that the daemon gives at once.
 constexpr int kVmPage = 1000;
-constexpr int kMigrationPage = 500;
 // How far back the migration that took a guest to its present process is looked for: behind so many
 // that failed it counts as not moved, and is moved again.
 constexpr int kHistory = 50;
@@ -41,26 +40,6 @@ absl::StatusOr<std::vector<v1::VirtualMachine>> ListVms(MigrationClient* client)
     for (v1::VirtualMachine& vm : *page->mutable_virtual_machines()) vms.push_back(std::move(vm));
   } while (!request.page_token().empty());
   return vms;
-}
-
-using ByVm = std::map<std::string, v1::Migration>;
-
-// By VM: the daemon admits no second migration of one that has such a one.
-absl::StatusOr<ByVm> ListUnresolved(MigrationClient* client) {
-  ByVm unresolved;
-  v1::ListMigrationsRequest request;
-  request.set_filter("state = INDETERMINATE");
-  request.set_page_size(kMigrationPage);
-  do {
-    auto page = client->ListMigrations(request);
-    if (!page.ok()) return page.status();
-    request.set_page_token(page->next_page_token());
-    for (v1::Migration& one : *page->mutable_migrations()) {
-      const std::string vm = one.vm();
-      unresolved.emplace(vm, std::move(one));
-    }
-  } while (!request.page_token().empty());
-  return unresolved;
 }
 
 // The migration that took the guest where it is now, if it went to the profile.

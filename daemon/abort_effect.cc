@@ -141,9 +141,7 @@ SourceSight LookAtSource(EffectContext& context, const Migration& record, millis
     }
     escrow.source_link = *std::move(link);
   }
-  absl::StatusOr<LinkEvent> event =
-      escrow.source_link->AwaitEvent(record.id, {LinkEvent::Kind::kResumed}, wait, nullptr);
-  if (event.ok() && event->kind == LinkEvent::Kind::kResumed) return SourceSight::kRunsGuest;
+  if (WhyResumed(context, record, wait).has_value()) return SourceSight::kRunsGuest;
   // What it said may have been to a daemon that is gone; and a source that START never reached has
   // not paused and says nothing. It can be asked.
   absl::StatusOr<VmmLink::Probe> probe = escrow.source_link->ProbeVm(record.id, wait);

@@ -20,9 +20,9 @@
 #include "daemon/agent_listener.h"
 #include "daemon/process_identity.h"
 #include "daemon/process_links.h"
-#include "daemon/rate_limit.h"
 #include "daemon/reasons.h"
 #include "kvmglue/fd_passing.h"
+#include "kvmglue/rate_limit.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {

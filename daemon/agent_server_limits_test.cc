@@ -17,7 +17,6 @@
 #include <vector>
 
 #include "daemon/agent_server.h"
-#include "daemon/rate_limit.h"
 #include "daemon/testing/agent_fixture.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -222,19 +221,6 @@ TEST_F(AgentServerLimitsTest, MisbehavingPeersDoNotFloodTheLog) {
   // Lines are written a moment after they are counted.
   EXPECT_TRUE(Eventually([&] { return log().size() >= kAgentLogBurst; }));
   EXPECT_EQ(log().size(), kAgentLogBurst);
-}
-
-TEST(RateLimitTest, LetsABurstPassInEachWindowAndCountsTheRest) {
-  RateLimit limit(2, std::chrono::seconds(10));
-  RateLimit::TimePoint now{std::chrono::hours(1)};
-  uint64_t suppressed = 99;
-  EXPECT_TRUE(limit.Allow(now, &suppressed));
-  EXPECT_EQ(suppressed, 0u);
-  EXPECT_TRUE(limit.Allow(now + std::chrono::seconds(9), &suppressed));
-  EXPECT_FALSE(limit.Allow(now + std::chrono::seconds(9), &suppressed));
-  EXPECT_FALSE(limit.Allow(now + std::chrono::seconds(9), &suppressed));
-  EXPECT_TRUE(limit.Allow(now + std::chrono::seconds(10), &suppressed));
-  EXPECT_EQ(suppressed, 2u);
 }
 
 TEST_F(AgentServerLimitsTest, ServesManyAgentsWhoComeAndGo) {

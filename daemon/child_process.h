@@ -22,6 +22,10 @@ struct ChildProgram {
 // More would make no sense; the descriptors are moved about on a small array in the child.
 inline constexpr size_t kMaxChildFds = 8;
 
+// From fork to exec, after which the child is killed; longer only if the program is on a file
+// system that does not answer. Until then the child has copies of all that this process has open.
+inline constexpr std::chrono::milliseconds kExecTimeout{10'000};
+
 // Starts `program` in a session of its own, in directory /, umask 077, with no signal blocked or
 // ignored. Returns its pidfd (close-on-exec). UNAVAILABLE / LAUNCH_FAILED names the step that
 // failed and its errno, exec in the child included; no process is left then. RESOURCE_EXHAUSTED /
@@ -30,7 +34,7 @@ inline constexpr size_t kMaxChildFds = 8;
 // The pidfd is made with the process (CLONE_PIDFD), so it cannot be another's. Until exec the child
 // runs in our memory (CLONE_VM), beside our threads, and makes nothing but system calls.
 absl::StatusOr<UniqueFd> StartChild(const ChildProgram& program,
-                                    std::chrono::milliseconds exec_timeout);
+                                    std::chrono::milliseconds exec_timeout = kExecTimeout);
 
 // From SIGKILL to exit. A process of this kind has no guest memory to tear down; only one that
 // hangs in the kernel (exec from a file system that does not answer) takes longer.

@@ -9,9 +9,12 @@
 #include <thread>
 
 #include "daemon/machine.h"
+#include "daemon/migration_effects.h"
 #include "daemon/process_identity.h"
 #include "daemon/testing/armed_fixture.h"
 #include "kvmglue/status_reason.h"
+#include "vmm/agent/protocol.h"
+#include "vmm/agent/trace.h"
 
 namespace rehome {
 namespace {
@@ -22,6 +25,16 @@ TEST_F(HandoverTest, FirstRunNeedsTheTargetsWord) {
   world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
   EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
   EXPECT_EQ(world_.vms.LinkOf("vm-1")->get(), world_.target.get());
+}
+
+// It leaves as soon as it has said so; what it said counts, and nothing is waited for.
+TEST_F(HandoverTest, AFirstRunThatFailedEndsTheWaitAtOnce) {
+  Arm(FencePolicy::kAfterResume);
+  world_.target->Send({LinkEvent::Kind::kFirstRunFailed, "m-1", "KVM_RUN: EFAULT"});
+  const Outcome outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_EQ(outcome.event, Event::kTargetLost);
+  EXPECT_EQ(outcome.cause.reason, "FIRST_RUN_FAILED");
+  EXPECT_TRUE(world_.target_child.alive()) << "its end was not waited for";
 }
 
 // The event went with the connection; the target that comes back is asked.
@@ -184,6 +197,42 @@ TEST_F(HandoverTest, NoMemoryFdOutlivesTheFence) {
   // VM and memory of source and target, and the block; in the store VM and memory, which are the
   // same open files here, block, description.
   EXPECT_EQ(OpenFds(), before - 9);
+}
+
+// What a VMM does, and what the daemon lets go of, after the last effect and until the record is
+// terminal belongs to the trace.
+TEST_F(HandoverTest, ATraceEndsWithTheMigrationAndNotWithItsLastEffect) {
+  std::vector<MigrationTrace> kept;
+  EffectDependencies dependencies = world_.Dependencies();
+  dependencies.keep_trace = [&](const std::string& id, const MigrationTrace& trace) {
+    EXPECT_EQ(id, "m-1");
+    kept.push_back(trace);
+  };
+  world_.factory = NewMigrationEffectsFactory(dependencies);
+  world_.effects = world_.factory->Create("m-1");
+  rehome_trace* const vmm = rehome_trace_new();
+  world_.source->script.offer_trace = [&](BorrowedFd area) {
+    EXPECT_EQ(rehome_trace_open(vmm, area.raw()), 0);
+    rehome_trace_start(vmm);
+    return absl::OkStatus();
+  };
+  Arm(FencePolicy::kAfterResume);
+  const Outcome last = world_.Perform(Effect::kDiscardTarget, record_);
+  EXPECT_EQ(last.event, Event::kTargetDiscarded);
+  EXPECT_TRUE(kept.empty()) << "its terminal record is not written yet";
+
+  const uint64_t now = rehome_monotonic_ns();
+  rehome_trace_record(vmm, REHOME_TRACE_KVM_GET_MSRS, 0, now - 2 * REHOME_TRACE_THRESHOLD_NS, now);
+  world_.effects->End(last.update);
+  rehome_trace_free(vmm);
+  ASSERT_EQ(kept.size(), 1u);
+  ASSERT_EQ(kept[0].source.calls.size(), 1u);
+  EXPECT_EQ(kept[0].source.calls[0].end_ns, now);
+  ASSERT_GE(kept[0].steps.size(), 2u);
+  const TraceStep& done = kept[0].steps.back();
+  EXPECT_EQ(done.step, Step::kDone);
+  EXPECT_EQ(done.begin_ns, kept[0].steps[kept[0].steps.size() - 2].end_ns);
+  EXPECT_GE(done.end_ns, now);
 }
 
 }  // namespace

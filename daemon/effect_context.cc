@@ -62,6 +62,17 @@ std::optional<Failure> GuestEnded(EffectContext& context, const Migration& recor
                               " ended by itself on the source: ", *escrow.guest_ended)};
 }
 
+std::optional<std::string> WhyResumed(EffectContext& context, const Migration& record,
+                                      std::chrono::milliseconds wait) {
+  Escrow& escrow = context.escrow;
+  if (!escrow.resumed.has_value() && escrow.source_link != nullptr) {
+    absl::StatusOr<LinkEvent> event =
+        escrow.source_link->AwaitEvent(record.id, {LinkEvent::Kind::kResumed}, wait, nullptr);
+    if (event.ok() && event->kind == LinkEvent::Kind::kResumed) escrow.resumed = event->text;
+  }
+  return escrow.resumed;
+}
+
 void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns) {
   context.escrow.block->SetFenceProven();
   if (record.fence_policy != FencePolicy::kBeforeResume || record.fence.stopped_before_resume) {

@@ -48,7 +48,7 @@ struct EffectDependencies {
   std::function<absl::StatusOr<std::shared_ptr<VmmLink>>(const ProcessIdentity&,
                                                          std::chrono::milliseconds, Interrupt*)>
       await_link;
-  // Takes the trace of a migration whose last step has been done; must not fail or wait for long.
+  // Takes the trace of a migration of which nothing more happens; must not fail or wait for long.
   // Null: no traces are recorded.
   std::function<void(const std::string& migration_id, const MigrationTrace&)> keep_trace = {};
 };
@@ -77,6 +77,10 @@ absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd);
 // `wait`. The event is taken and kept in the escrow: it may be asked for again.
 std::optional<Failure> GuestEnded(EffectContext& context, const Migration& record,
                                   std::chrono::milliseconds wait);
+
+// Why the source has taken its guest back, if it has said so, or does within `wait`; kept likewise.
+std::optional<std::string> WhyResumed(EffectContext& context, const Migration& record,
+                                      std::chrono::milliseconds wait);
 
 // Says in the block that the source has stopped for good, as seen at `stopped_ns`, and notes under
 // BEFORE_RESUME that it was we who saw it.

@@ -30,6 +30,9 @@ class MigrationEffects {
  public:
   virtual ~MigrationEffects() = default;
   virtual Outcome Perform(Effect effect, const Migration& record, Interrupt& interrupt) = 0;
+  // The last call, once the terminal record is journaled: lets go of all that is left. Not made
+  // while the migration is unresolved.
+  virtual void End(const Migration& /*last*/) {}
 };
 
 class EffectsFactory {

@@ -51,6 +51,8 @@ struct Escrow {
   bool target_settled = false;
   // What the source said of a guest that ended by itself there (GuestEnded()).
   std::optional<std::string> guest_ended;
+  // What the source said when it took the guest back (WhyResumed()).
+  std::optional<std::string> resumed;
   uint64_t handover_start_ns = 0;  // CLOCK_MONOTONIC, when START was sent
   // What was lent to whom, for the trace; null: nothing. No guest memory, so CloseMemory() leaves
   // it.

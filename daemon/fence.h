@@ -10,12 +10,26 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "daemon/child_process.h"
 #include "daemon/migration.h"
 #include "daemon/process_identity.h"
 #include "kvmglue/fd.h"
 #include "kvmglue/memory_layout.h"
 
 namespace rehome {
+
+// A child of ours between fork and exec (another migration's target being launched) holds copies of
+// everything we hold. FindHolders() looks at it again until it has closed them. That takes a few
+// milliseconds, and on two cores with a load of 22 has taken more than a second; taken for a
+// foreign holder it would make a migration FAIL that did not. This is how long one search waits for
+// such children, all of them together: those that it finds were there when it began, so that the
+// launcher has killed by then what hangs.
+inline constexpr std::chrono::milliseconds kForkSettleTimeout{12'000};
+static_assert(kForkSettleTimeout > kExecTimeout, "or a child that may still exec is a holder");
+// Of one FindHolders(): the rest of a search that is under way, and one of its own.
+inline constexpr std::chrono::milliseconds kFindForkWait = 2 * kForkSettleTimeout;
+static_assert(2 * kFindForkWait < kDefaultDeadline,
+              "or a preflight that waits for children leaves no time for the migration");
 
 // Thread-safe.
 class Fence {
@@ -47,7 +61,8 @@ class Fence {
   // UNKNOWN / HOLDERS_UNREADABLE if a process could not be inspected (no CAP_SYS_PTRACE, or /proc
   // hides processes). What /proc does not show is not seen: descriptors in flight in a socket that
   // nobody reads, or registered with io_uring and closed. Calls of several threads may share one
-  // read of /proc, which begins after each of these calls.
+  // read of /proc, which begins after each of these calls. Waits for children of ours that are
+  // about to exec, kFindForkWait at most.
   virtual absl::StatusOr<HolderSearch> FindHolders(const std::vector<InodeId>& inodes,
                                                    const std::vector<ProcessIdentity>& allowed) = 0;
 };

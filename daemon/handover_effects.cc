@@ -5,10 +5,13 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
 #include "daemon/strategy.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
+#include "vmm/agent/protocol.h"
 
 namespace rehome {
 namespace {
@@ -30,6 +33,10 @@ void FenceBeforeResume(EffectContext& context, Migration& record) {
   const uint64_t now = rehome_monotonic_ns();
   if (!fence.Kill(escrow.source_pidfd.borrow()).ok()) return;
   record.fence.kill_sent_ns = now;
+  // From here on the guest is the target's or nobody's.
+  if (!escrow.target_link->closed()) {
+    context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  }
   // Without this proof the fence word stays unset; the target then proves the source's exit itself.
   absl::StatusOr<uint64_t> stopped = fence.AwaitTasksStopped(
       escrow.source_pidfd.borrow(), record.source, context.dependencies.timeouts.resolve);
@@ -63,12 +70,23 @@ Failure WhyLeft(EffectContext& context, const Migration& record) {
       .value_or(Failure{"TARGET_DIED", "the target VMM exited after it had claimed the guest"});
 }
 
+// A source that gave up before its guest stood still: not that the target was late.
+std::optional<Failure> DeviceBusy(EffectContext& context, const Migration& record) {
+  const std::optional<std::string> why =
+      WhyResumed(context, record, context.dependencies.timeouts.resume);
+  if (!why.has_value() || !absl::StartsWith(*why, REHOME_TEXT_DEVICE_BUSY)) return std::nullopt;
+  return Failure{std::string(reason::kDeviceBusy),
+                 absl::StrCat("a device of VM ", record.request.vm_id, " is busy: ",
+                              why->substr(std::string_view(REHOME_TEXT_DEVICE_BUSY).size()))};
+}
+
 // The state never became complete, so the source gave up its pause, perhaps because there was no
 // guest left to save. A VMM says that from another thread than RESUMED.
 Failure WhyAborted(EffectContext& context, const Migration& record) {
   if (!context.escrow.block->SourceReady()) {
     const milliseconds wait = context.dependencies.timeouts.release;
     if (std::optional<Failure> ended = GuestEnded(context, record, wait)) return *ended;
+    if (std::optional<Failure> busy = DeviceBusy(context, record)) return *busy;
   }
   if (std::optional<Failure> refusal = Refusal(context, record)) return *refusal;
   if (HasExited(context.escrow.target_pidfd.borrow())) {

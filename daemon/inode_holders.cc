@@ -28,6 +28,8 @@
 namespace rehome {
 namespace {
 
+using std::chrono::steady_clock;
+
 constexpr int32_t kInitPid = 1;
 
 // Whether this process has CAP_SYS_PTRACE (include/uapi/linux/capability.h) in effect.
@@ -166,17 +168,18 @@ bool IsOurFork(int32_t pid) {
   return theirs.ok() && ours.ok() && theirs->has_value() && *theirs == *ours;
 }
 
-absl::StatusOr<Finds> HeldAfterFork(int32_t pid, const std::vector<InodeId>& inodes) {
-  const auto deadline = std::chrono::steady_clock::now() + kForkSettleTimeout;
+// `settled`: when no fork of ours is waited for any more.
+absl::StatusOr<Finds> HeldAfterFork(int32_t pid, const std::vector<InodeId>& inodes,
+                                    steady_clock::time_point settled) {
   absl::StatusOr<Finds> finds = HeldBy(pid, inodes);
   // We are no fork of ours, and have more descriptors than anybody.
   if (pid == getpid()) return finds;
-  while (finds.ok() && finds->any() && std::chrono::steady_clock::now() < deadline) {
-    const bool may_be_fork = IsOurFork(pid);
-    if (may_be_fork) std::this_thread::sleep_for(kForkSettlePause);
+  while (finds.ok() && finds->any()) {
+    const bool waits = IsOurFork(pid) && steady_clock::now() < settled;
+    if (waits) std::this_thread::sleep_for(kForkSettlePause);
     // Once more in any case: it can have come to exec between the two looks.
     finds = HeldBy(pid, inodes);
-    if (!may_be_fork) break;
+    if (!waits) break;
   }
   return finds;
 }
@@ -254,6 +257,7 @@ bool IsInitShielded() {
 
 absl::StatusOr<std::vector<HolderSearch>> FindInodeHolders(
     const std::vector<HolderQuery>& queries) {
+  const steady_clock::time_point settled = steady_clock::now() + kForkSettleTimeout;
   std::vector<HolderSearch> searches = NewSearches(queries);
   std::vector<InodeId> inodes;
   for (const HolderQuery& query : queries) {
@@ -268,7 +272,7 @@ absl::StatusOr<std::vector<HolderSearch>> FindInodeHolders(
                       "/proc hides processes: process 1 is not listed");
   }
   for (int32_t pid : *pids) {
-    absl::StatusOr<Finds> finds = HeldAfterFork(pid, inodes);
+    absl::StatusOr<Finds> finds = HeldAfterFork(pid, inodes, settled);
     if (!finds.ok() && IsShieldedInit(pid, finds.status())) {
       for (HolderSearch& search : searches) search.init_shielded = true;
       continue;

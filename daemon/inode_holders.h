@@ -14,12 +14,7 @@
 
 namespace rehome {
 
-// A child of ours between fork and exec (another migration's target being launched) holds copies of
-// everything we hold. It is looked at again until it has closed them. That takes a few
-// milliseconds, and on two cores with a load of 22 has taken more than a second; taken for a
-// foreign holder it would make a migration FAIL that did not. One that hangs is killed by its
-// launcher (kExecTimeout).
-inline constexpr std::chrono::milliseconds kForkSettleTimeout{12'000};  // more than kExecTimeout
+// Between two looks at a child of ours that may be about to exec (kForkSettleTimeout of fence.h).
 inline constexpr std::chrono::milliseconds kForkSettlePause{1};
 
 // The parameters of one Fence::FindHolders().

@@ -39,11 +39,12 @@ class RealMigrationEffects : public MigrationEffects {
     EffectContext context{dependencies_, escrow_, interrupt};
     const uint64_t begin_ns = rehome_monotonic_ns();
     Outcome outcome = Perform(effect, record, context);
-    NoteTraceStep(escrow_, record.step, begin_ns);
-    if (effect == Effect::kFenceSource || effect == Effect::kDiscardTarget) {
-      KeepTrace(context, outcome.update);
-    }
+    NoteTraceStep(escrow_.trace_steps, record.step, begin_ns);
     return outcome;
+  }
+
+  void End(const Migration& last) override {
+    KeepTrace(dependencies_, last, std::exchange(escrow_, Escrow()));
   }
 
  private:

@@ -165,6 +165,7 @@ TEST_F(HandoverTest, FenceBeforeResumeKillsTheSourceThenSetsTheFenceWord) {
   EXPECT_TRUE(outcome.update.fence.stopped_before_resume);
   EXPECT_EQ(outcome.update.fence.stop_observer.role, "rehomed");
   EXPECT_EQ(rehome_block_fence_state(&block_), REHOME_FENCE_STATE_PROVEN);
+  EXPECT_EQ(world_.vms.Get("vm-1")->process.pid, world_.target_child.pid()) << "whose it is now";
 }
 
 TEST_F(HandoverTest, ASourceWhoseTargetIsDeadIsNotKilled) {
@@ -271,6 +272,29 @@ TEST_F(HandoverTest, AClaimantThatOutlivesItsDeadlinesIsKilledSoThatTheSourceCan
   source_library.join();
   EXPECT_FALSE(world_.target_child.alive());
   EXPECT_TRUE(world_.source_child.alive());
+}
+
+TEST_F(HandoverTest, ASourceThatGaveUpBecauseADeviceIsBusyIsNamedSo) {
+  Arm(FencePolicy::kAfterResume);
+  OnStart([this] {
+    rehome_block_move_verdict(&block_, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED);
+    world_.source->Send({LinkEvent::Kind::kResumed, "m-1", "DEVICE_BUSY: not after 100 ms"});
+  });
+  const Outcome given_up = world_.Perform(Effect::kHandOver, record_);
+  EXPECT_EQ(given_up.event, Event::kVerdictAborted);
+  EXPECT_EQ(given_up.cause.reason, "DEVICE_BUSY");
+  EXPECT_EQ(given_up.cause.message, "a device of VM vm-1 is busy: not after 100 ms");
+  // The event that said so has been taken, and still says who has the guest.
+  EXPECT_EQ(world_.Perform(Effect::kAbort, given_up.update).event, Event::kSourceResumed);
+}
+
+TEST_F(HandoverTest, ASourceThatGaveUpOtherwiseIsAnAbort) {
+  Arm(FencePolicy::kAfterResume);
+  OnStart([this] {
+    rehome_block_move_verdict(&block_, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED);
+    world_.source->Send({LinkEvent::Kind::kResumed, "m-1", "saving the state took too long"});
+  });
+  EXPECT_EQ(world_.Perform(Effect::kHandOver, record_).cause.reason, "HANDOVER_ABORTED");
 }
 
 TEST_F(HandoverTest, ATargetThatWasFasterThanTheAbortWins) {

@@ -16,7 +16,7 @@
 
 namespace rehome {
 
-// Of one migration. It has at most nine, and four more for each attempt of a rescue.
+// Of one migration. It has at most ten, and four more for each attempt of a rescue.
 inline constexpr size_t kMaxTraceSteps = 32;
 // Of each side: as many as its area has room for.
 inline constexpr size_t kMaxTraceCalls = REHOME_TRACE_CALLS;

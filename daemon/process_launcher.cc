@@ -82,7 +82,7 @@ absl::StatusOr<LaunchedVmm> ProcessLauncher::Launch(const std::string& profile_n
       .fds = {null.borrow(), log->borrow(), log->borrow(), connection->second.borrow()}};
   static_assert(kAgentFd == 3, "the place of the connection in the list above");
 
-  absl::StatusOr<UniqueFd> pidfd = StartChild(program, kExecTimeout);
+  absl::StatusOr<UniqueFd> pidfd = StartChild(program);
   if (!pidfd.ok()) return Annotate(pidfd.status(), absl::StrCat("profile ", profile_name));
   // A zombie still has an identity, so the reaper comes after it.
   absl::StatusOr<ProcessIdentity> process = IdentifyProcess(pidfd->borrow());

@@ -27,8 +27,6 @@ namespace rehome {
 inline constexpr char kDefaultPath[] =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 inline constexpr int kAgentFd = 3;
-// From fork to exec; longer only if the program is on a file system that does not answer.
-inline constexpr std::chrono::milliseconds kExecTimeout{10'000};
 
 struct ProcessLauncherOptions {
   std::map<std::string, VmmProfile> profiles;  // by name, as config.h checked them

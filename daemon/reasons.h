@@ -155,6 +155,8 @@ inline constexpr std::string_view kLaunchFailed = "LAUNCH_FAILED";
 
 // The guest ended by itself on the source: switched off, or crashed, as it could have without us.
 inline constexpr std::string_view kGuestEnded = "GUEST_ENDED";
+// The source gave up before it paused: a device did not finish its request in time.
+inline constexpr std::string_view kDeviceBusy = "DEVICE_BUSY";
 // The source VMM is dead and the guest was not handed over.
 inline constexpr std::string_view kGuestLost = "GUEST_LOST";
 // The verdict did not settle within both deadlines.

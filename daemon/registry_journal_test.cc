@@ -39,6 +39,18 @@ TEST_F(RegistryTest, AnEndThatCouldNotBeJournalledIsShownAllTheSame) {
   EXPECT_EQ(ListAll(), std::vector<Migration>{done});
 }
 
+TEST_F(RegistryTest, EffectsEndOnceTheTerminalRecordIsJournalledAndBeforeItIsShown) {
+  bool journalled = false, shown = false;
+  effects_.OnEnd([&](const Migration& last) {
+    const auto record = journal_.Read(last.id);
+    journalled = record.ok() && IsTerminal(record->state);
+    shown = IsTerminal(registry_->Get(last.id)->state);
+  });
+  AwaitEnd(MustCreate(Request(AddVm("db"))));
+  EXPECT_TRUE(journalled);
+  EXPECT_FALSE(shown);
+}
+
 TEST_F(RegistryTest, AFinishedMigrationIsReadFromTheJournalAndItsErrorsAreReported) {
   const Migration done = AwaitEnd(MustCreate(Request(AddVm("db"))));
   const size_t before = journal_.reads();

@@ -104,9 +104,13 @@ Migration Registry::Run(const Active& active) {
   };
   Migration last = Drive(std::move(record), active->first, active->cause,
                          {journal_, effects.get(), active->interrupt.get(), publish});
-  // Otherwise the effects are gone when this returns, and the terminal state is shown only then:
-  // whoever sees it finds nothing of the migration left.
-  if (last.step == Step::kUnresolved) active->effects = std::move(effects);
+  if (last.step == Step::kUnresolved) {
+    active->effects = std::move(effects);
+  } else {
+    // The effects are gone when this returns, and the terminal state is shown only then: whoever
+    // sees it finds nothing of the migration left, and its trace.
+    effects->End(last);
+  }
   return last;
 }
 
@@ -116,6 +120,7 @@ void Registry::Publish(const Active& active, Migration record) {
   record.cancel_requested |= active->record.cancel_requested;
   active->record = std::move(record);
   index_.Find(active->record.id)->state = active->record.state;
+  if (active->record.owner == GuestOwner::kNobody) vms_->LoseOwner(active->record.request.vm_id);
   if (active->record.step != Step::kRecovering) NoteRecovered(active);
   active->changed.notify_all();
 }
@@ -132,6 +137,7 @@ void Registry::Finish(const Active& active, const Migration& last) {
   if (last.step == Step::kUnresolved) {
     // Keeps its VM: nothing is started for a guest of which nobody knows where it is.
     index_.Find(last.id)->state = last.state;
+    vms_->LoseOwner(last.request.vm_id);
   } else {
     vms_->SetActiveMigration(last.request.vm_id, "");
     active_by_vm_.erase(last.request.vm_id);

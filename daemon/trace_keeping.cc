@@ -15,21 +15,21 @@ void OfferTraceArea(const EffectContext& context, const std::string& migration_i
   if (made != nullptr && link.OfferTrace(migration_id, made->fd()).ok()) *area = std::move(made);
 }
 
-void NoteTraceStep(Escrow& escrow, Step step, uint64_t begin_ns) {
-  if (escrow.trace_steps.size() == kMaxTraceSteps) return;
-  escrow.trace_steps.push_back(
-      {.step = step, .begin_ns = begin_ns, .end_ns = rehome_monotonic_ns()});
+void NoteTraceStep(std::vector<TraceStep>& steps, Step step, uint64_t begin_ns) {
+  if (steps.size() == kMaxTraceSteps) return;
+  steps.push_back({.step = step, .begin_ns = begin_ns, .end_ns = rehome_monotonic_ns()});
 }
 
-void KeepTrace(EffectContext& context, const Migration& record) {
-  Escrow& escrow = context.escrow;
+void KeepTrace(const EffectDependencies& dependencies, const Migration& last, Escrow escrow) {
   const std::unique_ptr<TraceArea> source = std::move(escrow.source_trace);
   const std::unique_ptr<TraceArea> target = std::move(escrow.target_trace);
-  if (source == nullptr && target == nullptr) return;
   MigrationTrace trace{.steps = std::move(escrow.trace_steps)};
-  if (source != nullptr) trace.source = source->Read(record.vcpu_count);
-  if (target != nullptr) trace.target = target->Read(record.vcpu_count);
-  context.dependencies.keep_trace(record.id, trace);
+  escrow = Escrow();
+  if (source == nullptr && target == nullptr) return;
+  if (!trace.steps.empty()) NoteTraceStep(trace.steps, Step::kDone, trace.steps.back().end_ns);
+  if (source != nullptr) trace.source = source->Read(last.vcpu_count);
+  if (target != nullptr) trace.target = target->Read(last.vcpu_count);
+  dependencies.keep_trace(last.id, trace);
 }
 
 }  // namespace rehome

@@ -5,8 +5,10 @@
 #ifndef REHOME_DAEMON_TRACE_KEEPING_H_
 #define REHOME_DAEMON_TRACE_KEEPING_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "daemon/effect_context.h"
 #include "daemon/trace_area.h"
@@ -18,10 +20,12 @@ void OfferTraceArea(const EffectContext& context, const std::string& migration_i
                     std::unique_ptr<TraceArea>* area);
 
 // Notes a step that ends now.
-void NoteTraceStep(Escrow& escrow, Step step, uint64_t begin_ns);
+void NoteTraceStep(std::vector<TraceStep>& steps, Step step, uint64_t begin_ns);
 
-// After the last step: hands on what was recorded, if an area was lent, and closes the areas.
-void KeepTrace(EffectContext& context, const Migration& record);
+// Once the migration's terminal record is journaled: lets go of the escrow, and then hands on what
+// was recorded until now, if an area was lent. Its last step is DONE: from the end of the last
+// effect to here.
+void KeepTrace(const EffectDependencies& dependencies, const Migration& last, Escrow escrow);
 
 }  // namespace rehome
 

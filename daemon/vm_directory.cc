@@ -72,6 +72,7 @@ absl::Status VmDirectory::Register(const VmEntry& vm, const std::string& migrati
   if (slot.waiting.process == vm.process) slot.waiting_link.reset();
   slot.entry = vm;
   slot.link = std::move(link);
+  slot.has_owner = true;
   slot.entry.active_migration = active;
   Changed(&slot);
   return absl::OkStatus();
@@ -82,7 +83,7 @@ void VmDirectory::Reserve(const VmEntry& vm, const std::string& migration_id) {
   Slot& slot = slots_[vm.vm_id];
   slot.entry = vm;
   slot.entry.active_migration = migration_id;
-  Changed(&slot);
+  slot.has_owner = false;
 }
 
 void VmDirectory::Unregister(const VmmLink* link) {
@@ -119,7 +120,18 @@ void VmDirectory::HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> li
   // A link that closed before it got the VM has been unregistered already, in vain.
   const bool alive = !link->closed();
   slot.link = alive ? std::move(link) : nullptr;
+  slot.has_owner = true;
   Changed(&slot);
+}
+
+void VmDirectory::LoseOwner(const std::string& vm_id) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = slots_.find(vm_id);
+  if (found == slots_.end() || found->second.entry.active_migration.empty()) return;
+  Slot& slot = found->second;
+  const bool was_visible = slot.IsVisible();
+  slot.has_owner = false;
+  if (was_visible && !slot.IsVisible()) Changed(&slot);
 }
 
 absl::StatusOr<VmEntry> VmDirectory::Get(const std::string& vm_id) const {
@@ -134,7 +146,7 @@ std::vector<VmEntry> VmDirectory::List() const {
   std::vector<VmEntry> entries;
   entries.reserve(slots_.size());
   for (const auto& [vm_id, slot] : slots_) {
-    if (slot.link != nullptr) entries.push_back(slot.entry);
+    if (slot.IsVisible()) entries.push_back(slot.entry);
   }
   return entries;
 }
@@ -142,7 +154,7 @@ std::vector<VmEntry> VmDirectory::List() const {
 absl::StatusOr<std::shared_ptr<VmmLink>> VmDirectory::LinkOf(const std::string& vm_id) const {
   std::lock_guard<std::mutex> lock(mutex_);
   const Slot* slot = FindVisible(vm_id);
-  if (slot == nullptr) return NotFound(vm_id);
+  if (slot == nullptr || slot->link == nullptr) return NotFound(vm_id);
   return slot->link;
 }
 
@@ -153,8 +165,9 @@ void VmDirectory::SetActiveMigration(const std::string& vm_id, const std::string
   Slot& slot = found->second;
   if (slot.link == nullptr && migration_id.empty()) {
     slot.entry.active_migration.clear();
-    // It was hidden already: if it goes, nothing that anybody can see changes.
-    if (!PassToWaiting(&slot)) slots_.erase(found);
+    if (PassToWaiting(&slot)) return;
+    if (slot.IsVisible()) Changed(&slot);
+    slots_.erase(found);
     return;
   }
   // Whoever waited did so for a migration before this one.
@@ -185,13 +198,14 @@ bool VmDirectory::PassToWaiting(Slot* slot) {
   slot->entry.active_migration.clear();
   slot->link = std::move(slot->waiting_link);
   slot->waiting_link.reset();
+  slot->has_owner = true;
   Changed(slot);
   return true;
 }
 
 const VmDirectory::Slot* VmDirectory::FindVisible(const std::string& vm_id) const {
   const auto found = slots_.find(vm_id);
-  if (found == slots_.end() || found->second.link == nullptr) return nullptr;
+  if (found == slots_.end() || !found->second.IsVisible()) return nullptr;
   return &found->second;
 }
 

@@ -65,17 +65,24 @@ class VmDirectory {
   // Nobody can see it before. Not bounded by `max_vms`: the journal's unfinished ones were let in.
   void Reserve(const VmEntry& vm, const std::string& migration_id);
   // The process behind `link` is gone or disconnected: drops the entry if it is still its. While a
-  // migration is active the entry is only hidden, so that HandOver() can bring it back.
+  // migration is active the entry stays, with the process that last had the guest: a source may be
+  // ended before the target has said a word, and the guest is no less there for it.
   void Unregister(const VmmLink* link);
-  // After RUNNING: `link`'s process is the one that runs `vm_id` now.
+  // `link`'s process is the one that runs `vm_id`, now or next, and the former one never again.
   void HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> link);
+  // Of an active migration: nobody has the guest, or nobody knows who. The entry is hidden unless
+  // its VMM is connected, until Register() or HandOver() says who has it.
+  void LoseOwner(const std::string& vm_id);
 
+  // With the process that has the guest as far as is known: of an active migration the source until
+  // HandOver(), then the target.
   absl::StatusOr<VmEntry> Get(const std::string& vm_id) const;  // NOT_FOUND / VM_NOT_FOUND
   std::vector<VmEntry> List() const;                            // by vm_id
   // The live connection to the VMM that runs it. NOT_FOUND / VM_NOT_FOUND.
   absl::StatusOr<std::shared_ptr<VmmLink>> LinkOf(const std::string& vm_id) const;
 
-  // "" = none any more: a hidden entry goes, or passes to the target that waits for it.
+  // "" = none any more: an entry without connection goes, or passes to the target that waits for
+  // it.
   void SetActiveMigration(const std::string& vm_id, const std::string& migration_id);
 
   // +1 at every change that Get() or List() can show.
@@ -86,7 +93,9 @@ class VmDirectory {
  private:
   struct Slot {
     VmEntry entry;
-    std::shared_ptr<VmmLink> link;  // null: hidden until the active migration ends or hands over
+    std::shared_ptr<VmmLink> link;  // null: not connected, and held by the active migration
+    bool has_owner = true;          // LoseOwner()
+    bool IsVisible() const { return link != nullptr || has_owner; }
     // A target that was told that it is registered, before or after its HandOver() found nobody.
     VmEntry waiting;
     std::shared_ptr<VmmLink> waiting_link;  // null: none

@@ -3,6 +3,7 @@
 // The numbers of the systemd unit are those of the code, and what guests depend on is in it.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <fstream>
 #include <map>
 #include <string>
@@ -11,7 +12,9 @@
 #include "absl/strings/str_split.h"
 #include "daemon/agent_server.h"
 #include "daemon/config.h"
+#include "daemon/effect_timeouts.h"
 #include "daemon/escrow_store.h"
+#include "daemon/fence.h"
 #include "daemon/registry.h"
 
 namespace rehome {
@@ -48,6 +51,15 @@ TEST(ServiceUnit, TheStoreHasRoomForExactlyWhatTheDaemonPutsIntoIt) {
 TEST(ServiceUnit, TheDaemonMayOpenWhatItsBoundsAllow) {
   EXPECT_GE(Number(ReadUnit()["LimitNOFILE"]),
             2 * kMaxAgentConnections + kMaxStoredFds + kDescriptorsBeside);
+}
+
+// What is under way is brought to its end: in the blackout to its verdict, then to the proof.
+TEST(ServiceUnit, ADaemonThatIsToldToEndHasTheTimeToFence) {
+  const EffectTimeouts timeouts;
+  const std::chrono::milliseconds needed = kMaxHandoverTimeout + kDefaultResolveTimeout +
+                                           timeouts.first_run + timeouts.agent +
+                                           2 * timeouts.release + timeouts.exit + kFindForkWait;
+  EXPECT_GE(std::chrono::seconds(Number(ReadUnit()["TimeoutStopSec"])), needed);
 }
 
 TEST(ServiceUnit, VmmsOutliveTheDaemonAndTheirEscrowOutlivesItsFailures) {

@@ -88,5 +88,60 @@ TEST_F(FleetInterruptTest, TheSecondLeavesThemToTheDaemonAndTheNextRunJoinsThem)
   EXPECT_EQ(daemon_.started().size(), 9u) << "none twice";
 }
 
+TEST_F(FleetInterruptTest, WhileItPlansOneIsEnoughAndNothingIsStarted) {
+  daemon_.HoldCalls(testing::FakeFleet::Call::kList);
+  Program program(Command());
+  ASSERT_TRUE(daemon_.AwaitHeldCalls(testing::FakeFleet::Call::kList, 1));
+  program.Interrupt();
+  ExpectExit(program.Wait(), ExitCode::kIncomplete);
+  EXPECT_THAT(program.written(), HasSubstr("stopped before anything was started"));
+  EXPECT_EQ(daemon_.asked(), 0u);
+}
+
+TEST_F(FleetInterruptTest, WhileItPlansJsonEndsWithItsSummary) {
+  daemon_.HoldCalls(testing::FakeFleet::Call::kList);
+  std::vector<std::string> command = Command();
+  command.push_back("--json");
+  Program program(command);
+  ASSERT_TRUE(daemon_.AwaitHeldCalls(testing::FakeFleet::Call::kList, 1));
+  program.Interrupt();
+  ExpectExit(program.Wait(), ExitCode::kIncomplete);
+  EXPECT_THAT(program.written(), ::testing::StartsWith(R"({"event":"summary")"));
+  EXPECT_THAT(program.written(), HasSubstr(R"("exitCode":9})"));
+}
+
+TEST_F(FleetInterruptTest, TwiceInADryRunLeavesNothingUnderWay) {
+  daemon_.HoldCalls(testing::FakeFleet::Call::kCheck);
+  std::vector<std::string> command = Command();
+  command.push_back("--dry-run");
+  Program program(command);
+  ASSERT_TRUE(daemon_.AwaitHeldCalls(testing::FakeFleet::Call::kCheck, 2));
+  program.Interrupt();
+  ASSERT_TRUE(program.AwaitText("starting no more"));
+  program.Interrupt();
+  ExpectExit(program.Wait(), ExitCode::kIncomplete);
+  EXPECT_THAT(program.written(), HasSubstr("not checked"));
+  EXPECT_THAT(program.written(), ::testing::Not(HasSubstr("migration watch")));
+}
+
+TEST_F(FleetInterruptTest, InJsonEachThatWasStartedHasAnEndAlsoWhenItIsLeft) {
+  for (int i = 0; i < 9; ++i) daemon_.Hold("vm-" + std::to_string(i));
+  daemon_.Release("");
+  std::vector<std::string> command = Command();
+  command.push_back("--json");
+  Program program(command);
+  ASSERT_TRUE(daemon_.AwaitWatched(2));
+  daemon_.Release("vm-0");
+  ASSERT_TRUE(program.AwaitText(R"("event":"finished","vm":"vm-0")"));
+  ASSERT_TRUE(daemon_.AwaitWatched(3));
+  program.Interrupt();
+  ASSERT_TRUE(program.AwaitText(R"("event":"stopping")"));
+  program.Interrupt();
+  ExpectExit(program.Wait(), ExitCode::kDetached);
+  EXPECT_THAT(program.written(), HasSubstr(R"({"event":"detached","vm":"vm-1","migration":"m-)"));
+  EXPECT_THAT(program.written(), HasSubstr(R"({"event":"detached","vm":"vm-2","migration":"m-)"));
+  EXPECT_LT(program.written().rfind("detached"), program.written().find("summary"));
+}
+
 }  // namespace
 }  // namespace rehome

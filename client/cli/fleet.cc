@@ -29,13 +29,16 @@ class FleetRun {
       : context_(context), options_(options), begun_(Clock::now()) {}
 
   // From here on there is something to stop.
-  void Began(FleetMove* move, FleetProgress* progress) {
+  void Began(const FleetPlan& plan, FleetMove* move, FleetProgress* progress) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    progress->Planned(plan, options_);
     move_ = move;
     progress_ = progress;
-    if (!interrupted_) return;
-    progress->Stopping();
-    move->StopStarting();
+  }
+  // Nothing is to be moved; the caller says why.
+  void EndedBeforeItBegan() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    reported_ = true;
   }
 
   // The summary, once; true for the caller that has printed it.
@@ -46,11 +49,11 @@ class FleetRun {
     progress_->Finish();
     const bool dry_run = options_.request.validate_only();
     const std::vector<FleetResult> results = move_->Results();
+    progress_->EndAll(results);
     const FleetSummary summary = Summarize(results, dry_run, Clock::now() - begun_);
     *exit_code = summary.exit_code;
     if (context_->json) {
-      PrintFleetSummaryEvent(summary, options_.request.target_profile(), dry_run,
-                             context_->console);
+      PrintSummaryEvent(summary);
     } else {
       PrintFleetSummary(summary, results, dry_run, context_->console, context_->console.out);
       context_->console.out << std::flush;
@@ -59,30 +62,40 @@ class FleetRun {
   }
 
   void Interrupt(int number) {
-    if (number == 1) {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      interrupted_ = true;
-      if (reported_ || move_ == nullptr) return;  // not begun, or over, and perhaps gone
-      progress_->Stopping();
-      move_->StopStarting();
-      return;
-    }
-    ExitCode exit_code = ExitCode::kDetached;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (reported_) return;  // it is ending already
+      if (move_ == nullptr) EndWhilePlanning();
+      if (number == 1) {
+        progress_->Stopping();
+        move_->StopStarting();
+        return;
+      }
     }
-    // Before there is anything to stop, nothing has been started. False with a move: the other
-    // thread has reported meanwhile, and ends the program as it was to end.
-    if (!Report(&exit_code) && HasReported()) return;
-    // Not exit(): threads that wait for the daemon use what exit() would destroy.
-    _exit(static_cast<int>(exit_code));
+    ExitCode exit_code = ExitCode::kDetached;
+    // False: the other thread has reported meanwhile, and ends the program as it was to end.
+    if (Report(&exit_code)) EndNow(exit_code);
   }
 
  private:
-  bool HasReported() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return reported_;
+  // Nothing has been started, and what the list waits for may be a daemon that hangs.
+  [[noreturn]] void EndWhilePlanning() {
+    if (context_->json) {
+      FleetSummary nothing = Summarize({}, options_.request.validate_only(), Clock::now() - begun_);
+      nothing.exit_code = ExitCode::kIncomplete;
+      PrintSummaryEvent(nothing);
+    } else {
+      context_->console.err << "stopped before anything was started" << std::endl;
+    }
+    EndNow(ExitCode::kIncomplete);
+  }
+
+  // Not exit(): threads that wait for the daemon use what exit() would destroy.
+  [[noreturn]] static void EndNow(ExitCode exit_code) { _exit(static_cast<int>(exit_code)); }
+
+  void PrintSummaryEvent(const FleetSummary& summary) {
+    PrintFleetSummaryEvent(summary, options_.request.target_profile(),
+                           options_.request.validate_only(), context_->console);
   }
 
   CommandContext* const context_;
@@ -92,8 +105,7 @@ class FleetRun {
   // Guarded by mutex_.
   FleetMove* move_ = nullptr;
   FleetProgress* progress_ = nullptr;
-  bool interrupted_ = false;
-  bool reported_ = false;
+  bool reported_ = false;  // or there is nothing to report
 };
 
 }  // namespace
@@ -104,16 +116,19 @@ void RunFleet(CommandContext* context, const FleetOptions& options, const VmFilt
 
   const auto client = context->NewClient();
   const auto plan = PlanFleet(client.get(), options.request.target_profile(), filter);
-  if (!plan.ok()) return context->Fail(plan.status());
+  if (!plan.ok()) {
+    run.EndedBeforeItBegan();
+    return context->Fail(plan.status());
+  }
   if (plan->vms.empty() && !context->json) {
+    run.EndedBeforeItBegan();
     context->console.err << (filter.empty() ? "no virtual machine is registered\n"
                                             : "the filter selects no virtual machine\n");
     return;
   }
   const std::unique_ptr<FleetProgress> progress = NewFleetProgress(*context);
-  progress->Planned(*plan, options);
   FleetMove move(client.get(), *plan, options, progress.get());
-  run.Began(&move, progress.get());
+  run.Began(*plan, &move, progress.get());
   move.Run();
   run.Report(&context->exit_code);
 }

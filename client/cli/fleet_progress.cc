@@ -4,6 +4,7 @@
 #include "client/cli/fleet_progress.h"
 
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "client/cli/format.h"
@@ -37,6 +38,8 @@ class PlainFleetProgress final : public FleetProgress {
     const std::lock_guard<std::mutex> lock(mutex_);
     finished_ = true;
   }
+  // Starts are not shown, and the summary lists what is under way.
+  void EndAll(const std::vector<FleetResult>& /*results*/) override {}
 
  private:
   void Write(const std::string& line) {
@@ -95,9 +98,13 @@ class JsonFleetProgress final : public FleetProgress {
       if (!vm.migration.name().empty()) one["migration"] = IdOf(vm.migration.name());
       vms.push_back(std::move(one));
     }
+    const std::lock_guard<std::mutex> lock(mutex_);
     Write({{"event", "planned"}, {"profile", plan.profile}, {"vms", std::move(vms)}});
   }
   void Started(const FleetResult& vm) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (finished_) return;
+    started_.insert(vm.vm);
     Write({{"event", "started"},
            {"vm", IdOf(vm.vm)},
            {"migration", IdOf(vm.migration.name())},
@@ -105,28 +112,50 @@ class JsonFleetProgress final : public FleetProgress {
   }
   void Updated(const FleetResult& /*vm*/) override {}
   void Finished(const FleetResult& vm) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!finished_) WriteEnd(vm);
+  }
+  void Note(const std::string& text) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!finished_) Write({{"event", "note"}, {"text", text}});
+  }
+  void Stopping() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!finished_) Write({{"event", "stopping"}});
+  }
+  void Finish() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    finished_ = true;
+  }
+  void EndAll(const std::vector<FleetResult>& results) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const FleetResult& vm : results) {
+      if (started_.contains(vm.vm)) WriteEnd(vm);
+    }
+  }
+
+ private:
+  // These REQUIRE mutex_.
+  void WriteEnd(const FleetResult& vm) {
+    started_.erase(vm.vm);
+    if (vm.kind == Kind::kUnderWay) {
+      return Write(
+          {{"event", "detached"}, {"vm", IdOf(vm.vm)}, {"migration", IdOf(vm.migration.name())}});
+    }
     Json event = {{"event", "finished"}, {"vm", IdOf(vm.vm)}, {"result", ResultName(vm.kind)}};
     if (!vm.migration.vm().empty()) event["migration"] = Parsed(JsonText(vm.migration));
     if (!HasRecord(vm)) event["error"] = Parsed(JsonErrorText(vm.error));
     Write(event);
   }
-  void Note(const std::string& text) override { Write({{"event", "note"}, {"text", text}}); }
-  void Stopping() override { Write({{"event", "stopping"}}); }
-  void Finish() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    finished_ = true;
-  }
-
- private:
   void Write(const Json& event) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (finished_) return;
     console_.out << event.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
   }
 
   const Console console_;
   std::mutex mutex_;
-  bool finished_ = false;  // guarded by mutex_
+  // Guarded by mutex_.
+  std::set<std::string> started_;  // VMs without an end yet
+  bool finished_ = false;
 };
 
 }  // namespace

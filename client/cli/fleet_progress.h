@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "client/cli/console.h"
 #include "client/cli/fleet_summary.h"
@@ -20,8 +22,11 @@ class FleetProgress : public FleetObserver {
   virtual void Planned(const FleetPlan& plan, const FleetOptions& options) = 0;
   // After the first Ctrl-C.
   virtual void Stopping() = 0;
-  // Nothing is written afterwards but the summary. Idempotent.
+  // What is heard afterwards is not written. Idempotent.
   virtual void Finish() = 0;
+  // After Finish(), once, with the results that the summary is made of: gives an end to each VM
+  // that was shown to have started and has none yet.
+  virtual void EndAll(const std::vector<FleetResult>& results) = 0;
 };
 
 // On console.err one line for each VM as it is done.

@@ -107,8 +107,10 @@ FleetSummary Summarize(const std::vector<FleetResult>& results, bool dry_run,
     summary.movable += result.kind == Kind::kMovable ? 1 : 0;
     summary.already_there += result.kind == Kind::kAlreadyThere ? 1 : 0;
     summary.failed += result.kind == Kind::kFailed ? 1 : 0;
-    summary.under_way += result.kind == Kind::kUnderWay ? 1 : 0;
-    summary.not_started += result.kind == Kind::kNotStarted ? 1 : 0;
+    // A check that is left leaves nothing behind.
+    const bool left = result.kind == Kind::kUnderWay;
+    summary.under_way += left && !dry_run ? 1 : 0;
+    summary.not_started += result.kind == Kind::kNotStarted || (left && dry_run) ? 1 : 0;
     if (result.kind == Kind::kMoved && result.migration.has_blackout()) {
       blackouts.push_back(result.migration.blackout().total_ns());
     }
@@ -157,13 +159,13 @@ void PrintFleetSummary(const FleetSummary& summary, const std::vector<FleetResul
   AddCount("already there", summary.already_there, "", &table);
   AddCount(dry_run ? "refused" : "failed", summary.failed, "", &table);
   AddCount("under way", summary.under_way, "", &table);
-  AddCount("not started", summary.not_started, "", &table);
+  AddCount(dry_run ? "not checked" : "not started", summary.not_started, "", &table);
   out << "\n";
   table.Print("  ", out);
   out << "  time  " << FormatNanos(summary.elapsed.count(), console.micro()) << "\n";
   if (summary.failed > 0) PrintFailures(results, dry_run, out);
   if (summary.under_way > 0) PrintUnderWay(results, out);
-  if (summary.not_started == 0) return;
+  if (summary.not_started == 0 || dry_run) return;
   out << "\n  " << summary.not_started << " not started; the same command again continues"
       << (summary.failed > 0 ? ", --keep-going goes on past failures" : "") << "\n";
 }

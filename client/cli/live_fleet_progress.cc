@@ -2,13 +2,12 @@
 #include <algorithm>
 #include <cctype>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <map>
 #include <mutex>
-#include <thread>
 
 #include "client/cli/fleet_progress.h"
+#include "client/cli/spinner.h"
 #include "client/cli/steps.h"
 
 namespace rehome {
@@ -17,7 +16,6 @@ namespace {
 using Kind = FleetResult::Kind;
 using Plan = FleetVm::Plan;
 
-constexpr std::chrono::milliseconds kFrame(100);
 // Without automatic line wrap a line that is too long is cut by the terminal and stays one line.
 constexpr char kRedraw[] = "\r\x1b[2K\x1b[?7l";
 constexpr char kWrapOn[] = "\x1b[?7h";
@@ -36,12 +34,11 @@ std::string InWords(v1::Migration::State state) {
 class LiveFleetProgress final : public FleetProgress {
  public:
   explicit LiveFleetProgress(const Console& console)
-      : console_(console), started_(Clock::now()), ticker_(&LiveFleetProgress::Tick, this) {}
+      : console_(console),
+        started_(Clock::now()),
+        spinner_(console.unicode, &mutex_, [this] { Draw(); }) {}
 
-  ~LiveFleetProgress() override {
-    Finish();
-    ticker_.join();
-  }
+  ~LiveFleetProgress() override { Finish(); }
 
   void Planned(const FleetPlan& plan, const FleetOptions& options) override {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -83,32 +80,20 @@ class LiveFleetProgress final : public FleetProgress {
     if (finished_) return;
     finished_ = true;
     console_.err << kClear << std::flush;
-    wake_.notify_all();
+    spinner_.Stop();
   }
+  // The line that showed the starts is gone, and the summary lists what is under way.
+  void EndAll(const std::vector<FleetResult>& /*results*/) override {}
 
  private:
   using Clock = std::chrono::steady_clock;
-
-  void Tick() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (!wake_.wait_for(lock, kFrame, [this] { return finished_; })) {
-      ++frame_;
-      Draw();
-    }
-  }
-
-  std::string Spinner() const {
-    static constexpr const char* kUnicode[] = {"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"};
-    static constexpr const char* kAscii[] = {"|", "/", "-", "\\"};
-    return console_.unicode ? kUnicode[frame_ % 10] : kAscii[frame_ % 4];
-  }
 
   std::string Line() const {
     const std::chrono::duration<double> seconds = Clock::now() - started_;
     char clock[32];
     std::snprintf(clock, sizeof(clock), "%.1f s", seconds.count());
-    std::string line = Spinner() + " " + std::to_string(done_) + "/" + std::to_string(total_) +
-                       (dry_run_ ? " checked" : " done") + "  " + clock;
+    std::string line = spinner_.picture() + " " + std::to_string(done_) + "/" +
+                       std::to_string(total_) + (dry_run_ ? " checked" : " done") + "  " + clock;
     if (failed_ > 0) line += "  " + console_.Red(std::to_string(failed_) + " failed");
     if (!note_.empty()) return line + "  " + console_.Yellow(note_);
     if (stopping_)
@@ -136,19 +121,17 @@ class LiveFleetProgress final : public FleetProgress {
   const Console console_;
   const Clock::time_point started_;
   std::mutex mutex_;
-  std::condition_variable wake_;
   // Guarded by mutex_.
   std::map<std::string, v1::Migration::State> under_way_;
   std::string note_;
   size_t total_ = 0;
   size_t done_ = 0;
   size_t failed_ = 0;
-  size_t frame_ = 0;
   bool dry_run_ = false;
   bool stopping_ = false;
   bool finished_ = false;
   // The last member: it uses the others.
-  std::thread ticker_;
+  Spinner spinner_;
 };
 
 }  // namespace

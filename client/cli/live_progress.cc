@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <mutex>
 #include <sstream>
-#include <thread>
 #include <vector>
 
 #include "client/cli/progress.h"
+#include "client/cli/spinner.h"
 #include "client/cli/steps.h"
 #include "client/migration_client.h"
 
 namespace rehome {
 namespace {
 
-// Ten pictures a second look alive and cost nothing.
-constexpr std::chrono::milliseconds kFrame(100);
 constexpr size_t kTitleColumns = 18;
 
 // Without automatic line wrap a line that is too long is cut by the terminal and stays one line, so
@@ -28,12 +25,11 @@ constexpr char kClearBelow[] = "\x1b[J";
 class LiveProgress final : public Progress {
  public:
   explicit LiveProgress(const Console& console)
-      : console_(console), started_(Clock::now()), ticker_(&LiveProgress::Tick, this) {}
+      : console_(console),
+        started_(Clock::now()),
+        spinner_(console.unicode, &mutex_, [this] { Draw(); }) {}
 
-  ~LiveProgress() override {
-    Finish();
-    ticker_.join();
-  }
+  ~LiveProgress() override { Finish(); }
 
   void Update(const v1::Migration& migration) override {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -56,25 +52,11 @@ class LiveProgress final : public Progress {
     if (finished_) return;
     finished_ = true;
     Draw();
-    wake_.notify_all();
+    spinner_.Stop();
   }
 
  private:
   using Clock = std::chrono::steady_clock;
-
-  void Tick() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (!wake_.wait_for(lock, kFrame, [this] { return finished_; })) {
-      ++frame_;
-      Draw();
-    }
-  }
-
-  std::string Spinner() const {
-    static constexpr const char* kUnicode[] = {"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"};
-    static constexpr const char* kAscii[] = {"|", "/", "-", "\\"};
-    return console_.unicode ? kUnicode[frame_ % 10] : kAscii[frame_ % 4];
-  }
 
   std::string Mark(const StepView& step) const {
     switch (step.mark) {
@@ -83,7 +65,7 @@ class LiveProgress final : public Progress {
       case StepView::Mark::kFailed:
         return console_.Red(console_.unicode ? "✗" : "x");
       case StepView::Mark::kActive:
-        return finished_ ? ">" : Spinner();
+        return finished_ ? ">" : spinner_.picture();
       case StepView::Mark::kWaiting:
         return console_.Dim(console_.unicode ? "·" : "-");
     }
@@ -144,16 +126,14 @@ class LiveProgress final : public Progress {
   const Console console_;
   const Clock::time_point started_;
   std::mutex mutex_;
-  std::condition_variable wake_;
   // Guarded by mutex_.
   v1::Migration migration_;
   std::string note_;
   bool known_ = false;
   bool finished_ = false;
-  size_t frame_ = 0;
   size_t drawn_lines_ = 0;
   // The last member: it uses the others.
-  std::thread ticker_;
+  Spinner spinner_;
 };
 
 }  // namespace

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // rehome vm list | get
-#include <map>
 #include <string>
 #include <utility>
 
@@ -11,38 +10,18 @@
 #include "client/cli/json_output.h"
 #include "client/cli/steps.h"
 #include "client/cli/table.h"
+#include "client/unresolved.h"
 
 namespace rehome {
 namespace {
 
-// Migrations whose guest may be anywhere, by VM name. The daemon admits no second one of a VM, so
-// they are as few as the VMs.
-using Unresolved = std::map<std::string, v1::Migration>;
-
-absl::StatusOr<Unresolved> ListUnresolved(MigrationClient* client) {
-  Unresolved unresolved;
-  v1::ListMigrationsRequest request;
-  request.set_filter("state = INDETERMINATE");
-  request.set_page_size(500);
-  do {
-    auto page = client->ListMigrations(request);
-    if (!page.ok()) return page.status();
-    request.set_page_token(page->next_page_token());
-    for (v1::Migration& one : *page->mutable_migrations()) {
-      const std::string vm = one.vm();
-      unresolved.emplace(vm, std::move(one));
-    }
-  } while (!request.page_token().empty());
-  return unresolved;
-}
-
-std::string MigrationText(const v1::VirtualMachine& vm, const Unresolved& unresolved) {
+std::string MigrationText(const v1::VirtualMachine& vm, const UnresolvedByVm& unresolved) {
   const auto held = unresolved.find(vm.name());
   if (held != unresolved.end()) return IdOf(held->second.name()) + ", INDETERMINATE";
   return vm.active_migration().empty() ? "-" : IdOf(vm.active_migration());
 }
 
-void PrintVmTable(const v1::ListVirtualMachinesResponse& list, Unresolved unresolved,
+void PrintVmTable(const v1::ListVirtualMachinesResponse& list, UnresolvedByVm unresolved,
                   const Console& console) {
   using Align = Table::Align;
   Table table({Align::kLeft, Align::kLeft, Align::kRight, Align::kRight, Align::kLeft,

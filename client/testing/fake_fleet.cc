@@ -61,8 +61,9 @@ class FakeFleet::Migrations final : public v1::MigrationService::Service {
   grpc::Status CreateMigration(grpc::ServerContext* /*context*/,
                                const v1::CreateMigrationRequest* request,
                                v1::Migration* response) override {
-    const std::lock_guard<std::mutex> lock(fleet_->mutex_);
+    std::unique_lock<std::mutex> lock(fleet_->mutex_);
     ++fleet_->asked_;
+    if (request->validate_only()) fleet_->Hold(Call::kCheck, &lock);
     if (grpc::Status error = TakeFrom(&fleet_->refusals_); !error.ok()) return error;
     if (request->validate_only()) {
       fleet_->checked_.push_back(*request);
@@ -94,6 +95,7 @@ class FakeFleet::Migrations final : public v1::MigrationService::Service {
                             const v1::GetMigrationRequest* request,
                             v1::Migration* response) override {
     const std::lock_guard<std::mutex> lock(fleet_->mutex_);
+    if (!fleet_->read_error_.ok()) return fleet_->read_error_;
     v1::Migration* const migration = fleet_->Find(request->name());
     if (migration == nullptr) return NotFound(request->name());
     *response = *migration;
@@ -157,7 +159,8 @@ class FakeFleet::Vms final : public v1::VirtualMachineService::Service {
   grpc::Status ListVirtualMachines(grpc::ServerContext* /*context*/,
                                    const v1::ListVirtualMachinesRequest* request,
                                    v1::ListVirtualMachinesResponse* response) override {
-    const std::lock_guard<std::mutex> lock(fleet_->mutex_);
+    std::unique_lock<std::mutex> lock(fleet_->mutex_);
+    fleet_->Hold(Call::kList, &lock);
     const auto at = fleet_->vms_.upper_bound(request->page_token());
     if (at == fleet_->vms_.end()) return grpc::Status::OK;
     *response->add_virtual_machines() = at->second;
@@ -253,6 +256,23 @@ void FakeFleet::Release(const std::string& vm) {
   changed_.notify_all();
 }
 
+void FakeFleet::HoldCalls(Call call) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  held_calls_[call] = 0;
+}
+
+bool FakeFleet::AwaitHeldCalls(Call call, size_t count) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] { return held_calls_[call] >= count; });
+}
+
+void FakeFleet::Hold(Call call, std::unique_lock<std::mutex>* lock) {
+  if (!held_calls_.contains(call)) return;
+  ++held_calls_[call];
+  changed_.notify_all();
+  changed_.wait(*lock, [this] { return away_; });
+}
+
 bool FakeFleet::AwaitUnderWay(size_t count) {
   std::unique_lock<std::mutex> lock(mutex_);
   return changed_.wait_for(lock, kPatience, [&] { return under_way_ == count; });
@@ -282,6 +302,16 @@ void FakeFleet::RefuseNext(const std::vector<grpc::Status>& errors) {
 void FakeFleet::RefuseWatches(const std::vector<grpc::Status>& errors) {
   const std::lock_guard<std::mutex> lock(mutex_);
   watch_refusals_.assign(errors.begin(), errors.end());
+}
+
+void FakeFleet::FailReads(const grpc::Status& error) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  read_error_ = error;
+}
+
+void FakeFleet::StayTaken(const std::string& vm, const std::string& migration_id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  vms_.at(VmName(vm)).set_active_migration("migrations/" + migration_id);
 }
 
 void FakeFleet::LoseNextAnswer() {

@@ -41,6 +41,11 @@ class FakeFleet {
   // Migrations of the VM do not end before Release(); "" in both means every VM.
   void Hold(const std::string& vm);
   void Release(const std::string& vm);
+  // From now on lists of VMs, or dry runs, are answered only when the fleet goes away.
+  enum class Call { kList, kCheck };
+  void HoldCalls(Call call);
+  // Waits until so many are held. False after 10 s.
+  bool AwaitHeldCalls(Call call, size_t count);
   // Waits until so many migrations are under way. False after 10 s.
   bool AwaitUnderWay(size_t count);
   // Waits until so many have been watched, which is after their requests were answered.
@@ -52,6 +57,10 @@ class FakeFleet {
   void RefuseNext(const std::vector<grpc::Status>& errors);
   // WatchMigration fails with these.
   void RefuseWatches(const std::vector<grpc::Status>& errors);
+  // From now on every GetMigration fails so; OK ends it.
+  void FailReads(const grpc::Status& error);
+  // The VM is held by this migration for good, whatever has become of it.
+  void StayTaken(const std::string& vm, const std::string& migration_id);
   // The next one starts, and its answer is lost.
   void LoseNextAnswer();
   // Nobody listens until ComeBack(); what is under way stays.
@@ -77,6 +86,8 @@ class FakeFleet {
   v1::Migration& Admit(const v1::CreateMigrationRequest& request);
   v1::Migration EndOf(const v1::Migration& migration);
   bool IsHeld(const v1::Migration& migration) const;
+  // Waits if such calls are held.
+  void Hold(Call call, std::unique_lock<std::mutex>* lock);
   void Finish(v1::Migration* migration);
 
   const std::string socket_path_;
@@ -87,7 +98,9 @@ class FakeFleet {
   std::deque<v1::Migration> migrations_;  // oldest first
   std::map<std::string, std::deque<v1::Migration>> ends_;
   std::set<std::string> held_;
+  std::map<Call, size_t> held_calls_;  // how many wait, of those that are held
   std::deque<grpc::Status> refusals_, watch_refusals_;
+  grpc::Status read_error_;
   bool lose_next_ = false;
   bool away_ = false;
   std::vector<v1::CreateMigrationRequest> started_, checked_;

@@ -106,10 +106,19 @@ class FakeEffects::One : public MigrationEffects {
   Outcome Perform(Effect effect, const Migration& record, Interrupt& interrupt) override {
     return owner_->Perform(effect, record, interrupt);
   }
+  void End(const Migration& last) override {
+    std::lock_guard<std::mutex> lock(owner_->mutex_);
+    if (owner_->on_end_) owner_->on_end_(last);
+  }
 
  private:
   FakeEffects* const owner_;
 };
+
+void FakeEffects::OnEnd(std::function<void(const Migration&)> on_end) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  on_end_ = std::move(on_end);
+}
 
 std::unique_ptr<MigrationEffects> FakeEffects::Create(const std::string&) {
   return std::make_unique<One>(this);

@@ -38,6 +38,8 @@ class FakeEffects : public EffectsFactory {
 
   // Replaces the answer of `effect`.
   void On(Effect effect, Answer answer);
+  // Called with the terminal record by the effects' End().
+  void OnEnd(std::function<void(const Migration&)> on_end);
   // From now on a migration that comes to `effect` waits there until Release(), or until its
   // interrupt is raised if `interruptible` (as real effects do before the blackout).
   void HoldAt(Effect effect, bool interruptible = true);
@@ -65,6 +67,7 @@ class FakeEffects : public EffectsFactory {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<Effect, Answer> answers_;
+  std::function<void(const Migration&)> on_end_;
   std::map<Effect, Gate> gates_;
   std::vector<Performed> performed_;
   size_t created_ = 0;

@@ -30,6 +30,7 @@ class FakeVmmLink : public VmmLink {
     std::function<absl::Status(const std::string& migration_id)> release;
     std::function<absl::StatusOr<Probe>(const std::string& migration_id)> probe;
     std::function<absl::StatusOr<HandedIn>(const std::string& migration_id)> hand_in;
+    std::function<absl::Status(BorrowedFd area)> offer_trace;
   };
 
   explicit FakeVmmLink(ProcessIdentity process = {}, VmmHello hello = {})
@@ -53,6 +54,10 @@ class FakeVmmLink : public VmmLink {
   absl::StatusOr<VmDescription> Prepare(const PrepareRequest& request,
                                         std::chrono::milliseconds timeout,
                                         Interrupt* interrupt) override;
+  // Not among calls(): nothing depends on it.
+  absl::Status OfferTrace(const std::string& migration_id, BorrowedFd area) override {
+    return script.offer_trace ? script.offer_trace(area) : VmmLink::OfferTrace(migration_id, area);
+  }
   absl::Status ArmTarget(const std::string& migration_id, BorrowedFd source_pidfd,
                          std::chrono::milliseconds timeout, Interrupt* interrupt) override;
   absl::Status ArmSource(const std::string& migration_id, uint64_t layout_digest, BorrowedFd block,

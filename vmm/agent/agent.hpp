@@ -48,6 +48,7 @@ class AgentHandler {
   // ---- source ----
   virtual AgentAnswer Describe(bool hold, rehome_vm* vm) = 0;
   virtual AgentAnswer ArmSource(rehome_block*) { return AgentAnswer::Yes(); }
+  virtual AgentAnswer Quiesce(rehome_block*) { return AgentAnswer::Yes(); }
   // Blackout.
   virtual AgentAnswer PauseAndSave(rehome_block* block, uint64_t* size) = 0;
   virtual uint64_t LayoutDigest() = 0;
@@ -166,6 +167,9 @@ class Agent {
     };
     ops->arm_source = [](void* opaque, rehome_block* block, rehome_error* error) noexcept {
       return Fill(Self(opaque).ArmSource(block), error);
+    };
+    ops->quiesce = [](void* opaque, rehome_block* block, rehome_error* error) noexcept {
+      return Fill(Self(opaque).Quiesce(block), error);
     };
     ops->pause_and_save = [](void* opaque, rehome_block* block, uint64_t* size,
                              rehome_error* error) noexcept {

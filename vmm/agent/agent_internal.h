@@ -72,7 +72,7 @@ struct rehome_source {
   int block_fd;              /* of it, for HAND_IN; -1: none */
   int target_pidfd;          /* -1: none */
   uint64_t layout_digest;
-  uint64_t paused_ns; /* when the pause was requested */
+  uint64_t started_ns; /* when START came */
   uint64_t claim_deadline_ns;
   uint64_t resolve_deadline_ns;        /* 0: no claim seen yet */
   uint64_t exit_deadline_ns;           /* 0: the target has not been killed by us */

@@ -130,6 +130,12 @@ int ArmSource(void* opaque, rehome_block*, rehome_error*) {
   return 0;
 }
 
+int Quiesce(void* opaque, rehome_block*, rehome_error* error) {
+  VmmPage* page = Self(opaque)->page;
+  page->quiesced_ns.store(rehome_monotonic_ns());
+  return page->quiesce_fails.load() != 0 ? Fail(error, "DEVICE_BUSY: a flush") : 0;
+}
+
 int PauseAndSave(void* opaque, rehome_block* block, uint64_t* size, rehome_error* error) {
   VmmPage* page = Self(opaque)->page;
   SetRuns(page, &page->source_runs, &page->target_runs, false);
@@ -308,6 +314,7 @@ rehome_agent_ops MakeOps() {
   rehome_agent_ops ops = {};
   ops.describe = Describe;
   ops.arm_source = ArmSource;
+  ops.quiesce = Quiesce;
   ops.pause_and_save = PauseAndSave;
   ops.layout_digest = LayoutDigest;
   ops.probe_vm = ProbeVm;

@@ -54,8 +54,10 @@ struct VmmPage {
   // What rehome_target_*() returned. A VMM that is told to exit may not get to say it.
   std::atomic<int32_t> wait_result, claim_result, commit_result, run_result;
 
+  std::atomic<uint64_t> quiesced_ns;  // when quiesce() returned
+
   // what to do wrong
-  std::atomic<uint32_t> pause_fails, layout_changes, state_too_large;
+  std::atomic<uint32_t> quiesce_fails, pause_fails, layout_changes, state_too_large;
   std::atomic<uint32_t> target_refuses, move_kills_and_fails, prepare_fails, first_run_fails;
   std::atomic<uint32_t> target_stays;      // does not exit when cancelled() tells it to
   std::atomic<uint32_t> target_is_nobody;  // root's source cannot be killed by it

@@ -87,7 +87,7 @@ enum rehome_side {
 
 /* CLOCK_MONOTONIC nanoseconds; 0 = not reached. One host, one clock. */
 enum rehome_phase {
-  REHOME_PHASE_PAUSE_REQUESTED = 0, /* source: START received, vCPUs are being kicked */
+  REHOME_PHASE_PAUSE_REQUESTED = 0, /* source: devices quiesced, vCPUs are about to be kicked */
   REHOME_PHASE_VCPUS_STOPPED = 1,   /* source: last vCPU out of KVM_RUN; the blackout begins at the
                                        first one out, which the guest measures itself */
   REHOME_PHASE_STATE_SAVED = 2,     /* source: state complete, source_ready set */
@@ -171,8 +171,8 @@ int rehome_block_move_verdict(struct rehome_block *block, uint32_t from, uint32_
 
 /* Target: COMMITTED to RUNNING, without waking anybody: a wake-up costs the guest up to 70 us, and
  * nobody does anything for the guest because of it. Every waiter looks again by itself (a source
- * each 2 ms, the daemon each 10 ms); tell_running() spares them that, once the guest runs. As
- * rehome_block_move_verdict(). */
+ * each 2 ms, the daemon each 10 ms); tell_running() spares them that, once the guest runs or
+ * cannot. As rehome_block_move_verdict(). */
 int rehome_block_set_running(struct rehome_block *block);
 void rehome_block_tell_running(struct rehome_block *block);
 

@@ -79,6 +79,7 @@ class Handover {
   FakeLink& source() { return source_link_; }
   FakeLink& target() { return target_link_; }
   rehome_block& block() { return block_; }
+  const rehome_block& block() const { return block_; }
   int block_fd() const { return block_fd_; }
   pid_t target_pid() const { return target_; }
   int source_pidfd() const { return source_pidfd_; }

@@ -365,16 +365,6 @@ TEST(Handover, DoesNotKillATargetThatMayNotBeKilled) {
   EXPECT_EQ(handover.page().ran_twice.load(), 0u);
 }
 
-TEST(Handover, ReportsAFirstRunThatFailed) {
-  Handover handover(kMap);
-  handover.page().first_run_fails.store(1);
-  ASSERT_TRUE(handover.Lead(Stage::kStarted));
-  std::optional<rehome_event> failed = handover.target().AwaitEvent(REHOME_EVENT_FIRST_RUN_FAILED);
-  ASSERT_TRUE(failed);
-  EXPECT_STREQ(failed->text, "KVM_RUN: EFAULT");
-  EXPECT_TRUE(handover.target().registrations().empty());
-}
-
 TEST(Handover, RefusesAPrepareThatFailsAndLeaves) {
   Handover handover(kMap);
   handover.page().prepare_fails.store(1);

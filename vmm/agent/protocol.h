@@ -133,6 +133,10 @@ struct rehome_register {
   char migration_id[REHOME_ID_SIZE]; /* "" or the migration by which it got the guest */
 };
 
+/* How the text of RESUMED begins if the source gave up before it paused, because a device did not
+ * finish in time. The only text that is read by a program. */
+#define REHOME_TEXT_DEVICE_BUSY "DEVICE_BUSY: "
+
 enum rehome_event_kind {
   REHOME_EVENT_RESUMED = 1,          /* source: the guest runs here again after a pause */
   REHOME_EVENT_HANDED_OVER = 2,      /* source: saw RUNNING; will not run the guest again */

@@ -77,6 +77,11 @@ struct rehome_agent_ops {
   /* The block is mapped and stays so until resume(), released() or cancelled() has returned. The
    * guest runs on. May be NULL. */
   int (*arm_source)(void *opaque, struct rehome_block *block, struct rehome_error *error);
+  /* START has come, and the guest runs still: let devices finish what they have in hand and take
+   * nothing more. The deadlines count already, so it may take a part of block->claim_timeout_ns
+   * only. On failure the library aborts the verdict and calls resume(); a text that begins with
+   * REHOME_TEXT_DEVICE_BUSY becomes the migration's reason. May be NULL. */
+  int (*quiesce)(void *opaque, struct rehome_block *block, struct rehome_error *error);
   /* Stop every vCPU and write the state into block->state (at most block->state_capacity); *size is
    * what was used. Stamp VCPUS_STOPPED. On failure the VMM has resumed nothing: the library aborts
    * the verdict and calls resume(). Blackout path. */

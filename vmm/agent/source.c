@@ -164,11 +164,23 @@ static uint32_t check_start(struct rehome_agent *agent, struct rehome_error *err
   return REHOME_REFUSED_NONE;
 }
 
-/* 0, or -1 with the reason in source->why. */
+/* Both: 0, or -1 with the reason in source->why. */
+static int quiesce(struct rehome_agent *agent) {
+  struct rehome_source *source = &agent->source;
+  struct rehome_error error = {0};
+  if (agent->ops->quiesce == NULL) return 0;
+  int result = agent->ops->quiesce(agent->opaque, &source->block, &error);
+  if (result == 0) return 0;
+  rehome_error_complete(&error, result, "quiesce");
+  rehome_copy_text(source->why, sizeof(source->why), error.text);
+  return -1;
+}
+
 static int pause_and_announce(struct rehome_agent *agent) {
   struct rehome_source *source = &agent->source;
   struct rehome_error error = {0};
   uint64_t size = 0;
+  rehome_block_stamp(&source->block, REHOME_PHASE_PAUSE_REQUESTED);
   int result = agent->ops->pause_and_save(agent->opaque, &source->block, &size, &error);
   if (result != 0) {
     rehome_error_complete(&error, result, "pause_and_save");
@@ -201,12 +213,11 @@ void rehome_source_start(struct rehome_agent *agent) {
     return;
   }
   rehome_connection_reply(agent, NULL, 0); /* before the pause: it costs the guest nothing here */
-  rehome_block_stamp(&source->block, REHOME_PHASE_PAUSE_REQUESTED);
-  source->paused_ns = rehome_monotonic_ns();
-  source->claim_deadline_ns = source->paused_ns + source->block.claim_timeout_ns;
+  source->started_ns = rehome_monotonic_ns();
+  source->claim_deadline_ns = source->started_ns + source->block.claim_timeout_ns;
   agent->state = REHOME_STATE_PAUSED;
   rehome_agent_trace_start(agent);
-  if (pause_and_announce(agent) != 0) source->abort_wanted = true;
+  if (quiesce(agent) != 0 || pause_and_announce(agent) != 0) source->abort_wanted = true;
 }
 
 /* ---- CANCEL, RELEASE ---- */

@@ -158,12 +158,14 @@ int rehome_target_run(struct rehome_agent *agent) {
 
 int rehome_target_first_run(struct rehome_agent *agent, const struct rehome_register *vm,
                             const char *failure) {
+  struct rehome_block *block = mapped_block(agent);
   if (failure != NULL) {
+    /* The event first: whoever wakes wants to know what came of RUNNING. */
     rehome_events_push(agent, REHOME_EVENT_FIRST_RUN_FAILED, failure);
+    if (block != NULL) rehome_block_tell_running(block);
     rehome_agent_wake(agent);
     return 0;
   }
-  struct rehome_block *block = mapped_block(agent);
   if (block == NULL) return -EINVAL;
   rehome_block_tell_running(block);
   return rehome_agent_announce(agent, vm, true);

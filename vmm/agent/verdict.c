@@ -103,7 +103,7 @@ static uint64_t claimed_at(const struct rehome_source *source, uint64_t now) {
   uint64_t phases[REHOME_PHASE_COUNT];
   rehome_block_read_phases(&source->block, phases);
   uint64_t claimed = phases[REHOME_PHASE_CLAIMED];
-  return claimed >= source->paused_ns && claimed <= now ? claimed : now;
+  return claimed >= source->started_ns && claimed <= now ? claimed : now;
 }
 
 /* The target outlived the resolve deadline: stop it, if it may still be stopped. */

@@ -52,6 +52,9 @@ struct AgentCallbacks {
   static int ArmSource(void* opaque, rehome_block* block, rehome_error* error) {
     return Answer(Handler(opaque).ArmSource(*block), error);
   }
+  static int Quiesce(void* opaque, rehome_block* block, rehome_error* error) {
+    return Answer(Handler(opaque).Quiesce(*block), error);
+  }
   static int PauseAndSave(void* opaque, rehome_block* block, uint64_t* size, rehome_error* error) {
     const auto saved = Handler(opaque).PauseAndSave(*block);
     if (!saved.ok()) return Answer(saved.status(), error);
@@ -77,6 +80,7 @@ struct AgentCallbacks {
 
   static constexpr rehome_agent_ops kOps = {.describe = Describe,
                                             .arm_source = ArmSource,
+                                            .quiesce = Quiesce,
                                             .pause_and_save = PauseAndSave,
                                             .layout_digest = LayoutDigest,
                                             .probe_vm = ProbeVm,

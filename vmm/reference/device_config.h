@@ -30,6 +30,13 @@ struct DeviceConfig {
   friend bool operator==(const DeviceConfig&, const DeviceConfig&) = default;
 };
 
+// A disk as the command line has it: FILE, or FILE,read-only.
+struct DiskOption {
+  std::string path;
+  bool read_only = false;
+  friend bool operator==(const DiskOption&, const DiskOption&) = default;
+};
+
 // The name of device i's descriptor in a migration.
 inline std::string DeviceFdName(size_t i) { return "virtio." + std::to_string(i); }
 

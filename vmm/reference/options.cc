@@ -3,10 +3,10 @@
 
 #include <CLI/CLI.hpp>
 #include <map>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "vmm/reference/device_config.h"
 #include "vmm/reference/guest/guest_abi.h"
 
 namespace rehome {
@@ -56,6 +56,12 @@ void AddGuestOptions(CLI::App& app, GuestOptions& guest) {
 constexpr const char* kPayloadOptions[] = {"--heartbeat-ms", "--step-ns", "--working-set-pages",
                                            "--seed", "--check-on-exit"};
 
+DiskOption ToDisk(const std::string& text) {
+  constexpr std::string_view kReadOnly = ",read-only";
+  if (!text.ends_with(kReadOnly)) return {.path = text};
+  return {.path = text.substr(0, text.size() - kReadOnly.size()), .read_only = true};
+}
+
 void AddLinuxOptions(CLI::App& app, GuestOptions& guest) {
   constexpr const char* kGroup = "A Linux guest";
   CLI::Option* image =
@@ -67,7 +73,14 @@ void AddLinuxOptions(CLI::App& app, GuestOptions& guest) {
   add("--initramfs", guest.initramfs, "its initramfs");
   guest.cmdline = kDefaultCmdline;
   add("--cmdline", guest.cmdline, "its command line, to which the devices are added");
-  add("--disk", guest.disks, "raw image for a virtio-blk device; repeatable");
+  app.add_option_function<std::vector<std::string>>(
+         "--disk",
+         [&guest](const std::vector<std::string>& texts) {
+           for (const std::string& text : texts) guest.disks.push_back(ToDisk(text));
+         },
+         "raw image for a virtio-blk device, FILE or FILE,read-only; repeatable")
+      ->needs(image)
+      ->group(kGroup);
   add("--tap", guest.taps, "tap interface for a virtio-net device; repeatable");
   for (const char* payload_option : kPayloadOptions) {
     image->excludes(app.get_option(payload_option));

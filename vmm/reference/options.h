@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvmglue/vm_type.h"
+#include "vmm/reference/device_config.h"
 #include "vmm/reference/test_hooks.h"
 
 namespace rehome {
@@ -35,7 +36,7 @@ struct GuestOptions {
   std::string linux_image;  // file names
   std::string initramfs;    // "": none
   std::string cmdline;      // without what names the devices
-  std::vector<std::string> disks;
+  std::vector<DiskOption> disks;
   std::vector<std::string> taps;  // names of interfaces
 
   bool is_linux() const { return !linux_image.empty(); }

@@ -87,14 +87,15 @@ TEST(OptionsTest, EveryOptionArrives) {
 TEST(OptionsTest, ALinuxGuestHasOptionsOfItsOwn) {
   const ParsedOptions parsed =
       Parse({"--vm-id=a", "--linux=k", "--initramfs=i", "--cmdline=quiet panic=-1", "--disk=d1",
-             "--disk=d2", "--tap=t", "--memory-kind=memfd"});
+             "--disk=d2,read-only", "--tap=t", "--memory-kind=memfd"});
   ASSERT_FALSE(parsed.exit_now) << parsed.text;
   const GuestOptions& guest = parsed.options.guest;
   EXPECT_TRUE(guest.is_linux());
   EXPECT_EQ(guest.linux_image, "k");
   EXPECT_EQ(guest.initramfs, "i");
   EXPECT_EQ(guest.cmdline, "quiet panic=-1");
-  EXPECT_EQ(guest.disks, (std::vector<std::string>{"d1", "d2"}));
+  EXPECT_EQ(guest.disks,
+            (std::vector<DiskOption>{{.path = "d1"}, {.path = "d2", .read_only = true}}));
   EXPECT_EQ(guest.taps, std::vector<std::string>{"t"});
   EXPECT_EQ(Parse({"--vm-id=a", "--linux=k"}).options.guest.cmdline, kDefaultCmdline);
   EXPECT_FALSE(Parse({"--vm-id=a"}).options.guest.is_linux());

@@ -104,18 +104,19 @@ void SourceSide::Arm() {
   buffers_ = std::make_unique<Buffers>(state_format_, machine_.vcpu_count());
 }
 
+// What the guest asks of its devices meanwhile waits. A disk that needs most of the time which the
+// daemon gives the hand-over would only have the guest stand still for nothing.
+absl::Status SourceSide::Quiesce(const rehome_block& block) {
+  const auto limit = std::chrono::nanoseconds(block.claim_timeout_ns / 2);
+  return machine_.devices().Quiesce(std::chrono::duration_cast<std::chrono::milliseconds>(limit));
+}
+
 absl::StatusOr<uint64_t> SourceSide::PauseAndSave(rehome_block& block) {
   hooks_.Reach(HookPoint::kPause);
   block_ = &block;
   area_ = {reinterpret_cast<std::byte*>(block.state), block.state_capacity};
   saved_ = 0;
-  // The guest runs meanwhile, and what it asks of its devices waits. A disk that needs most of the
-  // time which the daemon gives the hand-over would only have the guest stand still for nothing.
-  const auto limit = std::chrono::nanoseconds(block.claim_timeout_ns / 2);
-  absl::Status status =
-      machine_.devices().Quiesce(std::chrono::duration_cast<std::chrono::milliseconds>(limit));
-  if (!status.ok()) return status;
-  status = crew_.Pause(*this);
+  absl::Status status = crew_.Pause(*this);
   if (!status.ok()) return status;
   for (const absl::Status& result : buffers_->results) {
     if (!result.ok()) return result;

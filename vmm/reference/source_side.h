@@ -40,6 +40,10 @@ class SourceSide : private PausedWork {
 
   // Makes room for the state, so that the blackout need not.
   void Arm();
+  // With the guest running: its devices finish what they have in hand and take no more.
+  // DEADLINE_EXCEEDED / DEVICE_BUSY if they need more than half of the claim deadline; they go on
+  // then.
+  absl::Status Quiesce(const rehome_block& block);
   // Stops the vCPUs and writes the state into the block; returns its size. On an error the vCPUs
   // are stopped nevertheless. FAILED_PRECONDITION / GUEST_ENDED, INVALID_ARGUMENT /
   // SECTION_TOO_LARGE if the block is too small, or what saving reported.

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kvmglue/tap.h"
-#include "vmm/reference/log.h"
 #include "vmm/reference/sections.h"
 #include "vmm/reference/virtio/block.h"
 #include "vmm/reference/virtio/net.h"
@@ -47,13 +46,14 @@ virtio::MacAddress MacOf(const std::string& vm_id, size_t i) {
 }  // namespace
 
 absl::StatusOr<std::vector<DevicePart>> OpenDevices(const std::string& vm_id,
-                                                    const std::vector<std::string>& disks,
+                                                    const std::vector<DiskOption>& disks,
                                                     const std::vector<std::string>& taps) {
   std::vector<DevicePart> parts;
-  for (const std::string& path : disks) {
-    auto disk = virtio::OpenDisk(path, /*read_only=*/false);
+  for (const auto& [path, read_only] : disks) {
+    auto disk = virtio::OpenDisk(path, read_only);
     if (!disk.ok()) return disk.status();
-    parts.push_back({.config = {.kind = DeviceKind::kBlock}, .fd = std::move(disk->fd)});
+    const DeviceConfig config = {.kind = DeviceKind::kBlock, .read_only = read_only};
+    parts.push_back({.config = config, .fd = std::move(disk->fd)});
   }
   for (const std::string& name : taps) {
     auto tap = OpenTap(name);
@@ -94,8 +94,8 @@ absl::Status VirtioBus::Add(DevicePart part) {
   auto backend = MakeBackend(std::move(part), i);
   if (!backend.ok()) return backend.status();
   auto device =
-      virtio::VirtioDevice::Create(*std::move(backend), memory_, [i](std::string_view fault) {
-        Log("virtio device %u needs a reset: %s", i, std::string(fault));
+      virtio::VirtioDevice::Create(*std::move(backend), memory_, [this, i](std::string_view fault) {
+        log_.Line(absl::StrCat("virtio device ", i, " needs a reset: ", std::string(fault)));
       });
   if (!device.ok()) return device.status();
   slots_.push_back({.device = *std::move(device)});

@@ -18,6 +18,7 @@
 #include "kvmglue/vcpu.h"
 #include "kvmglue/vm.h"
 #include "vmm/reference/device_config.h"
+#include "vmm/reference/guest_log.h"
 #include "vmm/reference/virtio/device.h"
 #include "vmm/reference/virtio/guest_memory.h"
 
@@ -37,7 +38,7 @@ struct DevicePart {
 // New devices as the command line asks for them: disks first. A network's address follows from the
 // VM's name and the device's place. Errors of OpenDisk() and OpenTap().
 absl::StatusOr<std::vector<DevicePart>> OpenDevices(const std::string& vm_id,
-                                                    const std::vector<std::string>& disks,
+                                                    const std::vector<DiskOption>& disks,
                                                     const std::vector<std::string>& taps);
 
 // What the kernel's command line says of `count` devices: " virtio_mmio.device=4K@0xd0000000:5"
@@ -86,6 +87,7 @@ class VirtioBus {
 
   Vm& vm_;
   virtio::MappedGuestMemory memory_;
+  GuestLog log_;  // of the devices
   std::vector<Slot> slots_;
 };
 

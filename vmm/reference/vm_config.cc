@@ -94,6 +94,8 @@ absl::Status UnpackPlatform(const PlatformSection& section, VmConfig& config) {
       return MakeStatus(absl::StatusCode::kUnimplemented, "DEVICE_UNKNOWN",
                         absl::StrCat("this VMM has no device of kind ", entry.kind));
     }
+    const bool is_disk = entry.kind == static_cast<uint32_t>(DeviceKind::kBlock);
+    if (entry.read_only > (is_disk ? 1 : 0)) return Malformed("a device that is read-only");
     DeviceConfig device = {.kind = static_cast<DeviceKind>(entry.kind),
                            .read_only = entry.read_only != 0};
     std::copy(std::begin(entry.mac), std::end(entry.mac), device.mac.begin());

@@ -67,6 +67,13 @@ TEST(VmConfigTest, DevicesThatCannotBeAreRefused) {
   EXPECT_EQ(ReasonOf(DecodeVmConfig(*EncodeVmConfig(config)).status()), "DEVICE_UNKNOWN");
 }
 
+TEST(VmConfigTest, OnlyADiskIsReadOnly) {
+  VmConfig config = LinuxSample();
+  EXPECT_TRUE(DecodeVmConfig(*EncodeVmConfig(config))->devices[0].read_only);
+  config.devices[0].kind = DeviceKind::kNet;
+  EXPECT_EQ(ReasonOf(DecodeVmConfig(*EncodeVmConfig(config)).status()), "STATE_MALFORMED");
+}
+
 TEST(VmConfigTest, TheFileCannotChangeAnyMore) {
   const auto fd = WriteVmConfig(Sample());
   ASSERT_TRUE(fd.ok()) << fd.status();

@@ -207,6 +207,8 @@ absl::Status Vmm::ArmSource(rehome_block&) {
   return absl::OkStatus();
 }
 
+absl::Status Vmm::Quiesce(rehome_block& block) { return source_side_->Quiesce(block); }
+
 absl::StatusOr<uint64_t> Vmm::PauseAndSave(rehome_block& block) {
   return source_side_->PauseAndSave(block);
 }

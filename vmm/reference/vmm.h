@@ -61,6 +61,7 @@ class Vmm : private AgentHandler, private CrewListener {
   // AgentHandler
   absl::Status Describe(bool hold, rehome_vm& vm) override;
   absl::Status ArmSource(rehome_block& block) override;
+  absl::Status Quiesce(rehome_block& block) override;
   absl::StatusOr<uint64_t> PauseAndSave(rehome_block& block) override;
   uint64_t LayoutDigest() override;
   absl::Status ProbeVm() override;

@@ -46,12 +46,18 @@ UniqueFd NewDisk(uint64_t bytes, int more_flags = 0) {
   return fd;
 }
 
+UniqueFd ReadOnly(BorrowedFd file) {
+  const std::string path = "/proc/self/fd/" + std::to_string(file.raw());
+  return UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+}
+
 class BlockTest : public ::testing::Test {
  protected:
   void SetUp() override { Make(false); }
   void Make(bool read_only) {
-    absl::StatusOr<DiskFile> disk =
-        AdoptDisk(NewDisk(kSectors * kSectorBytes, MFD_ALLOW_SEALING), read_only);
+    UniqueFd file = NewDisk(kSectors * kSectorBytes, MFD_ALLOW_SEALING);
+    if (read_only) file = ReadOnly(file.borrow());
+    absl::StatusOr<DiskFile> disk = AdoptDisk(std::move(file), read_only);
     ASSERT_TRUE(disk.ok()) << disk.status();
     backend_ = MakeBlockBackend(*std::move(disk), "serial-1");
   }
@@ -205,9 +211,15 @@ TEST_F(BlockTest, MoreThanARequestMayHaveIsAnError) {
 TEST_F(BlockTest, AReadOnlyDiskIsNotWrittenTo) {
   Make(/*read_only=*/true);
   EXPECT_NE(backend_->profile().features & (1u << 5), 0u);
+  EXPECT_EQ(fcntl(backend_->fd().raw(), F_GETFL) & O_ACCMODE, O_RDONLY);
+  const std::vector<std::byte> before = OnDisk(0, 512);
+  ram_.Put(kDataAt, uint64_t{0x1234});
   Do(kWrite, 0, 512, 0);
   EXPECT_EQ(Status(), 1);
+  EXPECT_EQ(OnDisk(0, 512), before);
   Do(kRead, 0, 0, 512);
+  EXPECT_EQ(Status(), 0);
+  Do(kFlush, 0, 0, 0);
   EXPECT_EQ(Status(), 0);
 }
 
@@ -279,6 +291,16 @@ TEST_F(DiskFileTest, TheLockGoesWithTheDescriptor) {
   EXPECT_EQ(ReasonOf(OpenDisk(path_, false).status()), "DISK_LOCKED");
   target->fd.Reset();
   EXPECT_TRUE(OpenDisk(path_, false).ok());
+}
+
+// What a target gets from its source is what the source's configuration says, before any pause. A
+// read lock on the description that has the write lock would give that up.
+TEST_F(DiskFileTest, ADescriptorThatIsNotOpenAsItsDiskIsRefused) {
+  const absl::StatusOr<DiskFile> writer = OpenDisk(path_, false);
+  ASSERT_TRUE(writer.ok());
+  EXPECT_EQ(ReasonOf(AdoptDisk(Duplicate(writer->fd.borrow()).value(), true).status()),
+            "DISK_INVALID");
+  EXPECT_EQ(ReasonOf(OpenDisk(path_, true).status()), "DISK_LOCKED") << "the lock is as it was";
 }
 
 TEST_F(DiskFileTest, WhatIsNoDiskIsRefused) {

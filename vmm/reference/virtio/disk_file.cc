@@ -41,9 +41,11 @@ absl::StatusOr<DiskFile> Use(UniqueFd fd, std::string_view name, bool read_only)
   }
   const int flags = fcntl(fd.borrow().raw(), F_GETFL);
   if (flags < 0) return OsError("fcntl", name, errno);
-  const int mode = flags & O_ACCMODE;
-  if (mode == O_WRONLY || (!read_only && mode != O_RDWR)) {
-    return Invalid(name, "not open for what the disk needs");
+  // Not more than is needed either: a read lock in the place of the write lock that the same
+  // description has on the other side would let others in.
+  if ((flags & O_ACCMODE) != (read_only ? O_RDONLY : O_RDWR)) {
+    return Invalid(name, read_only ? "not open just for reading, as a read-only disk is"
+                                   : "not open for reading and writing");
   }
   if (absl::Status status = Lock(fd.borrow(), name, read_only); !status.ok()) return status;
   // Under the lock, where no other VMM changes it. The position means nothing: all I/O has its own.

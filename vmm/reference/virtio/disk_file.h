@@ -27,8 +27,9 @@ struct DiskFile {
 // is not whole sectors; OS_CALL_FAILED.
 absl::StatusOr<DiskFile> OpenDisk(const std::string& path, bool read_only);
 
-// The same for a descriptor that another VMM opened; DISK_INVALID also if it cannot be written to
-// and `read_only` is false. Locking again what this description has locked already succeeds.
+// The same for a descriptor that another VMM opened; DISK_INVALID also if it is not open as
+// OpenDisk() opens it for `read_only`: a target refuses a disk that is not what its source says it
+// is. Locking again what this description has locked already succeeds.
 absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only);
 
 }  // namespace rehome::virtio

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#ifndef REHOME_DAEMON_RATE_LIMIT_H_
-#define REHOME_DAEMON_RATE_LIMIT_H_
+#ifndef REHOME_KVMGLUE_RATE_LIMIT_H_
+#define REHOME_KVMGLUE_RATE_LIMIT_H_
 
 #include <chrono>
 #include <cstdint>
+#include <utility>
 
 namespace rehome {
 
@@ -26,10 +27,12 @@ class RateLimit {
       return false;
     }
     ++passed_;
-    *suppressed = suppressed_;
-    suppressed_ = 0;
+    *suppressed = TakeSuppressed();
     return true;
   }
+
+  // How many were held back since this or Allow() last said so.
+  uint64_t TakeSuppressed() { return std::exchange(suppressed_, 0); }
 
  private:
   uint32_t burst_;
@@ -41,4 +44,4 @@ class RateLimit {
 
 }  // namespace rehome
 
-#endif  // REHOME_DAEMON_RATE_LIMIT_H_
+#endif  // REHOME_KVMGLUE_RATE_LIMIT_H_
