@@ -21,6 +21,10 @@
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
 
+// clone(2) by the other name that glibc has for it: ThreadSanitizer puts code of its own around
+// clone(), for a child with memory of its own.
+extern "C" int __clone(int (*run)(void*), void* stack, int flags, void* argument, ...);
+
 namespace rehome {
 namespace {
 
@@ -186,8 +190,8 @@ absl::StatusOr<UniqueFd> StartSharing(ChildPlan* plan) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int pidfd = -1;
-  const int pid = clone(RunChild, plan->stack + sizeof(plan->stack),
-                        CLONE_VM | CLONE_PIDFD | SIGCHLD, plan, &pidfd);
+  const int pid = __clone(RunChild, plan->stack + sizeof(plan->stack),
+                          CLONE_VM | CLONE_PIDFD | SIGCHLD, plan, &pidfd);
   const int error = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) return LaunchFailed("clone", error);

@@ -28,8 +28,9 @@ inline constexpr std::chrono::milliseconds kExecTimeout{10'000};
 
 // Starts `program` in a session of its own, in directory /, umask 077, with no signal blocked or
 // ignored. Returns its pidfd (close-on-exec). UNAVAILABLE / LAUNCH_FAILED names the step that
-// failed and its errno, exec in the child included; no process is left then. RESOURCE_EXHAUSTED /
-// FD_LIMIT.
+// failed and its errno, exec in the child included; no process is left then,
+// but for one that cannot be killed within kKillTimeout: it stays, and a few pages of ours with it.
+// RESOURCE_EXHAUSTED / FD_LIMIT.
 //
 // The pidfd is made with the process (CLONE_PIDFD), so it cannot be another's. Until exec the child
 // runs in our memory (CLONE_VM), beside our threads, and makes nothing but system calls.

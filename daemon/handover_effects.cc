@@ -33,15 +33,14 @@ void FenceBeforeResume(EffectContext& context, Migration& record) {
   const uint64_t now = rehome_monotonic_ns();
   if (!fence.Kill(escrow.source_pidfd.borrow()).ok()) return;
   record.fence.kill_sent_ns = now;
-  // From here on the guest is the target's or nobody's.
-  if (!escrow.target_link->closed()) {
-    context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
-  }
   // Without this proof the fence word stays unset; the target then proves the source's exit itself.
   absl::StatusOr<uint64_t> stopped = fence.AwaitTasksStopped(
       escrow.source_pidfd.borrow(), record.source, context.dependencies.timeouts.resolve);
-  if (!stopped.ok()) return;
-  AnnounceStopped(context, record, *stopped);
+  if (stopped.ok()) AnnounceStopped(context, record, *stopped);
+  // Since the kill the guest is the target's or nobody's. Said now, because it waits for the above.
+  if (!escrow.target_link->closed()) {
+    context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  }
 }
 
 Outcome Running(Migration record) { return {Event::kVerdictRunning, {}, std::move(record)}; }

@@ -105,15 +105,15 @@ absl::Status UnlessReaped(const std::string& task, const absl::Status& status) {
 absl::Status AddHeldByFd(int32_t tid, const std::string& task, Finds* finds) {
   const std::string path = task + "/fd";
   // Looked up from here, each costs one step instead of six, and a process can have thousands.
-  const UniqueFd directory(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  absl::StatusOr<std::vector<int32_t>> fds =
-      directory.valid() ? ListNumbers(directory.borrow(), path) : ListNumbers(path);
+  const absl::StatusOr<UniqueFd> directory = OpenDirectory(path);
+  if (!directory.ok()) return UnlessGone(directory.status());
+  absl::StatusOr<std::vector<int32_t>> fds = ListNumbers(directory->borrow(), path);
   if (!fds.ok()) return UnlessGone(fds.status());
   for (int32_t fd : *fds) {
     // Ours, of which there are two for each VM, need not be looked up.
     absl::StatusOr<std::optional<InodeId>> file =
         tid == getpid() ? FileBehind(fd, "")
-                        : FileBehind(directory.borrow().raw(), absl::StrCat(fd));
+                        : FileBehind(directory->borrow().raw(), absl::StrCat(fd));
     if (!file.ok()) return UnlessReaped(task, file.status());
     if (file->has_value()) finds->Add(**file, "fd");
   }

@@ -92,8 +92,12 @@ absl::StatusOr<std::string> ReadProcFile(const std::string& path) {
   return text;
 }
 
+absl::StatusOr<UniqueFd> OpenDirectory(const std::string& path) {
+  return OpenProc(path, O_DIRECTORY);
+}
+
 absl::StatusOr<std::vector<int32_t>> ListNumbers(const std::string& path) {
-  absl::StatusOr<UniqueFd> fd = OpenProc(path, O_DIRECTORY);
+  absl::StatusOr<UniqueFd> fd = OpenDirectory(path);
   if (!fd.ok()) return fd.status();
   return ListNumbers(fd->borrow(), path);
 }

@@ -27,7 +27,9 @@ absl::StatusOr<std::string> ReadProcFile(const std::string& path);
 // The entries of a directory whose names are numbers, in the order of the kernel; others are left
 // out. Errors as above.
 absl::StatusOr<std::vector<int32_t>> ListNumbers(const std::string& path);
-// The same of a directory that is open and has not been read; `path` is for messages.
+// To be listed and to be looked up from. Errors as above.
+absl::StatusOr<UniqueFd> OpenDirectory(const std::string& path);
+// The same as above, of a directory that is open and has not been read; `path` is for messages.
 absl::StatusOr<std::vector<int32_t>> ListNumbers(BorrowedFd directory, const std::string& path);
 
 // The fields of /proc/PID/stat and /proc/PID/task/TID/stat that are used here (proc(5)).

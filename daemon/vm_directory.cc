@@ -72,7 +72,7 @@ absl::Status VmDirectory::Register(const VmEntry& vm, const std::string& migrati
   if (slot.waiting.process == vm.process) slot.waiting_link.reset();
   slot.entry = vm;
   slot.link = std::move(link);
-  slot.has_owner = true;
+  slot.handed_over = false;
   slot.entry.active_migration = active;
   Changed(&slot);
   return absl::OkStatus();
@@ -83,7 +83,6 @@ void VmDirectory::Reserve(const VmEntry& vm, const std::string& migration_id) {
   Slot& slot = slots_[vm.vm_id];
   slot.entry = vm;
   slot.entry.active_migration = migration_id;
-  slot.has_owner = false;
 }
 
 void VmDirectory::Unregister(const VmmLink* link) {
@@ -108,6 +107,10 @@ void VmDirectory::HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> li
   // Without a slot the VM was never migrated: there is nothing that could pass over.
   if (found == slots_.end()) return;
   Slot& slot = found->second;
+  // It has been said before, and the VMM has registered since on a newer connection.
+  const bool superseded = link->closed() && slot.link != nullptr && !slot.link->closed() &&
+                          slot.entry.process == link->process();
+  if (superseded) return;
   const VmmHello& hello = link->hello();
   slot.entry.vmm = absl::StrCat(hello.vmm_name, " ", hello.vmm_version);
   slot.entry.state_format_write = hello.state_format_write;
@@ -120,7 +123,7 @@ void VmDirectory::HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> li
   // A link that closed before it got the VM has been unregistered already, in vain.
   const bool alive = !link->closed();
   slot.link = alive ? std::move(link) : nullptr;
-  slot.has_owner = true;
+  slot.handed_over = true;
   Changed(&slot);
 }
 
@@ -130,7 +133,7 @@ void VmDirectory::LoseOwner(const std::string& vm_id) {
   if (found == slots_.end() || found->second.entry.active_migration.empty()) return;
   Slot& slot = found->second;
   const bool was_visible = slot.IsVisible();
-  slot.has_owner = false;
+  slot.handed_over = false;
   if (was_visible && !slot.IsVisible()) Changed(&slot);
 }
 
@@ -172,6 +175,7 @@ void VmDirectory::SetActiveMigration(const std::string& vm_id, const std::string
   }
   // Whoever waited did so for a migration before this one.
   if (!migration_id.empty()) slot.waiting_link.reset();
+  slot.handed_over = false;
   slot.entry.active_migration = migration_id;
   Changed(&slot);
 }
@@ -198,7 +202,7 @@ bool VmDirectory::PassToWaiting(Slot* slot) {
   slot->entry.active_migration.clear();
   slot->link = std::move(slot->waiting_link);
   slot->waiting_link.reset();
-  slot->has_owner = true;
+  slot->handed_over = false;
   Changed(slot);
   return true;
 }

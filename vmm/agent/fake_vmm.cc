@@ -132,6 +132,7 @@ int ArmSource(void* opaque, rehome_block*, rehome_error*) {
 
 int Quiesce(void* opaque, rehome_block*, rehome_error* error) {
   VmmPage* page = Self(opaque)->page;
+  Reach(page, Step::kQuiesce);
   page->quiesced_ns.store(rehome_monotonic_ns());
   return page->quiesce_fails.load() != 0 ? Fail(error, "DEVICE_BUSY: a flush") : 0;
 }

@@ -28,6 +28,7 @@ enum class Step : uint32_t {
   kArmSource = 2,
   kPause = 3,       // in pause_and_save, guest stopped
   kHandedOver = 4,  // in handed_over()
+  kQuiesce = 5,     // in quiesce(), guest running
   // target
   kPrepare = 8,
   kArmTarget = 9,

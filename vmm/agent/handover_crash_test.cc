@@ -44,6 +44,8 @@ std::string StepName(Step step) {
       return "ArmSource";
     case Step::kPause:
       return "Pause";
+    case Step::kQuiesce:
+      return "Quiesce";
     case Step::kHandedOver:
       return "HandedOver";
     case Step::kPrepare:
@@ -180,7 +182,8 @@ TEST_P(TargetDiesWithTheGuest, TheSourceDoesNotRunAGuestOfThePast) {
 
 class SourceDiesWithTheGuest : public Crash {};
 INSTANTIATE_TEST_SUITE_P(Steps, SourceDiesWithTheGuest,
-                         testing::Combine(testing::ValuesIn(kCases), testing::Values(Step::kPause)),
+                         testing::Combine(testing::ValuesIn(kCases),
+                                          testing::Values(Step::kQuiesce, Step::kPause)),
                          CrashName);
 
 TEST_P(SourceDiesWithTheGuest, TheTargetDoesNotTakeAStateThatIsNotComplete) {
@@ -234,9 +237,9 @@ TEST_P(DaemonDiesBefore, TheGuestRunsOnAndTheTargetLeaves) {
 class DaemonDiesAt : public Crash {};
 INSTANTIATE_TEST_SUITE_P(Steps, DaemonDiesAt,
                          testing::Combine(testing::ValuesIn(kCases),
-                                          testing::Values(Step::kPause, Step::kStateSeen,
-                                                          Step::kClaimed, Step::kMoved,
-                                                          Step::kCommitted)),
+                                          testing::Values(Step::kQuiesce, Step::kPause,
+                                                          Step::kStateSeen, Step::kClaimed,
+                                                          Step::kMoved, Step::kCommitted)),
                          CrashName);
 
 TEST_P(DaemonDiesAt, TheHandoverGoesOnWithoutIt) {

@@ -35,5 +35,18 @@ TEST(HandoverQuiesce, ABusyDeviceIsSaidAndTheGuestHasNotBeenPaused) {
   EXPECT_EQ(PauseRequested(handover), 0u);
 }
 
+TEST(HandoverQuiesce, AGuestIsNotPausedForWhatWasAbortedMeanwhile) {
+  Handover handover(kMap);
+  handover.HangAt(Step::kQuiesce);
+  ASSERT_TRUE(handover.Lead(Stage::kStarted));
+  ASSERT_TRUE(handover.WaitFor(Step::kQuiesce));
+  ASSERT_EQ(
+      rehome_block_move_verdict(&handover.block(), REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED), 0);
+  handover.LetGo();
+  ASSERT_TRUE(handover.source().AwaitEvent(REHOME_EVENT_RESUMED));
+  EXPECT_EQ(handover.page().pauses.load(), 0u);
+  EXPECT_EQ(handover.page().source_runs.load(), 1u);
+}
+
 }  // namespace
 }  // namespace rehome

@@ -170,10 +170,21 @@ static int quiesce(struct rehome_agent *agent) {
   struct rehome_error error = {0};
   if (agent->ops->quiesce == NULL) return 0;
   int result = agent->ops->quiesce(agent->opaque, &source->block, &error);
-  if (result == 0) return 0;
-  rehome_error_complete(&error, result, "quiesce");
-  rehome_copy_text(source->why, sizeof(source->why), error.text);
-  return -1;
+  if (result != 0) {
+    rehome_error_complete(&error, result, "quiesce");
+    rehome_copy_text(source->why, sizeof(source->why), error.text);
+    return -1;
+  }
+  /* It may have taken long. A guest is not paused for what is over already. */
+  if (rehome_block_verdict(&source->block) != REHOME_VERDICT_OPEN) {
+    rehome_copy_text(source->why, sizeof(source->why), "aborted before the pause");
+    return -1;
+  }
+  if (rehome_monotonic_ns() >= source->claim_deadline_ns) {
+    rehome_copy_text(source->why, sizeof(source->why), "quiescing the devices took too long");
+    return -1;
+  }
+  return 0;
 }
 
 static int pause_and_announce(struct rehome_agent *agent) {
