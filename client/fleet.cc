@@ -242,7 +242,7 @@ absl::StatusOr<v1::Migration> FleetMove::WatchToTheEnd(size_t index, v1::Migrati
     Note(absl::StrCat("looking for the daemon: ", status.message()));
   };
   watch.give_up_after = options_.give_up_after;
-  std::optional<Clock::time_point> lost_since;
+  Clock::time_point lost_since = Clock::time_point::max();  // max: it is not lost
   for (;;) {
     watch.resume_revision = migration.revision();
     absl::StatusOr<v1::Migration> last = client_->WatchMigration(migration.name(), watch);
@@ -253,12 +253,13 @@ absl::StatusOr<v1::Migration> FleetMove::WatchToTheEnd(size_t index, v1::Migrati
     last = client_->GetMigration(request);
     if (last.ok()) {
       if (IsFinished(*last)) return last;
-      lost_since.reset();
+      lost_since = Clock::time_point::max();
       watch.on_update(migration = *std::move(last));
     } else {
       if (!AnswerWasLost(last.status())) return last;
-      if (!lost_since.has_value()) lost_since = Clock::now();
-      if (Clock::now() - *lost_since >= options_.give_up_after) return last;
+      const Clock::time_point now = Clock::now();
+      lost_since = std::min(lost_since, now);
+      if (now - lost_since >= options_.give_up_after) return last;
     }
     std::this_thread::sleep_for(options_.last_backoff);
   }
