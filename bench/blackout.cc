@@ -124,15 +124,22 @@ void PrintHeader(const Style& style) {
                      .c_str());
 }
 
+// A dash for a side that was left out.
+std::string Cell(const Summary& summary, double micros) {
+  return summary.count == 0 ? "-" : absl::StrFormat("%.0f", micros);
+}
+
 void PrintRow(const Style& style, const Result& r) {
   const Summary floor = BlackoutOf(r.floor);
   const Summary rehome = BlackoutOf(r.rehome);
+  const Summary fenced = BlackoutOf(r.fenced_first);
   const std::optional<double> ratio = r.ratio_p50();
-  printf("%4u  %7s  %4u  %5.0f  %5.0f     %5.0f  %5.0f  %5.0f     %s       %5.0f us\n",
-         r.shape.vcpus, FormatBytes(static_cast<double>(r.shape.memory_mib << 20)).c_str(),
-         static_cast<unsigned>(rehome.count), floor.p50, floor.p99, rehome.p50, rehome.p99,
-         rehome.max, style.Bold(ratio ? absl::StrFormat("%.2f", *ratio) : "   -").c_str(),
-         BlackoutOf(r.fenced_first).p50);
+  printf("%4u  %7s  %4u  %5s  %5s     %5.0f  %5.0f  %5.0f     %s       %5s us\n", r.shape.vcpus,
+         FormatBytes(static_cast<double>(r.shape.memory_mib << 20)).c_str(),
+         static_cast<unsigned>(rehome.count), Cell(floor, floor.p50).c_str(),
+         Cell(floor, floor.p99).c_str(), rehome.p50, rehome.p99, rehome.max,
+         style.Bold(ratio ? absl::StrFormat("%.2f", *ratio) : "   -").c_str(),
+         Cell(fenced, fenced.p50).c_str());
   fflush(stdout);
 }
 
