@@ -135,7 +135,7 @@ COMPARED = """
   no limit of bandwidth.
 - **Accelerators must be the same.** Rehome on KVM beside an emulated QEMU gets no verdict.
 - **The simulated kernel** has no KVM in it: migrations per second are the daemon's, no VMM's.
-- A load above 1 or so is other work: medians and ratios suffer little from it, tails much.
+- A load above the number of CPUs is other work, from which tails suffer much more than ratios.
 """.rstrip()
 
 
