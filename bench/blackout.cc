@@ -19,6 +19,8 @@
 #include "bench/floor_side.h"
 #include "bench/hop_sample.h"
 #include "bench/host_info.h"
+#include "bench/idle_vms.h"
+#include "bench/many_vms.h"
 #include "bench/percentile.h"
 #include "bench/rehome_side.h"
 #include "bench/terminal.h"
@@ -42,11 +44,17 @@ constexpr int kLargeRunsDivisor = 5;
 // Guest memory that must be available beside the guest's own.
 constexpr uint64_t kSpareMib = 2048;
 constexpr int kDefaultRuns = 50;
+constexpr int kMaxRuns = 100'000;
+// As in the other benchmarks; each costs two descriptors here and in the daemon.
+constexpr int kMaxVms = 1000;
 
 struct Options {
   std::optional<uint32_t> vcpus;
   std::optional<uint64_t> memory_mib;
   int runs = kDefaultRuns;
+  // Of the other two sides; as `runs` where nothing is said, 0 leaves them out.
+  std::optional<int> floor_runs, fenced_runs;
+  int vms = 0;
   bool json = false;
   bool no_trace = false;
 };
@@ -58,7 +66,18 @@ struct Result {
   HopSamples fenced_first;  // BEFORE_RESUME
   double load = 0;
 
-  double ratio_p50() const { return BlackoutOf(rehome).p50 / BlackoutOf(floor).p50; }
+  // None without the floor.
+  std::optional<double> ratio_p50() const {
+    if (floor.empty()) return std::nullopt;
+    return BlackoutOf(rehome).p50 / BlackoutOf(floor).p50;
+  }
+};
+
+// Hops that are measured, of each side.
+struct Runs {
+  int rehome = 0;
+  int floor = 0;
+  int fenced_first = 0;
 };
 
 [[noreturn]] void Fail(const absl::Status& status) {
@@ -66,22 +85,27 @@ struct Result {
   exit(1);
 }
 
-void Append(absl::StatusOr<HopSamples> block, HopSamples& samples) {
+// One side's turn, with warm-up, if it has any left to make.
+template <typename Hops>
+void TakeTurn(int runs, HopSamples& samples, Hops hops) {
+  const int left = std::min(kBlockHops, runs - static_cast<int>(samples.size()));
+  if (left <= 0) return;
+  const absl::StatusOr<HopSamples> block = hops(left + kWarmUpHops);
   if (!block.ok()) Fail(block.status());
   samples.insert(samples.end(), block->begin() + kWarmUpHops, block->end());
 }
 
-Result Measure(harness::HostUnderTest& host, const GuestShape& shape, int runs) {
+Result Measure(harness::HostUnderTest& host, const GuestShape& shape, const Runs& runs) {
   Result result = {.shape = shape};
-  for (int done = 0; done < runs;) {
-    const int hops = std::min(kBlockHops, runs - done);
+  const int turns = std::max({runs.rehome, runs.floor, runs.fenced_first});
+  for (int done = 0; done < turns; done += kBlockHops) {
     fprintf(stderr, "\r%u vCPU, %s: %d of %d hops   ", shape.vcpus,
-            FormatBytes(static_cast<double>(shape.memory_mib << 20)).c_str(), done, runs);
-    Append(RunFloor(shape, hops + kWarmUpHops), result.floor);
-    Append(RunRehome(host, shape, hops + kWarmUpHops, v1::Migration::AFTER_RESUME), result.rehome);
-    Append(RunRehome(host, shape, hops + kWarmUpHops, v1::Migration::BEFORE_RESUME),
-           result.fenced_first);
-    done += hops;
+            FormatBytes(static_cast<double>(shape.memory_mib << 20)).c_str(), done, turns);
+    TakeTurn(runs.floor, result.floor, [&](int hops) { return RunFloor(shape, hops); });
+    TakeTurn(runs.rehome, result.rehome,
+             [&](int hops) { return RunRehome(host, shape, hops, v1::Migration::AFTER_RESUME); });
+    TakeTurn(runs.fenced_first, result.fenced_first,
+             [&](int hops) { return RunRehome(host, shape, hops, v1::Migration::BEFORE_RESUME); });
   }
   fprintf(stderr, "\r%60s\r", "");
   result.load = LoadAverage();
@@ -100,14 +124,22 @@ void PrintHeader(const Style& style) {
                      .c_str());
 }
 
+// A dash for a side that was left out.
+std::string Cell(const Summary& summary, double micros) {
+  return summary.count == 0 ? "-" : absl::StrFormat("%.0f", micros);
+}
+
 void PrintRow(const Style& style, const Result& r) {
   const Summary floor = BlackoutOf(r.floor);
   const Summary rehome = BlackoutOf(r.rehome);
-  const std::string ratio = absl::StrFormat("%.2f", r.ratio_p50());
-  printf("%4u  %7s  %4u  %5.0f  %5.0f     %5.0f  %5.0f  %5.0f     %s       %5.0f us\n",
-         r.shape.vcpus, FormatBytes(static_cast<double>(r.shape.memory_mib << 20)).c_str(),
-         static_cast<unsigned>(rehome.count), floor.p50, floor.p99, rehome.p50, rehome.p99,
-         rehome.max, style.Bold(ratio).c_str(), BlackoutOf(r.fenced_first).p50);
+  const Summary fenced = BlackoutOf(r.fenced_first);
+  const std::optional<double> ratio = r.ratio_p50();
+  printf("%4u  %7s  %4u  %5s  %5s     %5.0f  %5.0f  %5.0f     %s       %5s us\n", r.shape.vcpus,
+         FormatBytes(static_cast<double>(r.shape.memory_mib << 20)).c_str(),
+         static_cast<unsigned>(rehome.count), Cell(floor, floor.p50).c_str(),
+         Cell(floor, floor.p99).c_str(), rehome.p50, rehome.p99, rehome.max,
+         style.Bold(ratio ? absl::StrFormat("%.2f", *ratio) : "   -").c_str(),
+         Cell(fenced, fenced.p50).c_str());
   fflush(stdout);
 }
 
@@ -120,7 +152,9 @@ void PrintPhases(const Style& style, const char* side, const HopSamples& samples
   }
 }
 
+// null for a side that was left out.
 ordered_json ToJson(const Summary& summary) {
+  if (summary.count == 0) return nullptr;
   return {{"p50", summary.p50}, {"p99", summary.p99}, {"max", summary.max}};
 }
 
@@ -131,12 +165,15 @@ ordered_json ToJson(const std::vector<std::pair<std::string, double>>& phases) {
 }
 
 ordered_json ToJson(const Result& r) {
+  const std::optional<double> ratio = r.ratio_p50();
   return {{"vcpus", r.shape.vcpus},
           {"memory_mib", r.shape.memory_mib},
           {"runs", r.rehome.size()},
           {"floor_us", ToJson(BlackoutOf(r.floor))},
           {"rehome_us", ToJson(BlackoutOf(r.rehome))},
-          {"ratio_p50", r.ratio_p50()},
+          {"ratio_p50", ratio ? ordered_json(*ratio) : ordered_json(nullptr)},
+          {"floor_runs", r.floor.size()},
+          {"fenced_runs", r.fenced_first.size()},
           {"load", r.load},
           {"rehome_fence_before_resume_us", ToJson(BlackoutOf(r.fenced_first))},
           {"floor_guest_gap_us", ToJson(GuestGapOf(r.floor))},
@@ -146,14 +183,21 @@ ordered_json ToJson(const Result& r) {
           {"rehome_fence_before_resume_phases_p50_us", ToJson(PhaseMedians(r.fenced_first))}};
 }
 
-std::vector<std::pair<GuestShape, int>> Plan(const Options& options) {
+Runs RunsOf(const Options& options, int divisor = 1) {
+  const auto share = [divisor](int runs) { return runs == 0 ? 0 : std::max(runs / divisor, 1); };
+  return {.rehome = share(options.runs),
+          .floor = share(options.floor_runs.value_or(options.runs)),
+          .fenced_first = share(options.fenced_runs.value_or(options.runs))};
+}
+
+std::vector<std::pair<GuestShape, Runs>> Plan(const Options& options) {
   if (options.vcpus || options.memory_mib) {
-    return {{{options.vcpus.value_or(1), options.memory_mib.value_or(64)}, options.runs}};
+    return {{{options.vcpus.value_or(1), options.memory_mib.value_or(64)}, RunsOf(options)}};
   }
-  return {{{1, 64}, options.runs},
-          {{2, 64}, options.runs},
-          {{4, 64}, options.runs},
-          {{1, kLargeMib}, std::max(options.runs / kLargeRunsDivisor, 1)}};
+  return {{{1, 64}, RunsOf(options)},
+          {{2, 64}, RunsOf(options)},
+          {{4, 64}, RunsOf(options)},
+          {{1, kLargeMib}, RunsOf(options, kLargeRunsDivisor)}};
 }
 
 int Main(int argc, char** argv) {
@@ -162,15 +206,25 @@ int Main(int argc, char** argv) {
   app.add_option("--vcpus", options.vcpus)->check(CLI::Range(1, 16));
   app.add_option("--memory", options.memory_mib, "MiB")->check(CLI::Range(16, 1 << 16));
   app.add_option("--runs", options.runs, "hops of each side, for each row; 8 GiB: a fifth")
-      ->check(CLI::Range(1, 100000));
+      ->check(CLI::Range(1, kMaxRuns));
+  app.add_option("--floor-runs", options.floor_runs, "of the floor; as --runs")
+      ->check(CLI::Range(0, kMaxRuns));
+  app.add_option("--fenced-runs", options.fenced_runs, "with the fence first; as --runs")
+      ->check(CLI::Range(0, kMaxRuns));
+  app.add_option("--vms", options.vms, "idle VMs registered with the same daemon")
+      ->check(CLI::Range(0, kMaxVms));
   app.add_flag("--no-trace", options.no_trace, "without the trace of each hop");
   app.add_flag("--json", options.json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
 
   const Style style = Style::ForStdout();
+  RaiseDescriptorLimit(options.vms);
   absl::StatusOr<std::unique_ptr<harness::HostUnderTest>> host = harness::HostUnderTest::Start(
       {.kernel = "kvm", .daemon_lines = {options.no_trace ? "trace = false" : "trace = true"}});
   if (!host.ok()) Fail(host.status());
+  IdleVms idle;
+  const absl::Status registered = idle.GrowTo((*host)->agent_socket(), options.vms);
+  if (!registered.ok()) Fail(registered);
   std::vector<Result> results;
   PrintHeader(style);
   for (const auto& [shape, runs] : Plan(options)) {
@@ -182,11 +236,12 @@ int Main(int argc, char** argv) {
     PrintRow(style, results.back());
   }
   if (results.empty()) return 1;
-  PrintPhases(style, "floor", results[0].floor);
+  if (!results[0].floor.empty()) PrintPhases(style, "floor", results[0].floor);
   PrintPhases(style, "rehome", results[0].rehome);
   printf("\nload average %.2f\n", results.back().load);
   if (options.json) {
     ordered_json json = ToJson(results[0]);
+    json["registered_vms"] = options.vms + 1;
     if (results.size() > 1) {
       json["table"] = ordered_json::array();
       for (const Result& result : results) json["table"].push_back(ToJson(result));

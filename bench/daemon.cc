@@ -2,7 +2,7 @@
 //
 // What a daemon costs while nothing moves: its memory when idle and for each registered VM, and how
 // long `rehome vm list` takes, from exec to exit, with few and with many VMs. The VMs are
-// connections of this process that speak the agents' wire (tests/harness/fake_agent.h).
+// connections of this process that speak the agents' wire (bench/idle_vms.h).
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -19,11 +19,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "bench/host_info.h"
+#include "bench/idle_vms.h"
 #include "bench/many_vms.h"
 #include "bench/percentile.h"
 #include "bench/terminal.h"
 #include "nlohmann/json.hpp"
-#include "tests/harness/fake_agent.h"
 #include "tests/harness/host_under_test.h"
 #include "tests/harness/proc.h"
 #include "tests/harness/process.h"
@@ -31,11 +31,9 @@
 namespace rehome::bench {
 namespace {
 
-using harness::FakeAgent;
 using harness::HostUnderTest;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kAgentTimeout{30'000};
 constexpr std::chrono::milliseconds kListTimeout{60'000};
 // What the project promises (the README says so).
 constexpr double kMaxIdleMib = 30;
@@ -63,7 +61,7 @@ class DaemonBench {
       if (vms > options_.vms) break;
       // Without what listing them costs the daemon, which is not for each VM.
       const auto before = static_cast<int64_t>(Bytes("VmRSS"));
-      Register(vms);
+      Check(idle_.GrowTo(host_->agent_socket(), vms), "register");
       registered_bytes_ += static_cast<int64_t>(Bytes("VmRSS")) - before;
       lists_[vms] = MeasureList(vms, options_.runs);
     }
@@ -72,7 +70,7 @@ class DaemonBench {
 
   double idle_mib() const { return static_cast<double>(idle_bytes_) / (1 << 20); }
   double per_vm_kib() const {
-    return static_cast<double>(registered_bytes_) / 1024 / static_cast<double>(agents_.size());
+    return static_cast<double>(registered_bytes_) / 1024 / static_cast<double>(idle_.size());
   }
 
   void Print(const Style& style) const {
@@ -86,7 +84,7 @@ class DaemonBench {
          idle_mib() < kMaxIdleMib);
     printf("  %-34s %12s\n", "  of it private",
            FormatBytes(static_cast<double>(idle_private_bytes_)).c_str());
-    line(absl::StrFormat("each of %u registered VMs", agents_.size()).c_str(),
+    line(absl::StrFormat("each of %u registered VMs", idle_.size()).c_str(),
          absl::StrFormat("%.1f KiB", per_vm_kib()), "under 64 KiB", per_vm_kib() < kMaxPerVmKib);
     printf("  %-34s %12s\n", "daemon after all that",
            FormatBytes(static_cast<double>(after_lists_bytes_)).c_str());
@@ -106,7 +104,7 @@ class DaemonBench {
     }
     return {{"rss_idle_mib", idle_mib()},
             {"rss_idle_private_mib", static_cast<double>(idle_private_bytes_) / (1 << 20)},
-            {"vms", agents_.size()},
+            {"vms", idle_.size()},
             {"rss_per_vm_kib", per_vm_kib()},
             {"rss_after_mib", static_cast<double>(after_lists_bytes_) / (1 << 20)},
             {"runs", options_.runs},
@@ -117,14 +115,6 @@ class DaemonBench {
  private:
   uint64_t Bytes(const char* field) const {
     return Check(harness::StatusBytes(host_->daemon().pid(), field), field);
-  }
-
-  void Register(int vms) {
-    while (static_cast<int>(agents_.size()) < vms) {
-      FakeAgent agent = Check(FakeAgent::Connect(host_->agent_socket()), "connect");
-      Check(agent.Register(absl::StrCat("vm-", agents_.size()), kAgentTimeout), "register");
-      agents_.push_back(std::move(agent));
-    }
   }
 
   // Times in ms. Each run must have listed exactly `vms`.
@@ -156,7 +146,7 @@ class DaemonBench {
 
   const Options& options_;
   std::unique_ptr<HostUnderTest> host_;
-  std::vector<FakeAgent> agents_;
+  IdleVms idle_;
   uint64_t idle_bytes_ = 0;
   uint64_t idle_private_bytes_ = 0;
   int64_t registered_bytes_ = 0;  // by which registering all of them grew the daemon

@@ -23,19 +23,18 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "bench/host_info.h"
+#include "bench/idle_vms.h"
 #include "bench/many_vms.h"
 #include "bench/percentile.h"
 #include "bench/terminal.h"
 #include "client/migration_client.h"
 #include "nlohmann/json.hpp"
-#include "tests/harness/fake_agent.h"
 #include "tests/harness/host_under_test.h"
 #include "tests/harness/process.h"
 
 namespace rehome::bench {
 namespace {
 
-using harness::FakeAgent;
 using harness::HostUnderTest;
 using Clock = std::chrono::steady_clock;
 
@@ -60,26 +59,34 @@ struct Round {
   int vms = 0;
   int migrations = 0;
   double seconds = 0;
-  double daemon_cpu_ms = 0;  // of each migration
+  // The daemon's, of each migration.
+  double user_ms = 0;
+  double system_ms = 0;
   Summary latency_ms;
   double load = 0;
   double per_second() const { return migrations / seconds; }
 };
 
-// User and system time of a process, in seconds.
-double CpuSeconds(pid_t pid) {
+// Of a process since its start, in milliseconds.
+struct CpuTime {
+  double user_ms = 0;
+  double system_ms = 0;
+};
+
+CpuTime CpuTimeOf(pid_t pid) {
   std::string stat;
   char part[1024];
   FILE* const file = fopen(absl::StrCat("/proc/", pid, "/stat").c_str(), "re");
-  if (file == nullptr) return 0;
+  if (file == nullptr) return {};
   while (fgets(part, sizeof(part), file) != nullptr) stat += part;
   fclose(file);
   // Fields 14 and 15, counted behind the name, which may contain blanks (proc(5)).
-  constexpr size_t kUtime = 11;
+  constexpr size_t kUtime = 11, kStime = 12;
   const std::vector<std::string> fields = absl::StrSplit(stat.substr(stat.rfind(')') + 2), ' ');
-  if (fields.size() <= kUtime + 1) return 0;
-  return static_cast<double>(std::stoll(fields[kUtime]) + std::stoll(fields[kUtime + 1])) /
-         static_cast<double>(sysconf(_SC_CLK_TCK));
+  if (fields.size() <= kStime) return {};
+  const double tick_ms = 1000 / static_cast<double>(sysconf(_SC_CLK_TCK));
+  return {static_cast<double>(std::stoll(fields[kUtime])) * tick_ms,
+          static_cast<double>(std::stoll(fields[kStime])) * tick_ms};
 }
 
 class ThroughputBench {
@@ -99,7 +106,7 @@ class ThroughputBench {
     for (int i = 0; i < options_.movers; ++i) StartMover(vmm, i);
     for (const int vms : {10, 100, 1000}) {
       if (vms > options_.vms) break;
-      Register(vms - options_.movers);
+      Check(idle_.GrowTo(host_->agent_socket(), vms - options_.movers), "register");
       rounds_.push_back(RunRound(vms));
     }
   }
@@ -110,11 +117,11 @@ class ThroughputBench {
     for (const Round& round : rounds_) {
       const bool good = round.per_second() >= kGoalPerSecond;
       printf(
-          "  %4d VMs registered  %7.1f migrations/s  %s at least %.0f   each %6.2f ms of the "
-          "daemon's CPU   took p50 %.1f, p99 %.1f ms   load %.1f\n",
+          "  %4d VMs registered  %7.1f migrations/s  %s at least %.0f   the daemon's CPU for "
+          "each: user %.2f, system %.2f ms   took p50 %.1f, p99 %.1f ms   load %.1f\n",
           round.vms, round.per_second(), (good ? style.Passed() : style.Failed()).c_str(),
-          kGoalPerSecond, round.daemon_cpu_ms, round.latency_ms.p50, round.latency_ms.p99,
-          round.load);
+          kGoalPerSecond, round.user_ms, round.system_ms, round.latency_ms.p50,
+          round.latency_ms.p99, round.load);
     }
     printf("\n");
   }
@@ -126,7 +133,8 @@ class ThroughputBench {
                         {"migrations", round.migrations},
                         {"seconds", round.seconds},
                         {"per_second", round.per_second()},
-                        {"daemon_cpu_ms", round.daemon_cpu_ms},
+                        {"daemon_user_ms", round.user_ms},
+                        {"daemon_system_ms", round.system_ms},
                         {"latency_ms",
                          {{"p50", round.latency_ms.p50},
                           {"p99", round.latency_ms.p99},
@@ -149,14 +157,6 @@ class ThroughputBench {
     while (!host_->GetVm(MoverName(number)).ok()) {
       if (Clock::now() > deadline) Check(absl::DeadlineExceededError("no VM"), "register");
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-  }
-
-  void Register(int vms) {
-    while (static_cast<int>(agents_.size()) < vms) {
-      FakeAgent agent = Check(FakeAgent::Connect(host_->agent_socket()), "connect");
-      Check(agent.Register(absl::StrCat("vm-", agents_.size()), kAgentTimeout), "register");
-      agents_.push_back(std::move(agent));
     }
   }
 
@@ -186,7 +186,7 @@ class ThroughputBench {
   Round RunRound(int vms) {
     std::vector<double> times;
     std::mutex mutex;  // guards times
-    const double cpu = CpuSeconds(host_->daemon().pid());
+    const CpuTime before = CpuTimeOf(host_->daemon().pid());
     const Clock::time_point start = Clock::now();
     const Clock::time_point end = start + std::chrono::seconds(options_.seconds);
     std::vector<std::thread> clients;
@@ -202,8 +202,10 @@ class ThroughputBench {
     for (std::thread& client : clients) client.join();
     Round round{.vms = vms, .migrations = static_cast<int>(times.size())};
     round.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    round.daemon_cpu_ms =
-        (CpuSeconds(host_->daemon().pid()) - cpu) * 1000 / std::max(round.migrations, 1);
+    const CpuTime after = CpuTimeOf(host_->daemon().pid());
+    const int each = std::max(round.migrations, 1);
+    round.user_ms = (after.user_ms - before.user_ms) / each;
+    round.system_ms = (after.system_ms - before.system_ms) / each;
     round.latency_ms = Summarize(std::move(times));
     round.load = LoadAverage();
     return round;
@@ -212,7 +214,7 @@ class ThroughputBench {
   const Options& options_;
   std::unique_ptr<HostUnderTest> host_;
   std::vector<harness::Process> movers_;
-  std::vector<FakeAgent> agents_;
+  IdleVms idle_;
   std::vector<Round> rounds_;
 };
 

@@ -1,25 +1,36 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the benchmarks and writes docs/performance: results.json, plots and a page (./dev bench page)."""
+"""./dev bench page: runs the benchmarks and writes docs/performance: numbers, plots and a page."""
 
 import argparse
 import datetime
 import json
 import os
 import pathlib
-import platform
+import signal
 import subprocess
 import sys
 
 import page_figures as figures
+import page_host
 import page_plots
+import page_text
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BIN = ROOT / "bazel-bin/bench"
+PEER_GUEST = BIN / "page/peer/peer-guest.elf"
 # No benchmark of the page takes longer on a busy machine; one that hangs ends the run.
 BENCH_TIMEOUT_S = 1800
-VCPUS = (1, 2, 4, 8)
+# From SIGTERM, on which a benchmark ends what it has started, to SIGKILL.
+END_TIMEOUT_S = 30
 # Hops of a guest whose page tables take seconds to make.
 LARGE_RUNS = 10
+# The fence comes first in so many hops, where it is no row of its own.
+FENCED_RUNS = 50
+# Registered with the daemon in the rows about that, the one that moves included.
+REGISTERED_VMS = (10, 100, 1000)
+# Of each way, before Rehome's hops of that shape and again after them.
+PEER_RUNS = 10
 
 
 def parse_json(output):
@@ -28,97 +39,150 @@ def parse_json(output):
     return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
 
 
-def run_bench(name, *arguments):
-    """A benchmark's JSON; None, with the reason on stderr, if it failed or left everything out."""
-    program = ROOT / "bazel-bin/bench" / name
-    if not program.exists():
-        print(f"page: {name} is not built; its rows are not taken", file=sys.stderr)
-        return None
-    command = [str(program), "--json", *map(str, arguments)]
-    print("page:", name, *arguments, file=sys.stderr)
+def run(command):
+    """A program's JSON; None, with the reason on stderr, if it failed or left everything out."""
+    name = " ".join(map(str, (pathlib.Path(command[0]).name, *command[1:])))
+    print("page:", name, file=sys.stderr)
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False,
-                              timeout=BENCH_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        print(f"page: {name} did not end in {BENCH_TIMEOUT_S} s", file=sys.stderr)
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE,
+                                   text=True)
+    except OSError as error:
+        print(f"page: {error}; its rows are not taken", file=sys.stderr)
         return None
-    result = parse_json(done.stdout) if done.returncode == 0 else None
+    try:
+        output, _ = process.communicate(timeout=BENCH_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        print(f"page: it did not end in {BENCH_TIMEOUT_S} s", file=sys.stderr)
+        return None
+    finally:
+        end(process)
+    result = parse_json(output) if process.returncode == 0 else None
     if result is None:
-        print(f"page: {name} gave no result, exit code {done.returncode}", file=sys.stderr)
+        print(f"page: it gave no result, exit code {process.returncode}", file=sys.stderr)
     return result
 
 
-def cpu_model():
-    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(": ", 1)[1]
-    return "unknown CPU"
+def end(process):
+    """Ends the program if it still runs."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def collect(quick):
-    """Everything that is measured, in one run."""
-    load_before = os.getloadavg()[0]
-    rows = []
-    for vcpus in VCPUS:
+def bench(name, *arguments):
+    """A benchmark's JSON, or None."""
+    return run([BIN / name, "--json", *arguments])
+
+
+def add_peer(parts, shape, quick):
+    """QEMU's hops of a shape, all with the accelerator of the first."""
+    same = ["--accel", parts[0]["accelerator"], "--cpu", parts[0]["cpu"]] if parts else []
+    vcpus, memory = shape
+    part = run([sys.executable, "-B", pathlib.Path(__file__).parent / "qemu_peer.py", "--guest",
+                PEER_GUEST, "--vcpus", vcpus, "--memory", memory, "--runs",
+                2 if quick else PEER_RUNS, *same])
+    if part:
+        parts.append(part)
+
+
+def blackout_plan(quick):
+    """((vCPUs, MiB), hops, hops with the fence first) of each row."""
+    for vcpus in figures.VCPUS:
         runs = 10 if quick else figures.TAIL_RUNS if vcpus == 1 else 100
-        rows.append(run_bench("blackout", "--vcpus", vcpus, "--memory", figures.SMALL_MIB,
-                              "--runs", runs))
+        yield (vcpus, figures.SMALL_MIB), runs, min(runs, FENCED_RUNS)
     for memory in (1024,) if quick else (1024, figures.FENCE_MIB, figures.LARGE_MIB):
-        rows.append(run_bench("blackout", "--memory", memory, "--runs", 2 if quick else LARGE_RUNS))
-    refill = run_bench("refill", "--memory", figures.TOUCH_MIB, "--runs", 1 if quick else 5)
-    return {"taken": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": f"{cpu_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}",
-            "quick": quick, "load_before": load_before, "blackout": [row for row in rows if row],
-            "refill": refill, "throughput": run_bench("throughput"),
+        runs = 2 if quick else LARGE_RUNS
+        yield (1, memory), runs, runs if memory == figures.FENCE_MIB else 0
+
+
+def collect_blackout(quick):
+    """(rows, runs of the peer): a shape that QEMU moves too has its hops before and after ours."""
+    rows, peers = [], []
+    for shape, runs, fenced in blackout_plan(quick):
+        beside = shape in figures.PEER_SHAPES
+        if beside:
+            add_peer(peers, shape, quick)
+        rows.append(bench("blackout", "--vcpus", shape[0], "--memory", shape[1], "--runs", runs,
+                          "--fenced-runs", fenced))
+        if beside:
+            add_peer(peers, shape, quick)
+    return [row for row in rows if row], peers
+
+
+def collect_vms(quick):
+    """The blackout with more and more VMs registered."""
+    rows = [bench("blackout", "--vms", count - 1, "--vcpus", 1, "--runs", 5 if quick else 100,
+                  "--floor-runs", 0, "--fenced-runs", 0) for count in REGISTERED_VMS]
+    return [row for row in rows if row]
+
+
+def merged(parts):
+    """All runs of the peer as one."""
+    return {**parts[0], "rows": figures.merge_peers(parts)} if parts else None
+
+
+def collect(quick, kvm_error):
+    """Everything that can be measured here, in one run."""
+    results = {"taken": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+               "machine": page_host.machine(), "kvm_error": kvm_error, "quick": quick,
+               "load_before": os.getloadavg()[0], "blackout": [], "vms": [], "refill": None}
+    parts = []
+    total = ["--runs", 3 if quick else 50]
+    if kvm_error is None:
+        results["blackout"], parts = collect_blackout(quick)
+        results["vms"] = collect_vms(quick)
+        results["refill"] = bench("refill", "--memory", figures.TOUCH_MIB, "--runs",
+                                  1 if quick else 5)
+    else:
+        for shape in figures.PEER_SHAPES:
+            add_peer(parts, shape, quick)
+        total += ["--kernel", "sim"]
+    return {**results, "total_time": bench("total_time", *total), "peers": merged(parts),
+            "throughput": bench("throughput", "--seconds", 1 if quick else 10),
             "load_after": os.getloadavg()[0]}
 
 
-def goals_of(results):
-    return (figures.blackout_goals(results["blackout"]) + [figures.touch_goal(results["refill"])]
-            + figures.throughput_goals(results["throughput"]) + figures.not_taken())
+def read_results(directory):
+    """The results that are there, or None."""
+    path = directory / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def page(results, goals, plots):
-    """The page's text."""
-    lines = ["# Performance", "",
-             "Written by `./dev bench page`; do not edit. Numbers: results.json. How each is taken:",
-             "../benchmarks.md.", "",
-             f"{results['taken']}, {results['machine']}; load average {results['load_before']:.1f} "
-             f"before, {results['load_after']:.1f} after."]
-    if results["quick"]:
-        lines += ["", "**A trial with few runs: no figure here is a result.**"]
-    lines += ["", "| what | measured | goal | |", "|---|---:|---:|---|"]
-    for row in goals:
-        value = "-" if row["value"] is None else f"{row['value']:.2f} {row['unit']}"
-        sign = ">=" if row["at_least"] else "<="
-        lines.append(f"| {row['name']} | {value} | {sign} {row['goal']} {row['unit']} "
-                     f"| {row['verdict']}{' (trial)' * results['quick']} |")
-    for row in goals:
-        if row["verdict"] == "missed":
-            lines += ["", f"**{row['name']}**: {figures.miss_text(row)} {row['evidence']}"]
-    lines += ["", "Floor and Rehome move the same guest, in turns, in one run, under KVM. The floor",
-              "has no daemon, no agent and no fence, and creates everything beforehand. No other",
-              "hypervisor was measured."]
-    for name, title in plots:
-        lines += ["", f"![{title}]({name})"]
-    return "\n".join(lines) + "\n"
+def write(results, directory):
+    """Numbers, plots and page, in the place of those that are there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in page_plots.NAMES:
+        (directory / name).unlink(missing_ok=True)
+    goals = figures.all_goals(results)
+    plots = page_plots.write(results, directory)
+    (directory / "results.json").write_text(
+        json.dumps({**results, "goals": goals}, indent=1) + "\n", encoding="utf-8")
+    (directory / "README.md").write_text(page_text.page(results, goals, plots), encoding="utf-8")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a trial with few runs")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/performance")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/performance",
+                        help="where to write; a page that is there is replaced")
     arguments = parser.parse_args()
-    results = collect(arguments.quick)
-    if not results["blackout"]:
+    # What is running is ended then, instead of left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    kvm_error = page_host.kvm_error()
+    why = figures.refusal(read_results(arguments.out), kvm_error, arguments.quick)
+    if why is not None:
+        print(f"page: {arguments.out} is left as it is: {why}. Give another directory with --out.",
+              file=sys.stderr)
+        return 1
+    results = collect(arguments.quick, kvm_error)
+    if kvm_error is None and not results["blackout"]:
         print("page: no blackout was measured; nothing is written", file=sys.stderr)
         return 1
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    goals = goals_of(results)
-    plots = page_plots.write(results, arguments.out)
-    (arguments.out / "results.json").write_text(
-        json.dumps({**results, "goals": goals}, indent=1) + "\n", encoding="utf-8")
-    (arguments.out / "README.md").write_text(page(results, goals, plots), encoding="utf-8")
+    write(results, arguments.out)
     print(arguments.out / "README.md")
     return 0
 

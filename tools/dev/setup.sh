@@ -13,7 +13,7 @@ packages_of() {
 # missing_of GROUP...: the names that are not installed. Without dpkg, all of them.
 missing_of() {
   local names installed
-  names=$(packages_of "$@" | sort)
+  names=$(packages_of "$@" | sort -u)  # two groups may name the same one
   # dpkg-query fails for a name it has never heard of, and prints the others all the same.
   # shellcheck disable=SC2086  # one argument per name
   installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $names 2>/dev/null |

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the performance page says about what was measured, and about what was not."""
+
+import pathlib
+import sys
+import unittest
+
+_HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE), str(_HERE.parent.parent / "tools")]
+
+import page_figures as figures  # pylint: disable=wrong-import-position
+import page_text  # pylint: disable=wrong-import-position
+from junit_main import junit_main  # pylint: disable=wrong-import-position
+
+SAMPLES = {"stop_resume_us": [8000], "total_ms": [12], "moved_mib": [0.2]}
+PEERS = {"accelerator": "tcg", "why_not_kvm": "no KVM here", "qemu": "7.2", "cpu": "max",
+         "rows": [figures.peer_row("ignore-shared", 1, 64, SAMPLES, 1.0)]}
+ROUND = {"vms": 10, "per_second": 50, "daemon_user_ms": 3.25, "daemon_system_ms": 17.5,
+         "latency_ms": {"p50": 20, "p99": 40}, "load": 2.0}
+WITHOUT_KVM = {"taken": "today", "machine": "a CPU", "kvm_error": "no KVM here", "quick": False,
+               "load_before": 1, "load_after": 2, "blackout": [], "vms": [], "refill": None,
+               "total_time": None, "peers": PEERS,
+               "throughput": {"movers": 8, "rounds": [ROUND]}}
+
+
+def page_of(results):
+    return page_text.page(results, figures.all_goals(results), [("a.png", "A plot")])
+
+
+class PageTest(unittest.TestCase):
+    def test_without_kvm_rows_say_why_they_are_empty(self):
+        page = page_of(WITHOUT_KVM)
+        rows = [line for line in page.splitlines() if line.startswith("| blackout")]
+        self.assertTrue(rows)
+        for line in rows:
+            self.assertIn("not taken: no KVM here", line)
+            self.assertNotIn("met", line.replace("not met", ""))
+
+    def test_an_emulated_peer_is_information(self):
+        page = page_of(WITHOUT_KVM)
+        self.assertIn("Not comparable", page)
+        self.assertIn("| QEMU x-ignore-shared | 1 | 64 | 1 | 8.00 |", page)
+
+    def test_the_daemons_cpu_time_is_split(self):
+        self.assertIn("| 10 | 50.0 | 3.25 | 17.5 |", page_of(WITHOUT_KVM))
+
+    def test_a_trial_is_called_one(self):
+        self.assertIn("no figure here is a result", page_of({**WITHOUT_KVM, "quick": True}))
+        self.assertNotIn("no figure here is a result", page_of(WITHOUT_KVM))
+
+    def test_total_time_of_the_simulated_kernel_is_information(self):
+        summary = {"p50": 31.0, "p99": 40.0, "max": 40.0}
+        total = {"kernel": "sim", "vcpus": 1, "memory_mib": 64, "runs": 3, "load": 1.0,
+                 "total_ms": summary, "target_start_ms": summary, "without_start_ms": summary,
+                 "steps_p50_ms": {"LAUNCHING": 3.0}}
+        page = page_of({**WITHOUT_KVM, "total_time": total})
+        self.assertIn("On the simulated kernel", page)
+        self.assertIn("| migration from CLI start to done, without the VMM's own start, p50 | - |",
+                      page)
+
+    def test_every_plot_is_on_the_page(self):
+        self.assertIn("![A plot](a.png)", page_of(WITHOUT_KVM))
+
+    def test_tables_have_as_many_columns_as_heads(self):
+        tables = [line for line in page_of(WITHOUT_KVM).splitlines() if line.startswith("|")]
+        widths = set()
+        for line in tables:
+            if set(line) <= set("|-:"):
+                widths.add(line.count("|"))
+            self.assertIn(line.count("|"), {6, 11, 8})
+        self.assertEqual(widths, {6, 11, 8})
+
+
+if __name__ == "__main__":
+    junit_main()
