@@ -128,8 +128,9 @@ def merged(parts):
 def collect(quick, kvm_error, memfd):
     """Everything that can be measured here, in one run."""
     results = {"taken": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-               "machine": page_host.machine(), "kvm_error": kvm_error, "quick": quick, "memfd": memfd,
-               "load_before": os.getloadavg()[0], "blackout": [], "vms": [], "refill": None}
+               "machine": page_host.machine(), "kvm_error": kvm_error, "quick": quick,
+               "memfd": memfd, "load_before": os.getloadavg()[0], "blackout": [],
+               "vms": [], "refill": None}
     parts, memory_kind = [], ["--memfd"] * memfd
     total = ["--runs", 3 if quick else 50, *memory_kind]
     if kvm_error is None:
