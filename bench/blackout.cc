@@ -55,6 +55,7 @@ struct Options {
   // Of the other two sides; as `runs` where nothing is said, 0 leaves them out.
   std::optional<int> floor_runs, fenced_runs;
   int vms = 0;
+  bool memfd = false;
   bool json = false;
   bool no_trace = false;
 };
@@ -191,13 +192,16 @@ Runs RunsOf(const Options& options, int divisor = 1) {
 }
 
 std::vector<std::pair<GuestShape, Runs>> Plan(const Options& options) {
+  const auto shape = [&options](uint32_t vcpus, uint64_t memory_mib) {
+    return GuestShape{.vcpus = vcpus, .memory_mib = memory_mib, .memfd = options.memfd};
+  };
   if (options.vcpus || options.memory_mib) {
-    return {{{options.vcpus.value_or(1), options.memory_mib.value_or(64)}, RunsOf(options)}};
+    return {{shape(options.vcpus.value_or(1), options.memory_mib.value_or(64)), RunsOf(options)}};
   }
-  return {{{1, 64}, RunsOf(options)},
-          {{2, 64}, RunsOf(options)},
-          {{4, 64}, RunsOf(options)},
-          {{1, kLargeMib}, RunsOf(options, kLargeRunsDivisor)}};
+  return {{shape(1, 64), RunsOf(options)},
+          {shape(2, 64), RunsOf(options)},
+          {shape(4, 64), RunsOf(options)},
+          {shape(1, kLargeMib), RunsOf(options, kLargeRunsDivisor)}};
 }
 
 int Main(int argc, char** argv) {
@@ -213,6 +217,7 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0, kMaxRuns));
   app.add_option("--vms", options.vms, "idle VMs registered with the same daemon")
       ->check(CLI::Range(0, kMaxVms));
+  app.add_flag("--memfd", options.memfd, "guest memory is a memfd, on both sides");
   app.add_flag("--no-trace", options.no_trace, "without the trace of each hop");
   app.add_flag("--json", options.json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);

@@ -45,6 +45,7 @@ struct Options {
   int hops = 100;
   int dwell_ms = 20;
   uint64_t working_set_pages = 1024;
+  bool memfd = false;
 };
 
 // What one process of the chain runs the guest with.
@@ -146,7 +147,7 @@ void Prepare(Vmm& vmm, FloorGuest& guest, BorrowedFd memory) {
                                 BorrowedFd memory) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   Vmm vmm = {.shared = shared, .options = options, .generation = generation};
-  FloorGuest guest(options.vcpus, options.memory_mib, options.working_set_pages);
+  FloorGuest guest(options.vcpus, options.memory_mib, options.working_set_pages, options.memfd);
   Prepare(vmm, guest, memory);
   StartThreads(vmm);
   shared.prepared.Announce(generation + 1);
@@ -254,6 +255,7 @@ int Main(int argc, char** argv) {
   app.add_option("--hops", options.hops)->check(CLI::Range(1, 1 << 20));
   app.add_option("--dwell", options.dwell_ms, "ms the guest runs before and after a hop");
   app.add_option("--working-set", options.working_set_pages, "pages per vCPU");
+  app.add_flag("--memfd", options.memfd, "guest memory is a memfd and no guest_memfd");
   CLI11_PARSE(app, argc, argv);
 
   Chain chain(options);

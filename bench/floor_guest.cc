@@ -33,10 +33,10 @@ const volatile rehome_guest_boot_info& BootInfo(const unsigned char* low) {
 
 }  // namespace
 
-FloorGuest::FloorGuest(int vcpus, uint64_t memory_mib, uint64_t working_set_pages)
+FloorGuest::FloorGuest(int vcpus, uint64_t memory_mib, uint64_t working_set_pages, bool memfd)
     : options_({.vm_id = "floor",
                 .memory_mib = memory_mib,
-                .memory_kind = MemoryKind::kGuestMemfd,
+                .memory_kind = memfd ? MemoryKind::kMemfd : MemoryKind::kGuestMemfd,
                 .vcpus = static_cast<uint32_t>(vcpus),
                 .heartbeat_ms = 0,  // nobody listens here
                 .working_set_pages = working_set_pages}),

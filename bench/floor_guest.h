@@ -21,7 +21,7 @@ namespace rehome::bench {
 // Starts the guest in a VM of this process, in a guest_memfd of its own.
 class FloorGuest {
  public:
-  FloorGuest(int vcpus, uint64_t memory_mib, uint64_t working_set_pages);
+  FloorGuest(int vcpus, uint64_t memory_mib, uint64_t working_set_pages, bool memfd);
   ~FloorGuest();
 
   // The VM with every vCPU at the guest's entry. Ends the process on any error.

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -45,11 +47,18 @@ absl::StatusOr<HopSamples> ParseFloorOutput(std::string_view text) {
 absl::StatusOr<HopSamples> RunFloor(const GuestShape& shape, int hops) {
   const harness::TempDir directory;
   const std::string output = directory.File("floor");
-  absl::StatusOr<harness::Process> floor = harness::Process::Start(
-      {.argv = {harness::BinaryPath("bench/floor"), "--vcpus", absl::StrCat(shape.vcpus),
-                "--memory", absl::StrCat(shape.memory_mib), "--hops", absl::StrCat(hops), "--dwell",
-                absl::StrCat(kDwellMs)},
-       .log_path = output});
+  std::vector<std::string> argv = {harness::BinaryPath("bench/floor"),
+                                   "--vcpus",
+                                   absl::StrCat(shape.vcpus),
+                                   "--memory",
+                                   absl::StrCat(shape.memory_mib),
+                                   "--hops",
+                                   absl::StrCat(hops),
+                                   "--dwell",
+                                   absl::StrCat(kDwellMs)};
+  if (shape.memfd) argv.push_back("--memfd");
+  absl::StatusOr<harness::Process> floor =
+      harness::Process::Start({.argv = std::move(argv), .log_path = output});
   if (!floor.ok()) return floor.status();
   const absl::StatusOr<int> status = floor->WaitExit(kFloorTimeout);
   if (!status.ok()) return status.status();

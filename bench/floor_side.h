@@ -16,6 +16,8 @@ namespace rehome::bench {
 struct GuestShape {
   uint32_t vcpus = 1;
   uint64_t memory_mib = 64;
+  // Its memory is a memfd, for kernels whose guest_memfd cannot be mapped (before 6.18).
+  bool memfd = false;
 };
 
 // How long the guest runs before it is asked to move, and again before it is looked at: it must

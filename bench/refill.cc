@@ -31,6 +31,7 @@ constexpr std::chrono::milliseconds kGuestTimeout{120'000};
 
 struct Options {
   uint64_t memory_mib = 1024;
+  bool memfd = false;
   int runs = 5;
   bool json = false;
 };
@@ -57,15 +58,15 @@ double SecondsOf(const google::protobuf::Timestamp& time) {
 }
 
 // A guest of its own at a time: there is memory for one, and nobody else runs.
-void RunOnce(Way& way, uint64_t memory_mib) {
+void RunOnce(Way& way, uint64_t memory_mib, bool memfd) {
   absl::StatusOr<std::unique_ptr<HostUnderTest>> host =
       HostUnderTest::Start({.kernel = "kvm", .target_arguments = way.target_arguments});
   if (!host.ok()) Fail(host.status());
-  const absl::StatusOr<harness::StartedVmm> vmm =
-      (*host)->StartVmm({.vm_id = kVmId,
-                         .version = kVmmVersion,
-                         .memory_mib = memory_mib,
-                         .arguments = {"--heartbeat-ms", "0"}});
+  const absl::StatusOr<harness::StartedVmm> vmm = (*host)->StartVmm(
+      {.vm_id = kVmId,
+       .version = kVmmVersion,
+       .memory_mib = memory_mib,
+       .arguments = {"--heartbeat-ms", "0", "--memory-kind", memfd ? "memfd" : "auto"}});
   if (!vmm.ok()) Fail(vmm.status());
   const absl::StatusOr<GuestProbe> before = Attach(**host);
   if (!before.ok()) Fail(before.status());
@@ -90,6 +91,7 @@ int Main(int argc, char** argv) {
   CLI::App app("What a guest pays for its page tables after a move");
   app.add_option("--memory", options.memory_mib, "MiB")->check(CLI::Range(16, 1 << 16));
   app.add_option("--runs", options.runs, "hops of each way")->check(CLI::Range(1, 1000));
+  app.add_flag("--memfd", options.memfd, "guest memory is a memfd");
   app.add_flag("--json", options.json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
 
@@ -97,7 +99,7 @@ int Main(int argc, char** argv) {
                 {"host page tables populated", {"--warm-ms=0"}, {}, {}},
                 {"populated and warm", {"--warm-ms=60000"}, {}, {}}};
   for (int run = 0; run < options.runs; ++run) {
-    for (Way& way : ways) RunOnce(way, options.memory_mib);
+    for (Way& way : ways) RunOnce(way, options.memory_mib, options.memfd);
   }
   const Style style = Style::ForStdout();
   printf("%s\n\n", MachineLine().c_str());

@@ -80,12 +80,12 @@ absl::StatusOr<HopSample> SampleOf(const v1::Migration& migration) {
 
 absl::StatusOr<HopSamples> RunRehome(HostUnderTest& host, const GuestShape& shape, int hops,
                                      v1::Migration::FencePolicy fence_policy) {
-  const absl::StatusOr<harness::StartedVmm> vmm =
-      host.StartVmm({.vm_id = kVmId,
-                     .version = kVmmVersion,
-                     .memory_mib = shape.memory_mib,
-                     .vcpus = shape.vcpus,
-                     .arguments = {"--heartbeat-ms", "0"}});
+  const absl::StatusOr<harness::StartedVmm> vmm = host.StartVmm(
+      {.vm_id = kVmId,
+       .version = kVmmVersion,
+       .memory_mib = shape.memory_mib,
+       .vcpus = shape.vcpus,
+       .arguments = {"--heartbeat-ms", "0", "--memory-kind", shape.memfd ? "memfd" : "auto"}});
   if (!vmm.ok()) return vmm.status();
   const absl::StatusOr<GuestProbe> probe = AttachToGuest(host);
   if (!probe.ok()) return probe.status();

@@ -52,6 +52,7 @@ struct Options {
   std::string kernel = "kvm";
   uint32_t vcpus = 1;
   uint64_t memory_mib = 64;
+  bool memfd = false;
   int runs = 50;
   bool json = false;
 };
@@ -81,7 +82,8 @@ class TotalTimeBench {
                                   .version = kVmmVersion,
                                   .memory_mib = options_.memory_mib,
                                   .vcpus = options_.vcpus,
-                                  .arguments = {"--heartbeat-ms", "0"}}),
+                                  .arguments = {"--heartbeat-ms", "0", "--memory-kind",
+                                                options_.memfd ? "memfd" : "auto"}}),
                  "start a VMM");
     pid_ = vmm_.process.pid();
     // On the simulated kernel nobody runs the guest, and its memory is not looked at.
@@ -232,6 +234,7 @@ int Main(int argc, char** argv) {
   app.add_option("--vcpus", options.vcpus)->check(CLI::Range(1, 16));
   app.add_option("--memory", options.memory_mib, "MiB")->check(CLI::Range(16, 1 << 16));
   app.add_option("--runs", options.runs)->check(CLI::Range(1, 10000));
+  app.add_flag("--memfd", options.memfd, "guest memory is a memfd");
   app.add_flag("--json", options.json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
 

@@ -99,7 +99,7 @@ def blackout_plan(quick):
         yield (1, memory), runs, runs if memory == figures.FENCE_MIB else 0
 
 
-def collect_blackout(quick):
+def collect_blackout(quick, memory_kind):
     """(rows, runs of the peer): a shape that QEMU moves too has its hops before and after ours."""
     rows, peers = [], []
     for shape, runs, fenced in blackout_plan(quick):
@@ -107,16 +107,16 @@ def collect_blackout(quick):
         if beside:
             add_peer(peers, shape, quick)
         rows.append(bench("blackout", "--vcpus", shape[0], "--memory", shape[1], "--runs", runs,
-                          "--fenced-runs", fenced))
+                          "--fenced-runs", fenced, *memory_kind))
         if beside:
             add_peer(peers, shape, quick)
     return [row for row in rows if row], peers
 
 
-def collect_vms(quick):
+def collect_vms(quick, memory_kind):
     """The blackout with more and more VMs registered."""
     rows = [bench("blackout", "--vms", count - 1, "--vcpus", 1, "--runs", 5 if quick else 100,
-                  "--floor-runs", 0, "--fenced-runs", 0) for count in REGISTERED_VMS]
+                  "--floor-runs", 0, "--fenced-runs", 0, *memory_kind) for count in REGISTERED_VMS]
     return [row for row in rows if row]
 
 
@@ -125,18 +125,19 @@ def merged(parts):
     return {**parts[0], "rows": figures.merge_peers(parts)} if parts else None
 
 
-def collect(quick, kvm_error):
+def collect(quick, kvm_error, memfd):
     """Everything that can be measured here, in one run."""
     results = {"taken": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                "machine": page_host.machine(), "kvm_error": kvm_error, "quick": quick,
-               "load_before": os.getloadavg()[0], "blackout": [], "vms": [], "refill": None}
-    parts = []
-    total = ["--runs", 3 if quick else 50]
+               "memfd": memfd, "load_before": os.getloadavg()[0], "blackout": [],
+               "vms": [], "refill": None}
+    parts, memory_kind = [], ["--memfd"] * memfd
+    total = ["--runs", 3 if quick else 50, *memory_kind]
     if kvm_error is None:
-        results["blackout"], parts = collect_blackout(quick)
-        results["vms"] = collect_vms(quick)
+        results["blackout"], parts = collect_blackout(quick, memory_kind)
+        results["vms"] = collect_vms(quick, memory_kind)
         results["refill"] = bench("refill", "--memory", figures.TOUCH_MIB, "--runs",
-                                  1 if quick else 5)
+                                  1 if quick else 5, *memory_kind)
     else:
         for shape in figures.PEER_SHAPES:
             add_peer(parts, shape, quick)
@@ -169,6 +170,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a trial with few runs")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/performance",
                         help="where to write; a page that is there is replaced")
+    parser.add_argument("--memfd", action="store_true",
+                        help="guest memory is a memfd, for a kernel before 6.18")
     arguments = parser.parse_args()
     # What is running is ended then, instead of left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -178,7 +181,7 @@ def main():
         print(f"page: {arguments.out} is left as it is: {why}. Give another directory with --out.",
               file=sys.stderr)
         return 1
-    results = collect(arguments.quick, kvm_error)
+    results = collect(arguments.quick, kvm_error, arguments.memfd)
     if kvm_error is None and not results["blackout"]:
         print("page: no blackout was measured; nothing is written", file=sys.stderr)
         return 1

@@ -53,7 +53,7 @@ def lines(axes, rows, key, label):
     from_zero(axes, [r[f"{side}_us"]["p50"] for r in rows for side, _ in SIDES])
     axes.set_xlabel(label)
     axes.set_ylabel("blackout p50, us")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def vms(axes, rows):
@@ -67,7 +67,7 @@ def vms(axes, rows):
     from_zero(axes, [row["rehome_us"]["p99"] for row in rows])
     axes.set_xlabel("registered VMs")
     axes.set_ylabel("blackout, us")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def touch(axes, refill):

@@ -148,6 +148,8 @@ def page(results, goals, plots):
              f"before, {results['load_after']:.1f} after."]
     if results["quick"]:
         lines += ["", "**A trial with few runs: no figure here is a result.**"]
+    if results["memfd"]:
+        lines += ["", "Guest memory is a memfd, on both sides."]
     if results["kvm_error"]:
         lines += ["", f"**Without KVM: {results['kvm_error']}. Nothing that needs it was taken.**"]
     lines += goals_table(goals, results["quick"]) + misses(goals)

@@ -18,8 +18,8 @@ PEERS = {"accelerator": "tcg", "why_not_kvm": "no KVM here", "qemu": "7.2", "cpu
 ROUND = {"vms": 10, "per_second": 50, "daemon_user_ms": 3.25, "daemon_system_ms": 17.5,
          "latency_ms": {"p50": 20, "p99": 40}, "load": 2.0}
 WITHOUT_KVM = {"taken": "today", "machine": "a CPU", "kvm_error": "no KVM here", "quick": False,
-               "load_before": 1, "load_after": 2, "blackout": [], "vms": [], "refill": None,
-               "total_time": None, "peers": PEERS,
+               "memfd": False, "load_before": 1, "load_after": 2, "blackout": [], "vms": [],
+               "refill": None, "total_time": None, "peers": PEERS,
                "throughput": {"movers": 8, "rounds": [ROUND]}}
 
 
