@@ -105,6 +105,7 @@ bool OnlyStateIsLeft(const Escrow& escrow) {
 Outcome HandOverEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
   HandoverBlock& block = *escrow.block;
+  context.dependencies.vms->KeepListed(record.request.vm_id);
   escrow.handover_start_ns = rehome_monotonic_ns();
   absl::Status started = escrow.source_link->Start(record.id, context.dependencies.timeouts.agent);
   if (!started.ok() && !OnlyStateIsLeft(escrow) && block.AbortIfOpen()) {

@@ -72,7 +72,6 @@ absl::Status VmDirectory::Register(const VmEntry& vm, const std::string& migrati
   if (slot.waiting.process == vm.process) slot.waiting_link.reset();
   slot.entry = vm;
   slot.link = std::move(link);
-  slot.handed_over = false;
   slot.entry.active_migration = active;
   Changed(&slot);
   return absl::OkStatus();
@@ -101,6 +100,12 @@ void VmDirectory::Unregister(const VmmLink* link) {
   }
 }
 
+void VmDirectory::KeepListed(const std::string& vm_id) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = slots_.find(vm_id);
+  if (found != slots_.end() && found->second.link != nullptr) found->second.kept = true;
+}
+
 void VmDirectory::HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> link) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = slots_.find(vm_id);
@@ -123,7 +128,7 @@ void VmDirectory::HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> li
   // A link that closed before it got the VM has been unregistered already, in vain.
   const bool alive = !link->closed();
   slot.link = alive ? std::move(link) : nullptr;
-  slot.handed_over = true;
+  slot.kept = true;
   Changed(&slot);
 }
 
@@ -133,7 +138,7 @@ void VmDirectory::LoseOwner(const std::string& vm_id) {
   if (found == slots_.end() || found->second.entry.active_migration.empty()) return;
   Slot& slot = found->second;
   const bool was_visible = slot.IsVisible();
-  slot.handed_over = false;
+  slot.kept = false;
   if (was_visible && !slot.IsVisible()) Changed(&slot);
 }
 
@@ -175,7 +180,7 @@ void VmDirectory::SetActiveMigration(const std::string& vm_id, const std::string
   }
   // Whoever waited did so for a migration before this one.
   if (!migration_id.empty()) slot.waiting_link.reset();
-  slot.handed_over = false;
+  slot.kept = false;
   slot.entry.active_migration = migration_id;
   Changed(&slot);
 }
@@ -202,7 +207,7 @@ bool VmDirectory::PassToWaiting(Slot* slot) {
   slot->entry.active_migration.clear();
   slot->link = std::move(slot->waiting_link);
   slot->waiting_link.reset();
-  slot->handed_over = false;
+  slot->kept = false;
   Changed(slot);
   return true;
 }

@@ -65,17 +65,21 @@ class VmDirectory {
   // Nobody can see it before. Not bounded by `max_vms`: the journal's unfinished ones were let in.
   void Reserve(const VmEntry& vm, const std::string& migration_id);
   // The process behind `link` is gone or disconnected: drops the entry if it is still its. While a
-  // migration is active the entry is only hidden, so that HandOver() can bring it back; after that
-  // it stays listed: the guest is no less there because its VMM has not said a word yet.
+  // migration is active the entry is only hidden, so that HandOver() can bring it back, or not even
+  // that, after KeepListed().
   void Unregister(const VmmLink* link);
+  // Of an active migration, from the moment from which its source may be ended before the target
+  // has said a word: the entry stays listed whoever is connected, until LoseOwner() or the end of
+  // the migration. Tells nobody, for nothing has changed.
+  void KeepListed(const std::string& vm_id);
   // `link`'s process is the one that runs `vm_id`, now or next, and the former one never again.
   void HandOver(const std::string& vm_id, std::shared_ptr<VmmLink> link);
   // Of an active migration: nobody has the guest, or nobody knows who. The entry is hidden unless
   // its VMM is connected, until Register() or HandOver() says who has it.
   void LoseOwner(const std::string& vm_id);
 
-  // With the process that has the guest as far as is known: of an active migration the source while
-  // it is connected, until HandOver(), then the target.
+  // With the process that has the guest as far as is known: of an active migration the source until
+  // HandOver(), then the target.
   absl::StatusOr<VmEntry> Get(const std::string& vm_id) const;  // NOT_FOUND / VM_NOT_FOUND
   std::vector<VmEntry> List() const;                            // by vm_id
   // The live connection to the VMM that runs it. NOT_FOUND / VM_NOT_FOUND.
@@ -94,8 +98,8 @@ class VmDirectory {
   struct Slot {
     VmEntry entry;
     std::shared_ptr<VmmLink> link;  // null: not connected, and held by the active migration
-    bool handed_over = false;       // HandOver() said whose it is, who has not registered since
-    bool IsVisible() const { return link != nullptr || handed_over; }
+    bool kept = false;              // KeepListed()
+    bool IsVisible() const { return link != nullptr || kept; }
     // A target that was told that it is registered, before or after its HandOver() found nobody.
     VmEntry waiting;
     std::shared_ptr<VmmLink> waiting_link;  // null: none

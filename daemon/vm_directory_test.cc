@@ -167,8 +167,12 @@ TEST_F(VmDirectoryTest, ASourceThatDiesFirstIsHiddenUntilTheTargetTakesOver) {
   EXPECT_EQ(vms_.Get("db")->process.pid, 20);
 }
 
-TEST_F(VmDirectoryTest, AVmThatWasHandedOverIsListedUnderTheTargetWhetherItIsConnectedOrNot) {
-  MigratingVm();
+TEST_F(VmDirectoryTest, AVmInItsHandoverIsListedUnderItsOwnerWhetherItIsConnectedOrNot) {
+  auto source = MigratingVm();
+  vms_.KeepListed("db");
+  source->Close();
+  vms_.Unregister(source.get());
+  EXPECT_EQ(vms_.Get("db")->process.pid, 10);
   auto target = Link(20);
   vms_.HandOver("db", target);
   target->Close();
