@@ -9,11 +9,13 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "kvmglue/os_kvm_syscalls.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/why_no_kvm.h"
 #include "vmm/reference/virtio_bus.h"
 
 namespace rehome {
@@ -26,6 +28,9 @@ constexpr uint32_t kMagic = 0x74726976, kBlockId = 2;
 
 class VirtioBusTest : public ::testing::Test {
  protected:
+  void SetUp() override {
+    if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
+  }
   std::unique_ptr<Vm> MakeVm() {
     auto vm = Vm::Create(*kernel_, VmType::kDefault, LinkAbi{});
     EXPECT_TRUE(vm.ok()) << vm.status();
