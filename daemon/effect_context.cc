@@ -88,8 +88,10 @@ uint64_t Nanoseconds(std::chrono::milliseconds duration) {
 }
 
 std::chrono::milliseconds ClaimTimeout(const EffectContext& context, const Migration& record) {
-  return record.request.handover_timeout.count() > 0 ? record.request.handover_timeout
-                                                     : context.dependencies.timeouts.claim;
+  const std::chrono::milliseconds first = record.request.handover_timeout.count() > 0
+                                              ? record.request.handover_timeout
+                                              : context.dependencies.timeouts.claim;
+  return first * (1 << std::min(record.rescue.attempts, kMaxRescueAttempts));
 }
 
 uint64_t OverdueNs(const EffectContext& context, const Migration& record) {

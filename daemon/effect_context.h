@@ -87,7 +87,9 @@ std::optional<std::string> WhyResumed(EffectContext& context, const Migration& r
 void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns);
 
 uint64_t Nanoseconds(std::chrono::milliseconds duration);
-// Of the blackout, as the block has it.
+// Of the blackout, as the block has it. Each attempt of a rescue has twice the time of the one
+// before: nobody else can run the guest, and what makes a new target late is a host with much to
+// do.
 std::chrono::milliseconds ClaimTimeout(const EffectContext& context, const Migration& record);
 // CLOCK_MONOTONIC ns at which both deadlines have passed and the VMMs have had time to act on it.
 uint64_t OverdueNs(const EffectContext& context, const Migration& record);

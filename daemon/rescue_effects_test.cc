@@ -256,6 +256,20 @@ TEST_F(RescueTest, ATargetThatCannotBuildTheVmIsEndedAndReplaced) {
   for (const auto& target : targets_) EXPECT_FALSE(target->child.alive());
 }
 
+TEST_F(RescueTest, EachAttemptHasTwiceTheTimeOfTheOneBefore) {
+  Strand(REHOME_VERDICT_COMMITTED);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  uint64_t expected = old_.claim_timeout_ns;
+  for (uint32_t attempt = 1; attempt <= kMaxRescueAttempts + 1; ++attempt) {
+    record_.rescue.attempts = attempt;
+    ASSERT_EQ(world_.Perform(Effect::kBuildRescue, record_).event, Event::kTargetPrepared);
+    MapNew();
+    if (attempt <= kMaxRescueAttempts) expected *= 2;
+    EXPECT_EQ(new_.claim_timeout_ns, expected) << attempt;
+  }
+}
+
 TEST_F(RescueTest, ACancelSparesTheSavedStateOfADeadSource) {
   Strand(REHOME_VERDICT_OPEN);
   world_.source->script.start = [](const std::string&) { return absl::OkStatus(); };

@@ -60,13 +60,11 @@ absl::Status CompareSides(const VmDescription& source, const VmDescription& targ
 
 absl::StatusOr<std::unique_ptr<HandoverBlock>> CreateBlock(const EffectContext& context,
                                                            const Migration& record) {
-  const EffectTimeouts& timeouts = context.dependencies.timeouts;
   return HandoverBlock::Create({
       .migration_id = record.id,
       .state_capacity = context.escrow.source->state_capacity,
-      .claim_timeout = record.request.handover_timeout.count() > 0 ? record.request.handover_timeout
-                                                                   : timeouts.claim,
-      .resolve_timeout = timeouts.resolve,
+      .claim_timeout = ClaimTimeout(context, record),
+      .resolve_timeout = context.dependencies.timeouts.resolve,
       .strategy = record.strategy,
       .fence_policy = record.fence_policy,
   });
