@@ -31,8 +31,10 @@ constexpr char kMigration[] = "m-1";
 // ns. Both deadlines of the blocks: a source that was started settles within them, and each input
 // waits for that.
 constexpr uint64_t kTimeoutNs = 1000000;
-// ms; the agent answers at once, so whoever waits so long has found a hang.
-constexpr int kAnswerTimeoutMs = 10000;
+// The agent answers at once, so whoever has waited through all slices has found a hang. In slices,
+// because a machine that stands still for a while, as a VM that is paused, is none: it uses up one.
+constexpr int kAnswerSliceMs = 1000;
+constexpr int kAnswerSlices = 10;
 constexpr size_t kMaxMessages = 16;
 
 // ---- a process that may be killed as the other VMM ----
@@ -193,7 +195,11 @@ class Daemon {
 
   bool Receive() {
     pollfd poller = {.fd = socket_.borrow().raw(), .events = POLLIN, .revents = 0};
-    REHOME_PROMISE(poll(&poller, 1, kAnswerTimeoutMs) == 1);
+    int ready = 0;
+    for (int slice = 0; slice < kAnswerSlices && ready == 0; ++slice) {
+      ready = poll(&poller, 1, kAnswerSliceMs);
+    }
+    REHOME_PROMISE(ready == 1);
     const int result = rehome_wire_receive(socket_.borrow().raw(), REHOME_END_DAEMON, &packet_);
     ended_ = result != 0;
     // The library never says what its own receiver would refuse.
