@@ -28,13 +28,10 @@ namespace rehome::fuzz {
 namespace {
 
 constexpr char kMigration[] = "m-1";
-// ns. Both deadlines of the blocks: a source that was started settles within them, and each input
-// waits for that.
+// ns. Both deadlines of the blocks: each input waits until a source that was started has settled.
 constexpr uint64_t kTimeoutNs = 1000000;
-// The agent answers at once, so whoever has waited through all slices has found a hang. In slices,
-// because a machine that stands still for a while, as a VM that is paused, is none: it uses up one.
-constexpr int kAnswerSliceMs = 1000;
-constexpr int kAnswerSlices = 10;
+// The agent answers at once: whoever waits so long, running, has found a hang.
+constexpr int kAnswerSliceMs = 1000, kAnswerSlices = 10;
 constexpr size_t kMaxMessages = 16;
 
 // ---- a process that may be killed as the other VMM ----
@@ -166,8 +163,7 @@ class Daemon {
   void Exchange(const Bytes& datagram, const std::vector<UniqueFd>& fds, uint64_t seq) {
     if (ended_ || !SendAnything(socket_.borrow(), datagram, fds)) return;
     if (IsTraceOffer(datagram)) SendProbe(seq);
-    while (!ended_ && !ReceiveAnswer(seq)) {
-    }
+    while (!ended_ && !ReceiveAnswer(seq)) continue;
   }
   void AnswerHello() {
     REHOME_PROMISE(Receive() && packet_.header.type == REHOME_MSG_HELLO);
@@ -195,10 +191,8 @@ class Daemon {
 
   bool Receive() {
     pollfd poller = {.fd = socket_.borrow().raw(), .events = POLLIN, .revents = 0};
-    int ready = 0;
-    for (int slice = 0; slice < kAnswerSlices && ready == 0; ++slice) {
-      ready = poll(&poller, 1, kAnswerSliceMs);
-    }
+    int ready = 0;  // in slices: a machine that stands still for a while uses up one
+    for (int i = 0; i < kAnswerSlices && ready == 0; ++i) ready = poll(&poller, 1, kAnswerSliceMs);
     REHOME_PROMISE(ready == 1);
     const int result = rehome_wire_receive(socket_.borrow().raw(), REHOME_END_DAEMON, &packet_);
     ended_ = result != 0;
