@@ -168,6 +168,17 @@ TEST_F(HandoverTest, FenceBeforeResumeKillsTheSourceThenSetsTheFenceWord) {
   EXPECT_EQ(world_.vms.Get("vm-1")->process.pid, world_.target_child.pid()) << "whose it is now";
 }
 
+TEST_F(HandoverTest, FromStartOnTheVmIsListedWhoeverIsConnected) {
+  Arm(FencePolicy::kAfterResume);
+  world_.vms.SetActiveMigration("vm-1", "m-1");
+  OnStart([this] {
+    world_.vms.Unregister(world_.source.get());
+    EXPECT_TRUE(world_.vms.Get("vm-1").ok());
+    EffectsWorld::WalkTo(block_, REHOME_VERDICT_RUNNING);
+  });
+  EXPECT_EQ(world_.Perform(Effect::kHandOver, record_).event, Event::kVerdictRunning);
+}
+
 TEST_F(HandoverTest, ASourceWhoseTargetIsDeadIsNotKilled) {
   Arm(FencePolicy::kBeforeResume);
   OnStart([this] {
