@@ -30,8 +30,8 @@ ProcessIdentity IdentifySelf();
 // there is none.
 bool IsSameProcess(const ProcessIdentity& process);
 
-// A pidfd of the process of that identity; invalid if there is none any more (a zombie is one), or if
-// it is all 0. An error says nothing about the process: as OpenPidfd(), but for NOT_FOUND.
+// A pidfd of the process of that identity; invalid if there is none any more (a zombie is one), or
+// if it is all 0. An error says nothing about the process: as OpenPidfd(), but for NOT_FOUND.
 absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process);
 
 // A pidfd of a process that is dead, for a peer that is to be told so: that of another one cannot
