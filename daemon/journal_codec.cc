@@ -180,11 +180,16 @@ void Put(const Rescue& from, pb::Rescue* to) {
   Put(from.dead_target, to->mutable_dead_target());
   Put(from.cause, to->mutable_cause());
   to->set_context_from_target(from.context_from_target);
+  for (const Failure& failure : from.failed_attempts) Put(failure, to->add_failed_attempts());
 }
 
 Rescue Take(const pb::Rescue& from) {
-  return {from.attempts(), Take(from.dead_target()), Take(from.cause()),
-          from.context_from_target()};
+  Rescue to = {from.attempts(), Take(from.dead_target()), Take(from.cause()),
+               from.context_from_target()};
+  for (const pb::Failure& failure : from.failed_attempts()) {
+    NoteFailedAttempt(Take(failure), &to);
+  }
+  return to;
 }
 
 void PutInodes(const Migration& from, pb::Record* to) {

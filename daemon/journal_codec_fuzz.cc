@@ -36,6 +36,9 @@ bool FitsBounds(const Migration& m) {
                                          m.rescue.cause.message,
                                          m.journal_failure.reason,
                                          m.journal_failure.message};
+  for (const Failure& failure : m.rescue.failed_attempts) {
+    texts.insert(texts.end(), {failure.reason, failure.message});
+  }
   for (const PreflightCheck& check : m.preflight) {
     texts.insert(texts.end(), {check.name, check.reason, check.detail});
   }
@@ -46,6 +49,7 @@ bool FitsBounds(const Migration& m) {
     }
   }
   return m.preflight.size() <= kMaxRecordedListItems &&
+         m.rescue.failed_attempts.size() <= kMaxRescueAttempts &&
          m.memory_inodes.size() <= kMaxRecordedListItems &&
          m.fence.search.memory.size() <= kMaxRecordedInodes &&
          std::all_of(texts.begin(), texts.end(),

@@ -68,7 +68,7 @@ Migration FullRecord() {
   m.armed_ns = 5;
   m.interrupted_step = Step::kHandingOver;
   m.restarts = 2;
-  m.rescue = {1, {30, 31, 32}, {"TARGET_DIED", "words"}, true};
+  m.rescue = {1, {30, 31, 32}, {"TARGET_DIED", "words"}, true, {{"TARGET_DIED", "again"}}};
   return m;
 }
 
@@ -151,6 +151,7 @@ TEST(JournalCodecTest, TheLargestRecordFits) {
   m.fence.observer.role = m.fence.kernel_observer.role = m.fence.stop_observer.role = huge;
   m.fence.kernel_release = m.source_vmm = m.target_vmm = m.boot_id = huge;
   m.failure = m.journal_failure = m.rescue.cause = {huge, huge};
+  m.rescue.failed_attempts.assign(kMaxRescueAttempts, {huge, huge});
   m.memory_inodes.assign(100, {1, 2});
   const std::string bytes = EncodeRecord(m);
   EXPECT_LE(bytes.size(), kMaxRecordBytes);

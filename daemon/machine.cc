@@ -296,9 +296,9 @@ void NoteRestart(const Migration& record, Migration* next) {
 }
 
 void NoteRescue(const Migration& record, const Failure& why, Migration* next) {
+  if (record.rescue.attempts == 0) next->rescue.cause = why;
   next->rescue.attempts = record.rescue.attempts + 1;
   next->rescue.dead_target = record.target;
-  next->rescue.cause = why;
 }
 
 // The terminal state for an edge that says `by_table`.
@@ -330,10 +330,8 @@ absl::StatusOr<Transition> Next(Step step, Event event, bool stop_requested) {
 
 absl::StatusOr<Advanced> Advance(const Migration& record, Event event, const Failure& cause,
                                  const Failure& stop) {
-  if (record.step == kRescueHandingOver && event == kStuck &&
-      record.rescue.attempts >= kMaxRescueAttempts) {
-    event = kUnreachable;
-  }
+  const bool attempt_failed = record.step == kRescueHandingOver && event == kStuck;
+  if (attempt_failed && record.rescue.attempts >= kMaxRescueAttempts) event = kUnreachable;
   absl::StatusOr<Transition> transition = Next(record.step, event, !stop.none());
   if (!transition.ok()) return transition.status();
 
@@ -348,6 +346,7 @@ absl::StatusOr<Advanced> Advance(const Migration& record, Event event, const Fai
     next.outcome_after_rollback = MigrationState::kFailed;
   }
   if (effective == kDaemonRestarted) NoteRestart(record, &next);
+  if (attempt_failed) NoteFailedAttempt(why, &next.rescue);
   if (transition->next_step == kRescuing) NoteRescue(record, why, &next);
   next.step = transition->next_step;
   next.owner = transition->next_owner.value_or(record.owner);

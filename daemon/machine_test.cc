@@ -173,16 +173,22 @@ TEST(MachineTest, ARescueIsTriedABoundedNumberOfTimesAndNamesWhomItReplaces) {
   record.target = {50, 51, 52};
   for (uint32_t attempt = 1; attempt <= kMaxRescueAttempts; ++attempt) {
     const Event why = attempt == 1 ? Event::kStranded : Event::kStuck;
-    record = Advance(record, why, kCause, kNoFailure)->record;
+    const Failure failure = attempt == 1 ? kCause : Failure{"STUCK", std::to_string(attempt)};
+    record = Advance(record, why, failure, kNoFailure)->record;
     ASSERT_EQ(record.step, Step::kRescuing);
     EXPECT_EQ(record.rescue.attempts, attempt);
     EXPECT_EQ(record.rescue.dead_target, record.target);
-    EXPECT_EQ(record.rescue.cause, kCause);
+    EXPECT_EQ(record.rescue.cause, kCause) << "the first, whatever came later";
+    EXPECT_EQ(record.rescue.failed_attempts.size(), attempt - 1);
     record.target.pid++;
     record = Advance(record, Event::kTargetPrepared, {}, kCancelStop)->record;
     ASSERT_EQ(record.step, Step::kRescueHandingOver) << "no cancel stops a rescue";
   }
-  EXPECT_EQ(Advance(record, Event::kStuck, kCause, kNoFailure)->record.step, Step::kUnresolved);
+  const Failure last = {"STUCK", "last"};
+  const Migration given_up = Advance(record, Event::kStuck, last, kNoFailure)->record;
+  EXPECT_EQ(given_up.step, Step::kUnresolved);
+  EXPECT_EQ(given_up.rescue.failed_attempts,
+            (std::vector<Failure>{{"STUCK", "2"}, {"STUCK", "3"}, last}));
   record = Advance(record, Event::kVerdictRunning, {}, kNoFailure)->record;
   EXPECT_EQ(record.owner, GuestOwner::kTarget);
   EXPECT_TRUE(record.failure.none()) << "a rescued guest is no failure; the rescue is on record";

@@ -138,4 +138,10 @@ const char* StepName(Step step) {
   return "?";
 }
 
+void NoteFailedAttempt(const Failure& why, Rescue* rescue) {
+  std::vector<Failure>& failed = rescue->failed_attempts;
+  failed.push_back(why);
+  if (failed.size() > kMaxRescueAttempts) failed.erase(failed.begin());
+}
+
 }  // namespace rehome

@@ -155,18 +155,22 @@ inline constexpr std::chrono::milliseconds kMaxDeadline{3'600'000};
 inline constexpr std::chrono::milliseconds kDefaultHandoverTimeout{500};
 inline constexpr std::chrono::milliseconds kMaxHandoverTimeout{10'000};
 
-// A target that died after the source had paused and before the guest ran was replaced
-// (docs/recovery.md). Of the latest attempt.
-struct Rescue {
-  uint32_t attempts = 0;             // 0: none was needed
-  ProcessIdentity dead_target;       // whose place the new target took
-  Failure cause;                     // why there had to be one
-  bool context_from_target = false;  // MOVE was from the dead target's VM, else the source's
-  friend bool operator==(const Rescue&, const Rescue&) = default;
-};
 // Each costs the start of a VMM while the guest stands still; a third failure has a cause that a
 // fourth will meet too.
 inline constexpr uint32_t kMaxRescueAttempts = 3;
+// A target that died after the source had paused and before the guest ran was replaced
+// (docs/recovery.md).
+struct Rescue {
+  uint32_t attempts = 0;             // 0: none was needed
+  ProcessIdentity dead_target;       // whose place the latest attempt's target took
+  Failure cause;                     // why there had to be one
+  bool context_from_target = false;  // MOVE was from the dead target's VM, else the source's
+  // Why attempts failed, oldest first: the latest kMaxRescueAttempts of them, as each resolve
+  // makes one more.
+  std::vector<Failure> failed_attempts = {};
+  friend bool operator==(const Rescue&, const Rescue&) = default;
+};
+void NoteFailedAttempt(const Failure& why, Rescue* rescue);
 
 struct MigrationRequest {
   std::string request_id;  // caller's, optional; same id = same migration

@@ -241,6 +241,7 @@ Outcome BuildRescueEffect(EffectContext& context, Migration record) {
     if (built.ok()) return {Event::kTargetPrepared, {}, std::move(record)};
     // The one that failed was never armed, so it never was a target of this handover.
     record.target = record.rescue.dead_target;
+    NoteFailedAttempt({ReasonOf(built), std::string(built.message())}, &record.rescue);
     if (absl::Status ended = EndTarget(context); !ended.ok()) {
       return Unreachable({std::string(reason::kTargetNotDiscarded), std::string(ended.message())},
                          std::move(record));

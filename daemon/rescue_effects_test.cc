@@ -234,6 +234,8 @@ TEST_F(RescueTest, AProfileThatStartsNothingIsTriedABoundedNumberOfTimesAndTheEs
   EXPECT_EQ(failed.cause.reason, reason::kRescueFailed);
   EXPECT_EQ(launches, kMaxRescueAttempts);
   EXPECT_EQ(failed.update.target, record_.rescue.dead_target);
+  EXPECT_EQ(failed.update.rescue.failed_attempts.size(), kMaxRescueAttempts);
+  EXPECT_EQ(failed.update.rescue.failed_attempts.front().reason, "LAUNCH_FAILED");
   EXPECT_TRUE(Stored("memory-0"));
 
   // Somebody mends the profile and resolves.

@@ -153,6 +153,9 @@ void PrintFacts(const v1::Migration& migration, std::ostream& out) {
   if (migration.has_end_time()) table.Add({"ended", FormatTime(migration.end_time())});
   if (migration.has_error()) table.Add({"error", ErrorText(migration.error())});
   if (migration.has_rescue()) table.Add({"rescued", RescueText(migration.rescue())});
+  for (const auto& failure : migration.rescue().failed_attempts()) {
+    table.Add({"rescue failed", ErrorText(failure)});
+  }
   if (migration.restarts() != 0) table.Add({"restarts", RestartText(migration)});
   if (migration.has_journal_error()) {
     table.Add({"journal", ErrorText(migration.journal_error())});

@@ -242,7 +242,7 @@ v1::Migration RescuedMigration() {
   migration.set_restarts(1);
   migration.set_interrupted_step("HANDING_OVER");
   v1::Rescue* const rescue = migration.mutable_rescue();
-  rescue->set_attempts(1);
+  rescue->set_attempts(2);
   *rescue->mutable_dead_target() = migration.target();
   migration.mutable_target()->set_pid(4400);
   migration.mutable_target()->set_start_ticks(9100);
@@ -250,6 +250,9 @@ v1::Migration RescuedMigration() {
   SetError(&cause, grpc::StatusCode::ABORTED, "TARGET_DIED",
            "the target VMM died before it ran the guest");
   *rescue->mutable_cause() = cause.error();
+  SetError(&cause, grpc::StatusCode::ABORTED, "HANDOVER_STUCK",
+           "the rescue's target did not run the guest within both time-outs");
+  *rescue->add_failed_attempts() = cause.error();
   migration.mutable_fence_proof()->mutable_memory(0)->mutable_holders(0)->set_pid(4400);
   return migration;
 }

@@ -121,9 +121,14 @@ v1::Rescue RescueToProto(const Migration& migration) {
   proto.set_attempts(static_cast<int32_t>(rescue.attempts));
   // Started from the same profile, but which program that was then is not on record.
   *proto.mutable_dead_target() = ProcessToProto(rescue.dead_target, "");
-  *proto.mutable_cause() = ToRpcStatus(
-      MakeStatus(absl::StatusCode::kAborted, rescue.cause.reason, rescue.cause.message), {});
+  const auto status = [](const Failure& failure) {
+    return ToRpcStatus(MakeStatus(absl::StatusCode::kAborted, failure.reason, failure.message), {});
+  };
+  *proto.mutable_cause() = status(rescue.cause);
   proto.set_context_from_target(rescue.context_from_target);
+  for (const Failure& failure : rescue.failed_attempts) {
+    *proto.add_failed_attempts() = status(failure);
+  }
   return proto;
 }
 

@@ -148,7 +148,8 @@ TEST(TranslateTest, ARescueAndARestartAreToldAndTheirAbsenceToo) {
   migration.rescue = {.attempts = 2,
                       .dead_target = {50, 51, 52},
                       .cause = {"TARGET_DIED", "killed"},
-                      .context_from_target = true};
+                      .context_from_target = true,
+                      .failed_attempts = {{"LAUNCH_FAILED", "no such file"}}};
   migration.interrupted_step = Step::kHandingOver;
   migration.restarts = 3;
   const v1::Migration proto = ToProto(migration);
@@ -159,6 +160,8 @@ TEST(TranslateTest, ARescueAndARestartAreToldAndTheirAbsenceToo) {
   ASSERT_TRUE(proto.rescue().cause().details(0).UnpackTo(&info));
   EXPECT_EQ(info.reason(), "TARGET_DIED");
   EXPECT_TRUE(proto.rescue().context_from_target());
+  ASSERT_EQ(proto.rescue().failed_attempts_size(), 1);
+  EXPECT_EQ(proto.rescue().failed_attempts(0).message(), "no such file");
   EXPECT_EQ(proto.interrupted_step(), "HANDING_OVER");
   EXPECT_EQ(proto.restarts(), 3);
 }
