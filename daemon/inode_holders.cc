@@ -109,11 +109,11 @@ absl::Status AddHeldByFd(int32_t tid, const std::string& task, Finds* finds) {
   if (!directory.ok()) return UnlessGone(directory.status());
   absl::StatusOr<std::vector<int32_t>> fds = ListNumbers(directory->borrow(), path);
   if (!fds.ok()) return UnlessGone(fds.status());
+  const bool ours = tid == getpid();
   for (int32_t fd : *fds) {
     // Ours, of which there are two for each VM, need not be looked up.
     absl::StatusOr<std::optional<InodeId>> file =
-        tid == getpid() ? FileBehind(fd, "")
-                        : FileBehind(directory->borrow().raw(), absl::StrCat(fd));
+        ours ? FileBehind(fd, "") : FileBehind(directory->borrow().raw(), absl::StrCat(fd));
     if (!file.ok()) return UnlessReaped(task, file.status());
     if (file->has_value()) finds->Add(**file, "fd");
   }
