@@ -11,6 +11,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -59,34 +61,57 @@ struct Round {
   int vms = 0;
   int migrations = 0;
   double seconds = 0;
-  // The daemon's, of each migration.
-  double user_ms = 0;
-  double system_ms = 0;
+  // Of each migration.
+  double user_ms = 0, system_ms = 0;  // the daemon's
+  double vmms_ms = 0;                 // of the VMMs that it started and that ended meanwhile
+  double clients_ms = 0;              // this process's: clients, and connections of idle VMs
+  double busy_ms = 0;                 // of all cores, whoever was busy
   Summary latency_ms;
   double load = 0;
   double per_second() const { return migrations / seconds; }
 };
 
-// Of a process since its start, in milliseconds.
+// Since the start of a process, or of the host, in milliseconds.
 struct CpuTime {
   double user_ms = 0;
   double system_ms = 0;
+  double children_ms = 0;  // of those that were waited for
 };
 
+double TicksToMs(const std::string& ticks) {
+  return static_cast<double>(std::stoll(ticks)) * 1000 / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+// Empty if it cannot be read.
+std::string ReadProc(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 CpuTime CpuTimeOf(pid_t pid) {
-  std::string stat;
-  char part[1024];
-  FILE* const file = fopen(absl::StrCat("/proc/", pid, "/stat").c_str(), "re");
-  if (file == nullptr) return {};
-  while (fgets(part, sizeof(part), file) != nullptr) stat += part;
-  fclose(file);
-  // Fields 14 and 15, counted behind the name, which may contain blanks (proc(5)).
-  constexpr size_t kUtime = 11, kStime = 12;
-  const std::vector<std::string> fields = absl::StrSplit(stat.substr(stat.rfind(')') + 2), ' ');
-  if (fields.size() <= kStime) return {};
-  const double tick_ms = 1000 / static_cast<double>(sysconf(_SC_CLK_TCK));
-  return {static_cast<double>(std::stoll(fields[kUtime])) * tick_ms,
-          static_cast<double>(std::stoll(fields[kStime])) * tick_ms};
+  const std::string stat = ReadProc(absl::StrCat("/proc/", pid, "/stat"));
+  const size_t name_end = stat.rfind(')');
+  if (name_end == std::string::npos) return {};
+  // Fields 14 to 17, counted behind the name, which may contain blanks (proc_pid_stat(5)).
+  constexpr size_t kUtime = 11, kStime = 12, kCutime = 13, kCstime = 14;
+  const std::vector<std::string> fields = absl::StrSplit(stat.substr(name_end + 2), ' ');
+  if (fields.size() <= kCstime) return {};
+  return {TicksToMs(fields[kUtime]), TicksToMs(fields[kStime]),
+          TicksToMs(fields[kCutime]) + TicksToMs(fields[kCstime])};
+}
+
+// Of all cores; not idle, not waiting for a disk, not taken by a hypervisor (proc_stat(5)).
+double BusyMs() {
+  const std::string stat = ReadProc("/proc/stat");
+  const std::vector<std::string> fields =
+      absl::StrSplit(stat.substr(0, stat.find('\n')), ' ', absl::SkipEmpty());
+  constexpr size_t kUser = 1, kNice = 2, kSystem = 3, kIrq = 6, kSoftIrq = 7;
+  if (fields.size() <= kSoftIrq) return 0;
+  double busy = 0;
+  for (const size_t field : {kUser, kNice, kSystem, kIrq, kSoftIrq}) {
+    busy += TicksToMs(fields[field]);
+  }
+  return busy;
 }
 
 class ThroughputBench {
@@ -122,6 +147,10 @@ class ThroughputBench {
           round.vms, round.per_second(), (good ? style.Passed() : style.Failed()).c_str(),
           kGoalPerSecond, round.user_ms, round.system_ms, round.latency_ms.p50,
           round.latency_ms.p99, round.load);
+      printf(
+          "        CPU for each: the daemon %.1f, the VMMs %.1f, the clients %.1f, "
+          "everybody together %.1f ms\n",
+          round.user_ms + round.system_ms, round.vmms_ms, round.clients_ms, round.busy_ms);
     }
     printf("\n");
   }
@@ -135,6 +164,9 @@ class ThroughputBench {
                         {"per_second", round.per_second()},
                         {"daemon_user_ms", round.user_ms},
                         {"daemon_system_ms", round.system_ms},
+                        {"vmms_ms", round.vmms_ms},
+                        {"clients_ms", round.clients_ms},
+                        {"busy_ms", round.busy_ms},
                         {"latency_ms",
                          {{"p50", round.latency_ms.p50},
                           {"p99", round.latency_ms.p99},
@@ -187,6 +219,8 @@ class ThroughputBench {
     std::vector<double> times;
     std::mutex mutex;  // guards times
     const CpuTime before = CpuTimeOf(host_->daemon().pid());
+    const CpuTime own_before = CpuTimeOf(getpid());
+    const double busy_before = BusyMs();
     const Clock::time_point start = Clock::now();
     const Clock::time_point end = start + std::chrono::seconds(options_.seconds);
     std::vector<std::thread> clients;
@@ -203,9 +237,14 @@ class ThroughputBench {
     Round round{.vms = vms, .migrations = static_cast<int>(times.size())};
     round.seconds = std::chrono::duration<double>(Clock::now() - start).count();
     const CpuTime after = CpuTimeOf(host_->daemon().pid());
+    const CpuTime own = CpuTimeOf(getpid());
     const int each = std::max(round.migrations, 1);
     round.user_ms = (after.user_ms - before.user_ms) / each;
     round.system_ms = (after.system_ms - before.system_ms) / each;
+    round.vmms_ms = (after.children_ms - before.children_ms) / each;
+    round.clients_ms =
+        (own.user_ms + own.system_ms - own_before.user_ms - own_before.system_ms) / each;
+    round.busy_ms = (BusyMs() - busy_before) / each;
     round.latency_ms = Summarize(std::move(times));
     round.load = LoadAverage();
     return round;

@@ -84,6 +84,19 @@ def vms_part(results):
                 ["VMs:", "runs:", "p50:", "p99:", "load:"], rows)
 
 
+def refill_part(results):
+    """What page tables cost after the move, and what it costs to make them before."""
+    refill = results["refill"]
+    if not refill:
+        return []
+    rows = [[way["name"], number(way["touch_ms"]["p50"]), number(way["touch_ms"]["max"]),
+             number(way["migration_ms_p50"])] for way in refill["ways"]]
+    return ["", "## After the move", "",
+            f"The guest reads all of {refill['memory_mib']} MiB; {refill['runs']} runs, load "
+            f"{refill['load']:.1f}, in ms. The last way is the product's default."] + table(
+                ["page tables:", "touch all p50:", "max:", "whole migration p50:"], rows)
+
+
 def total_part(results):
     """A whole migration."""
     total = results["total_time"]
@@ -155,6 +168,6 @@ def page(results, goals, plots):
     lines += goals_table(goals, results["quick"]) + misses(goals)
     for name, title in plots:
         lines += ["", f"![{title}]({name})"]
-    lines += vms_part(results) + total_part(results) + peers_part(results)
+    lines += vms_part(results) + refill_part(results) + total_part(results) + peers_part(results)
     lines += throughput_part(results) + COMPARED.split("\n")
     return "\n".join(lines) + "\n"
