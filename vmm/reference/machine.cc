@@ -13,6 +13,7 @@
 #include "vmm/reference/guest_loader.h"
 #include "vmm/reference/os_status.h"
 #include "vmm/reference/page_warmer.h"
+#include "vmm/reference/pre_fault.h"
 #include "vmm/reference/private_memory.h"
 
 namespace rehome {
@@ -285,7 +286,23 @@ absl::Status Machine::MakePrivate() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> Machine::WarmUp(std::chrono::milliseconds budget) {
+absl::StatusOr<uint64_t> Machine::PreFaultResident(KvmSyscalls& kernel,
+                                                   std::chrono::milliseconds budget) {
+  const auto end = std::chrono::steady_clock::now() + budget;
+  uint64_t warmed = 0;
+  const auto visited = ram_->VisitResident(
+      ram_->size_bytes(), [&](uint64_t gpa, std::span<std::byte> run) -> absl::Status {
+        const auto done = PreFault(kernel, vcpus_[0]->fd(), gpa, run.size(), end);
+        if (done.ok()) warmed += *done;
+        return done.status();
+      });
+  if (!visited.ok()) return visited.status();
+  return warmed;
+}
+
+absl::StatusOr<uint64_t> Machine::WarmUp(KvmSyscalls& kernel, std::chrono::milliseconds budget) {
+  const auto pre_faulted = PreFaultResident(kernel, budget);
+  if (!absl::IsUnimplemented(pre_faulted.status())) return pre_faulted;
   // The memory says so too, but it is the guest's.
   if (config_.guest != GuestKind::kPayload) return 0;
   auto warmed = PageWarmer::Warm(*vm_, *vcpus_[0], *ram_, FreeSlot(), budget);

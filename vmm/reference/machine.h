@@ -66,9 +66,11 @@ class Machine {
   std::vector<std::unique_ptr<Vcpu>>& vcpus() { return vcpus_; }
   GuestRam& ram() { return *ram_; }
   Devices& devices() { return *devices_; }
-  // What PageWarmer does, for a machine from Prepare() whose memory is mapped, before its vCPUs
-  // run. Errors of PageWarmer::Warm() and Vcpu::LearnState().
-  absl::StatusOr<uint64_t> WarmUp(std::chrono::milliseconds budget);
+  // Makes KVM's page tables for what the memory holds already: by PreFault() where KVM has that,
+  // else by PageWarmer, for a built-in guest. Of a machine from Prepare() on the same `kernel`,
+  // whose memory is mapped, before its vCPUs run. Returns the bytes done. Errors of these two and
+  // of Vcpu::LearnState().
+  absl::StatusOr<uint64_t> WarmUp(KvmSyscalls& kernel, std::chrono::milliseconds budget);
 
   // The memory of a guest that has ended, for GuestChecker; valid as long as this object. Private
   // memory of a real kernel the guest's own vCPU copies out, which is a way in for tests
@@ -92,6 +94,7 @@ class Machine {
   absl::Status SealMemory();
   absl::Status MakePrivate();
   uint32_t FreeSlot() const;
+  absl::StatusOr<uint64_t> PreFaultResident(KvmSyscalls& kernel, std::chrono::milliseconds budget);
 
   VmConfig config_;
   UniqueFd config_file_;

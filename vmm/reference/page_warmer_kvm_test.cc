@@ -132,7 +132,7 @@ TEST_F(PageWarmerTest, EndsAtAPageThatTheGuestHasUnmapped) {
 TEST_F(PageWarmerTest, LeavesNoRequestToComeBackAtOnce) {
   auto fresh = std::make_unique<VcpuState>();
   ASSERT_TRUE(vcpu().SaveState(*fresh).ok());
-  ASSERT_TRUE(machine_->WarmUp(kEnough).ok());
+  ASSERT_TRUE(machine_->WarmUp(*kernel_, kEnough).ok());
   ASSERT_TRUE(vcpu().RestoreState(*fresh).ok());
   // From the reset vector, where nothing is: whatever it does there, it does not come back for us.
   const auto exit = vcpu().Run();
@@ -144,7 +144,7 @@ TEST_F(PageWarmerTest, LeavesNoRequestToComeBackAtOnce) {
 TEST_F(PageWarmerTest, LeavesTheVcpuFitForAGuest) {
   auto before = std::make_unique<VcpuState>();
   ASSERT_TRUE(vcpu().SaveState(*before).ok());
-  const auto warmed = machine_->WarmUp(kEnough);
+  const auto warmed = machine_->WarmUp(*kernel_, kEnough);
   ASSERT_TRUE(warmed.ok()) << warmed.status();
   ASSERT_TRUE(vcpu().RestoreState(*before).ok());
   auto after = std::make_unique<VcpuState>();

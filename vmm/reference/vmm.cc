@@ -266,7 +266,7 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
 // is no reason not to move it: all of the vCPU's state is still to be set.
 void Vmm::WarmUp() {
   if (host_.kind != KernelKind::kKvm || options_.warm_ms == 0) return;
-  const auto warmed = machine_->WarmUp(std::chrono::milliseconds(options_.warm_ms));
+  const auto warmed = machine_->WarmUp(host_.kernel, std::chrono::milliseconds(options_.warm_ms));
   if (!warmed.ok()) Log("page tables are not warm: %s", warmed.status().ToString());
 }
 
