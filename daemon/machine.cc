@@ -74,6 +74,7 @@ constexpr Edge kTable[] = {
     {kFirstRun, kFirstRunSeen, kFencing, kTarget},
     {kFirstRun, kTargetLost, kFencing, kNobody},
     {kFirstRun, kUnreachable, kFencing, kTarget},
+    {kFirstRun, kFenceIncomplete, kFencing, kTarget},
 
     {kFencing, kFenceProven, kDone, kUnchanged, MigrationState::kSucceeded},
     {kFencing, kFenceIncomplete, kDone, kUnchanged},
