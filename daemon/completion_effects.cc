@@ -200,6 +200,26 @@ Outcome AwaitTargetsWord(EffectContext& context, Migration record) {
           std::move(record)};
 }
 
+// Who else has the memory of a guest that stayed on the source, once the target is gone: a process
+// that the target left behind, as a rule. Noted for people; the guest is where it was, and no
+// rollback fails because of it, nor because nobody could look.
+void NoteForeignHolders(EffectContext& context, Migration& record) {
+  const bool target_had_it = record.target.pid != 0 && !record.memory_inodes.empty();
+  if (record.owner != GuestOwner::kSource || !target_had_it) return;
+  // Or the service manager is found among them.
+  context.dependencies.store->Barrier().IgnoreError();
+  absl::StatusOr<HolderSearch> search =
+      context.dependencies.fence->FindHolders(record.memory_inodes, {record.source});
+  if (!search.ok() || search->Foreign().empty()) return;
+  record.fence.search = *std::move(search);
+  // In a fence proof those that are expected are target and daemon, and this is none.
+  for (InodeSearch& found : record.fence.search.memory) {
+    std::erase_if(found.holders, [](const InodeHolder& holder) {
+      return holder.holder_class != HolderClass::kForeign;
+    });
+  }
+}
+
 }  // namespace
 
 Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
@@ -269,6 +289,7 @@ Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
   }
   if (escrow.target_link != nullptr) escrow.target_link->Close();
   DropEscrow(context, record);
+  if (status.ok()) NoteForeignHolders(context, record);
   if (status.ok()) return {Event::kTargetDiscarded, {}, std::move(record)};
   return {Event::kFenceIncomplete,
           {"TARGET_NOT_DISCARDED", std::string(status.message())},

@@ -226,6 +226,37 @@ TEST_F(HandoverTest, DiscardKillsTheTargetAndSparesTheSource) {
   EXPECT_NE(std::find(calls.begin(), calls.end(), "CANCEL m-1"), calls.end());
 }
 
+// A grandchild of the target's that has one of its memory descriptors, say.
+TEST_F(HandoverTest, WhoStillHoldsTheMemoryAfterARollbackIsOnRecordAndFailsNothing) {
+  Arm(FencePolicy::kAfterResume);
+  const InodeHolder leak{.pid = 77, .command = "helper", .how = "fd"};
+  world_.fence.foreign = {leak};
+  bool target_was_gone = false, store_was_closed = false;
+  world_.fence.on_search = [&] {
+    target_was_gone = !world_.target_child.alive();
+    store_was_closed = world_.store.removed_for_sure;
+  };
+  const Outcome outcome = world_.Perform(Effect::kDiscardTarget, record_);
+  EXPECT_EQ(outcome.event, Event::kTargetDiscarded);
+  EXPECT_TRUE(target_was_gone && store_was_closed) << "or they are found themselves";
+  EXPECT_EQ(outcome.update.fence.search.Foreign(), std::vector<InodeHolder>{leak});
+  for (const InodeSearch& found : outcome.update.fence.search.memory) {
+    EXPECT_EQ(found.holders, std::vector<InodeHolder>{leak}) << "the source may hold it";
+  }
+}
+
+TEST_F(HandoverTest, ARollbackThatFindsNobodyOrCannotLookSaysNothing) {
+  Arm(FencePolicy::kAfterResume);
+  Outcome outcome = world_.Perform(Effect::kDiscardTarget, record_);
+  EXPECT_EQ(outcome.event, Event::kTargetDiscarded);
+  EXPECT_FALSE(world_.fence.searched.empty());
+  EXPECT_EQ(outcome.update.fence, FenceProof{});
+  world_.fence.search_status =
+      MakeStatus(absl::StatusCode::kUnknown, "HOLDERS_UNREADABLE", "pid 7");
+  outcome = world_.Perform(Effect::kDiscardTarget, record_);
+  EXPECT_EQ(outcome.event, Event::kTargetDiscarded);
+}
+
 size_t OpenFds() {
   size_t count = 0;
   for (int fd = 0; fd < 1024; ++fd) count += fcntl(fd, F_GETFD) != -1 ? 1 : 0;
