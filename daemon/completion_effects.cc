@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/escrow_keeping.h"
 #include "daemon/process_identity.h"
+#include "daemon/reasons.h"
 #include "daemon/strategy.h"
 #include "kvmglue/status_reason.h"
 
@@ -27,15 +28,19 @@ std::string KernelRelease() {
 }
 
 // The kernel's word that MOVE killed the source VM: EIO in the process that created it. Asked while
-// that process lives; silence proves nothing.
-void AskKernel(EffectContext& context, Migration& record) {
-  if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return;
+// that process lives; silence proves nothing. False: that VM is alive, so nobody has moved it,
+// whatever the verdict says.
+bool WasMoved(EffectContext& context, Migration& record) {
+  if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return true;
+  if (record.fence.kernel_vm_dead) return true;  // it does not come to life again
   absl::StatusOr<VmmLink::Probe> probe =
       context.escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
-  if (!probe.ok() || probe->vm_alive) return;
+  if (!probe.ok()) return true;
+  if (probe->vm_alive) return false;
   record.fence.kernel_vm_dead = true;
   record.fence.kernel_observer = {"source", record.source};
   record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
+  return true;
 }
 
 // Polite first, then certain. The proof is the exit, however it came about.
@@ -165,14 +170,8 @@ FirstRunWord AwaitFirstRunWord(EffectContext& context, const Migration& record) 
   }
 }
 
-}  // namespace
-
-Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
+Outcome AwaitTargetsWord(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
-  if (!escrow.target_link->closed()) {
-    context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
-  }
-  NoteProofOfTarget(escrow, record);
   // The event may have gone to a daemon that has ended.
   if (record.restarts > 0 && SaysItRuns(context, record)) {
     return {Event::kFirstRunSeen, {}, std::move(record)};
@@ -201,11 +200,50 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
           std::move(record)};
 }
 
+// Who else has the memory of a guest that stayed on the source, once the target is gone: a process
+// that the target left behind, as a rule. Noted for people; the guest is where it was, and no
+// rollback fails because of it, nor because nobody could look.
+void NoteForeignHolders(EffectContext& context, Migration& record) {
+  const bool target_had_it = record.target.pid != 0 && !record.memory_inodes.empty();
+  if (record.owner != GuestOwner::kSource || !target_had_it) return;
+  // Or the service manager is found among them.
+  context.dependencies.store->Barrier().IgnoreError();
+  absl::StatusOr<HolderSearch> search =
+      context.dependencies.fence->FindHolders(record.memory_inodes, {record.source});
+  if (!search.ok() || search->Foreign().empty()) return;
+  record.fence.search = *std::move(search);
+  // In a fence proof those that are expected are target and daemon, and this is none.
+  for (InodeSearch& found : record.fence.search.memory) {
+    std::erase_if(found.holders, [](const InodeHolder& holder) {
+      return holder.holder_class != HolderClass::kForeign;
+    });
+  }
+}
+
+}  // namespace
+
+Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
+  Escrow& escrow = context.escrow;
+  if (!escrow.target_link->closed()) {
+    context.dependencies.vms->HandOver(record.request.vm_id, escrow.target_link);
+  }
+  NoteProofOfTarget(escrow, record);
+  Outcome outcome = AwaitTargetsWord(context, std::move(record));
+  // Here and not when the source is ended: what it says is then in the journal before it can no
+  // longer be asked.
+  if (!WasMoved(context, outcome.update) && outcome.event == Event::kFirstRunSeen) {
+    outcome.event = Event::kFenceIncomplete;
+    outcome.cause = {std::string(reason::kVmNotMoved),
+                     absl::StrCat("the target says that it runs VM ", outcome.update.request.vm_id,
+                                  ", but the kernel has not moved it: the source's VM is alive")};
+  }
+  return outcome;
+}
+
 Outcome FenceSourceEffect(EffectContext& context, Migration record) {
   record.fence.observer = {"rehomed", IdentifySelf()};
   record.fence.source = record.source;
   record.fence.kernel_release = KernelRelease();
-  AskKernel(context, record);
   absl::Status status = EndSource(context, record);
   // After RUNNING nothing is rescued, and the service manager would be found among the holders. If
   // it does not listen, the search says so.
@@ -251,6 +289,7 @@ Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
   }
   if (escrow.target_link != nullptr) escrow.target_link->Close();
   DropEscrow(context, record);
+  if (status.ok()) NoteForeignHolders(context, record);
   if (status.ok()) return {Event::kTargetDiscarded, {}, std::move(record)};
   return {Event::kFenceIncomplete,
           {"TARGET_NOT_DISCARDED", std::string(status.message())},

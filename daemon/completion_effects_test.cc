@@ -110,6 +110,57 @@ TEST_F(HandoverTest, AProofThatAnAbortAnnouncesIsTheDaemons) {
   EXPECT_EQ(outcome.update.fence.stop_observer.role, "rehomed");
 }
 
+// The kernel's word stands above the verdict, and above what the target says.
+TEST_F(HandoverTest, ATargetThatRunsWithoutAMoveIsNoSuccess) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  record_.step = Step::kFirstRun;
+  record_.owner = GuestOwner::kTarget;
+  EffectsWorld::WalkTo(block_, REHOME_VERDICT_RUNNING);
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_alive = true}; };
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  Outcome outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
+  EXPECT_EQ(outcome.cause.reason, "VM_NOT_MOVED");
+  EXPECT_FALSE(outcome.update.fence.kernel_vm_dead);
+  EXPECT_TRUE(world_.source_child.alive()) << "ended before its answer is in the journal";
+
+  absl::StatusOr<Advanced> fencing = Advance(outcome.update, outcome.event, outcome.cause, {});
+  ASSERT_TRUE(fencing.ok()) << fencing.status();
+  ASSERT_EQ(fencing->effect, Effect::kFenceSource);
+  outcome = world_.Perform(Effect::kFenceSource, fencing->record);
+  EXPECT_FALSE(world_.source_child.alive()) << "after RUNNING it must not run";
+  EXPECT_TRUE(world_.target_child.alive());
+  fencing = Advance(outcome.update, outcome.event, outcome.cause, {});
+  ASSERT_TRUE(fencing.ok()) << fencing.status();
+  EXPECT_EQ(fencing->record.state, MigrationState::kFailed);
+  EXPECT_EQ(fencing->record.owner, GuestOwner::kTarget);
+  EXPECT_EQ(fencing->record.failure.reason, "VM_NOT_MOVED");
+}
+
+TEST_F(HandoverTest, ADeadVmIsProofOfTheMoveAndASilentSourceIsNoDoubt) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  Outcome outcome = world_.Perform(Effect::kAwaitFirstRun, record_);  // probe is not scripted
+  EXPECT_EQ(outcome.event, Event::kFirstRunSeen);
+  EXPECT_FALSE(outcome.update.fence.kernel_vm_dead);
+
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_EQ(outcome.event, Event::kFirstRunSeen);
+  EXPECT_TRUE(outcome.update.fence.kernel_vm_dead);
+  EXPECT_EQ(outcome.update.fence.kernel_observer, (Observer{"source", record_.source}));
+}
+
+TEST_F(HandoverTest, WithoutMoveALivingVmOfTheSourceMeansNothing) {
+  Arm(FencePolicy::kAfterResume);
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_alive = true}; };
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
+}
+
 TEST_F(HandoverTest, ATargetThatDiedAfterRunningIsLost) {
   Arm(FencePolicy::kAfterResume);
   world_.target_child.Kill();
@@ -173,6 +224,37 @@ TEST_F(HandoverTest, DiscardKillsTheTargetAndSparesTheSource) {
   EXPECT_TRUE(world_.source_child.alive());
   const std::vector<std::string> calls = world_.source->calls();
   EXPECT_NE(std::find(calls.begin(), calls.end(), "CANCEL m-1"), calls.end());
+}
+
+// A grandchild of the target's that has one of its memory descriptors, say.
+TEST_F(HandoverTest, WhoStillHoldsTheMemoryAfterARollbackIsOnRecordAndFailsNothing) {
+  Arm(FencePolicy::kAfterResume);
+  const InodeHolder leak{.pid = 77, .command = "helper", .how = "fd"};
+  world_.fence.foreign = {leak};
+  bool target_was_gone = false, store_was_closed = false;
+  world_.fence.on_search = [&] {
+    target_was_gone = !world_.target_child.alive();
+    store_was_closed = world_.store.removed_for_sure;
+  };
+  const Outcome outcome = world_.Perform(Effect::kDiscardTarget, record_);
+  EXPECT_EQ(outcome.event, Event::kTargetDiscarded);
+  EXPECT_TRUE(target_was_gone && store_was_closed) << "or they are found themselves";
+  EXPECT_EQ(outcome.update.fence.search.Foreign(), std::vector<InodeHolder>{leak});
+  for (const InodeSearch& found : outcome.update.fence.search.memory) {
+    EXPECT_EQ(found.holders, std::vector<InodeHolder>{leak}) << "the source may hold it";
+  }
+}
+
+TEST_F(HandoverTest, ARollbackThatFindsNobodyOrCannotLookSaysNothing) {
+  Arm(FencePolicy::kAfterResume);
+  Outcome outcome = world_.Perform(Effect::kDiscardTarget, record_);
+  EXPECT_EQ(outcome.event, Event::kTargetDiscarded);
+  EXPECT_FALSE(world_.fence.searched.empty());
+  EXPECT_EQ(outcome.update.fence, FenceProof{});
+  world_.fence.search_status =
+      MakeStatus(absl::StatusCode::kUnknown, "HOLDERS_UNREADABLE", "pid 7");
+  outcome = world_.Perform(Effect::kDiscardTarget, record_);
+  EXPECT_EQ(outcome.event, Event::kTargetDiscarded);
 }
 
 size_t OpenFds() {

@@ -266,6 +266,10 @@ TEST_F(DriverTest, ARescueThatCannotBeJournalledIsNotBegunAndTheGuestIsKept) {
     EXPECT_EQ(done.state, MigrationState::kIndeterminate);
     EXPECT_EQ(done.step, Step::kUnresolved) << "a resolve tries again";
     EXPECT_TRUE(done.journal_failure.none()) << "its end is on record";
+    if (one.step == Step::kRescueHandingOver) {
+      ASSERT_EQ(done.rescue.failed_attempts.size(), 1u) << "and why";
+      EXPECT_EQ(done.rescue.failed_attempts[0].reason, reason::kJournalFull);
+    }
     EXPECT_EQ(journal_.Appended(record_.id).back(), done);
     for (Effect effect : performed()) EXPECT_NE(effect, one.not_performed);
   }

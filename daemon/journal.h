@@ -26,6 +26,13 @@ namespace rehome {
 // and indexes included: 26 MB on disk.
 inline constexpr size_t kMaxFinishedMigrations = 10000;
 
+// Transitions kept of one migration: so many of the first, which say how it came to be what it is,
+// and so many of the latest. Those between are dropped: an INDETERMINATE one can be resolved as
+// often as a client likes, and each time adds some. Each has room for a whole drive
+// (kMaxTransitions of machine.h), so that of most migrations everything is kept.
+inline constexpr uint64_t kFirstTransitionsKept = 32;
+inline constexpr uint64_t kLatestTransitionsKept = 32;
+
 // What was wrong with a journal that was opened all the same, and what was done about it.
 struct JournalRepair {
   // The end of the write-ahead log that is no whole transaction, cut off. Commits are appends that

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/journal.h"
 #include "daemon/journal_schema.h"
+#include "daemon/machine.h"
 #include "daemon/testing/journal_fixture.h"
 
 namespace rehome {
@@ -18,6 +19,8 @@ namespace fs = std::filesystem;
 // docs/journal.md: what a migration costs on disk, with its transitions, indexes and the log.
 constexpr uint64_t kBytesPerMigration = 4096;
 constexpr uint64_t kWalBytes = 2u * kWalPages * 4096;
+static_assert(kFirstTransitionsKept >= kMaxTransitions && kLatestTransitionsKept >= kMaxTransitions,
+              "or a migration that nobody resolved or restarted has gaps");
 
 // A migration as large as those of the reference VMM: 20 checks, names and paths of usual length.
 Migration Usual(uint64_t number, uint64_t revision, MigrationState state) {
@@ -64,6 +67,46 @@ TEST_F(JournalGrowthTest, ThreeTimesWhatIsKeptTakesNoMoreRoomThanOnce) {
   EXPECT_EQ(LoadAll(*journal).size(), kMaxFinishedMigrations);
   RecordProperty("bytes_per_migration", static_cast<int>(thrice / kMaxFinishedMigrations));
   printf("bytes per migration: %lu\n", thrice / kMaxFinishedMigrations);
+}
+
+// What each resolve of an INDETERMINATE migration writes; a client may ask for it as often as it
+// likes.
+TEST_F(JournalGrowthTest, TenThousandResolvesOfOneMigrationTakeNoMoreRoomThanAFew) {
+  auto journal = Open();
+  uint64_t revision = 0;
+  const auto append = [&](Step step, MigrationState state) {
+    Migration record = Usual(1, ++revision, state);
+    record.step = step;
+    ASSERT_TRUE(journal->Append(record).ok()) << revision;
+  };
+  constexpr int kResolves = 10'000;
+  for (int resolve = 0; resolve < kResolves; ++resolve) {
+    append(Step::kRecovering, MigrationState::kRollingBack);
+    append(Step::kUnresolved, MigrationState::kIndeterminate);
+    ASSERT_LE(Size("journal.db-wal"), kWalBytes) << resolve;
+  }
+  journal.reset();                       // folds the log in
+  constexpr uint64_t kRoom = 64 * 1024;  // sixteen pages: seven tables and indexes, and a few rows
+  EXPECT_LE(Size("journal.db"), kRoom);
+  constexpr uint64_t kKept = kFirstTransitionsKept + kLatestTransitionsKept;
+  EXPECT_EQ(Sql("SELECT count(*) FROM transitions"), absl::StrCat(kKept));
+  EXPECT_EQ(Sql("SELECT max(revision) FROM (SELECT revision FROM transitions ORDER BY revision "
+                "LIMIT 32)"),
+            absl::StrCat(kFirstTransitionsKept))
+      << "how it began";
+  EXPECT_EQ(
+      Sql("SELECT min(revision) || '-' || max(revision) FROM transitions WHERE revision > 32"),
+      absl::StrCat(revision - kLatestTransitionsKept + 1, "-", revision))
+      << "how it stands";
+}
+
+TEST_F(JournalGrowthTest, OfAMigrationThatNobodyResolvedEveryTransitionIsKept) {
+  auto journal = Open();
+  constexpr uint64_t kKept = kFirstTransitionsKept + kLatestTransitionsKept;
+  for (uint64_t revision = 1; revision <= kKept; ++revision) {
+    ASSERT_TRUE(journal->Append(Usual(1, revision, MigrationState::kPreparing)).ok());
+  }
+  EXPECT_EQ(Sql("SELECT count(*) FROM transitions"), absl::StrCat(kKept));
 }
 
 TEST_F(JournalGrowthTest, ManyAtOnceLeaveNoLargeFileBehind) {

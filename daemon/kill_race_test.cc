@@ -3,6 +3,7 @@
 // Between the right to kill somebody and the kill the other side can have acted. The daemon looks
 // again there; these tests are there in between.
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 
 #include <functional>
 #include <memory>
@@ -82,6 +83,17 @@ TEST_F(KillRaceTest, FencingSparesASourceThatTookTheGuestBack) {
   watched_->after_may_kill = [this] { Move(REHOME_VERDICT_COMMITTED, REHOME_VERDICT_ABORTED); };
   EXPECT_EQ(HandOver().event, Event::kVerdictAborted);
   EXPECT_TRUE(world_.source_child.alive());
+  EXPECT_EQ(world_.fence.kills, 0);
+}
+
+// Condemned and alive it could not take its guest back, and the target would wait for its end.
+TEST_F(KillRaceTest, ASourceThatMayNotBeSignalledIsNotCondemned) {
+  ArmWatched(FencePolicy::kBeforeResume);
+  // Refuses a signal, and does not look like a process that has exited.
+  escrow_.source_pidfd = UniqueFd(eventfd(0, EFD_CLOEXEC));
+  OnStart([this] { EffectsWorld::WalkTo(block_, REHOME_VERDICT_COMMITTED); });
+  EXPECT_EQ(HandOver().event, Event::kStuck);
+  EXPECT_EQ(rehome_block_fence_state(&block_), REHOME_FENCE_STATE_OPEN);
   EXPECT_EQ(world_.fence.kills, 0);
 }
 

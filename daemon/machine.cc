@@ -74,6 +74,7 @@ constexpr Edge kTable[] = {
     {kFirstRun, kFirstRunSeen, kFencing, kTarget},
     {kFirstRun, kTargetLost, kFencing, kNobody},
     {kFirstRun, kUnreachable, kFencing, kTarget},
+    {kFirstRun, kFenceIncomplete, kFencing, kTarget},
 
     {kFencing, kFenceProven, kDone, kUnchanged, MigrationState::kSucceeded},
     {kFencing, kFenceIncomplete, kDone, kUnchanged},
@@ -301,6 +302,12 @@ void NoteRescue(const Migration& record, const Failure& why, Migration* next) {
   next->rescue.dead_target = record.target;
 }
 
+// Whether a rescue ends for a reason that would be nowhere: the failure on record is its cause.
+bool IsGivenUp(Step step, Event event, const Failure& why) {
+  const bool rescues = step == kRescuing || step == kRescueHandingOver;
+  return rescues && event == kUnreachable && why.reason != reason::kRescueFailed;
+}
+
 // The terminal state for an edge that says `by_table`.
 absl::StatusOr<MigrationState> Ending(const Migration& record, MigrationState by_table) {
   if (by_table == MigrationState::kFailed) {
@@ -346,7 +353,8 @@ absl::StatusOr<Advanced> Advance(const Migration& record, Event event, const Fai
     next.outcome_after_rollback = MigrationState::kFailed;
   }
   if (effective == kDaemonRestarted) NoteRestart(record, &next);
-  if (attempt_failed) NoteFailedAttempt(why, &next.rescue);
+  const bool given_up = IsGivenUp(record.step, effective, why);
+  if (attempt_failed || given_up) NoteFailedAttempt(why, &next.rescue);
   if (transition->next_step == kRescuing) NoteRescue(record, why, &next);
   next.step = transition->next_step;
   next.owner = transition->next_owner.value_or(record.owner);

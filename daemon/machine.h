@@ -30,7 +30,8 @@ enum class Effect : uint8_t {
   kArm = 5,             // ARM_TARGET, ARM_SOURCE -> kArmed
   kHandOver = 6,        // START; watch the verdict -> kVerdictRunning | kVerdictAborted | kStuck |
                         // kSourceLost; kRefused, kInterrupted if START was not sent
-  kAwaitFirstRun = 7,   // -> kFirstRunSeen | kTargetLost | kUnreachable
+  kAwaitFirstRun = 7,   // with MOVE ask the kernel -> kFirstRunSeen | kTargetLost | kUnreachable |
+                        // kFenceIncomplete
   kFenceSource = 8,     // RELEASE, SIGKILL, proof, holders -> kFenceProven | kFenceIncomplete |
                         // kTargetLost
   kAbort = 9,           // verdict to ABORTED, await RESUMED -> kSourceResumed | kVerdictRunning |
@@ -62,7 +63,8 @@ enum class Event : uint8_t {
   kFirstRunSeen = 11,
   kTargetLost = 12,  // proven dead, or its first KVM_RUN failed, after RUNNING
   kFenceProven = 13,
-  kFenceIncomplete = 14,  // somebody still holds the inode, or the process would not die
+  kFenceIncomplete = 14,  // somebody still holds the inode, the process would not die, or its VM
+                          // was never moved
   kSourceResumed = 15,
   kSourceLost = 16,  // the source process is gone before the guest was handed over
   kTargetDiscarded = 17,

@@ -15,6 +15,7 @@
 #include "daemon/clock.h"
 #include "daemon/config.h"
 #include "daemon/escrow_store.h"
+#include "daemon/escrow_tidy.h"
 #include "daemon/fence.h"
 #include "daemon/host_probe.h"
 #include "daemon/journal.h"
@@ -97,16 +98,13 @@ void Tell(const ServiceManager& manager, std::string_view state) {
   if (!told.ok()) spdlog::warn("{}: {}", state, std::string(told.message()));
 }
 
-// Closes what the service manager kept for migrations that are over. If a record may be missing,
-// all is kept: it may be what is left of a guest.
-void TidyEscrow(EscrowStore& store, const Registry& registry, const JournalRepair& repair) {
-  if (repair.may_miss_records()) {
+void TellOfEscrow(const EscrowStore& store, std::optional<size_t> dropped) {
+  if (!dropped.has_value()) {
     spdlog::error("the service manager's {} descriptors are all kept, because records are missing",
                   store.stored_fds());
-    return;
+  } else if (*dropped != 0) {
+    spdlog::info("{} descriptors of no unfinished migration closed", *dropped);
   }
-  const size_t dropped = store.DropUnclaimed(registry.Unfinished());
-  if (dropped != 0) spdlog::info("{} descriptors of no unfinished migration closed", dropped);
 }
 
 // How often a recovery is looked at between two looks for a signal.
@@ -199,7 +197,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   if (!registry.ok()) return registry.status();
   const JournalRepair repair = (*journal)->repair();
   if (!repair.none()) spdlog::error("journal: {}", repair.Summary());
-  TidyEscrow(*escrow_store, **registry, repair);
+  TellOfEscrow(*escrow_store, TidyEscrow(*escrow_store, (*registry)->Unfinished(), repair));
 
   // ---- who may speak: clients, told NOT_SERVING, then agents ----
   PeerTable peers;

@@ -163,6 +163,8 @@ inline constexpr std::string_view kGuestLost = "GUEST_LOST";
 inline constexpr std::string_view kHandoverStuck = "HANDOVER_STUCK";
 // A VMM scribbled over the verdict word.
 inline constexpr std::string_view kVerdictCorrupt = "VERDICT_CORRUPT";
+// The target says that it runs the guest, and the source's own kernel says that nobody moved it.
+inline constexpr std::string_view kVmNotMoved = "VM_NOT_MOVED";
 // The target said that it cannot take the guest over.
 inline constexpr std::string_view kTakeOverFailed = "TAKE_OVER_FAILED";
 inline constexpr std::string_view kTargetDied = "TARGET_DIED";

@@ -64,6 +64,7 @@ class SqliteJournal : public Journal {
 
  private:
   absl::Status Write(const Migration& record, std::string_view bytes);
+  absl::Status DropOldTransitions(const Migration& record);
   absl::Status Prune();
 
   mutable std::mutex mutex_;
@@ -73,7 +74,7 @@ class SqliteJournal : public Journal {
   JournalRepair repair_;
   // After db_: statements are finalized before it is closed.
   Statement begin_, commit_, rollback_;
-  Statement put_, put_transition_;
+  Statement put_, put_transition_, drop_old_transitions_;
   Statement count_finished_, oldest_finished_, drop_, drop_transitions_;
   Statement load_, read_;
   Statement put_trace_, drop_trace_;
@@ -89,6 +90,8 @@ absl::Status SqliteJournal::Prepare() {
        "INSERT INTO migrations (id, finished, record) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE "
        "SET finished = excluded.finished, record = excluded.record"},
       {&put_transition_, "INSERT INTO transitions VALUES (?, ?, ?, ?, ?)"},
+      {&drop_old_transitions_,
+       "DELETE FROM transitions WHERE id = ? AND revision > ? AND revision <= ?"},
       {&count_finished_, "SELECT count(*) FROM migrations WHERE finished"},
       {&oldest_finished_, "SELECT id FROM migrations WHERE finished ORDER BY seq LIMIT 1"},
       {&drop_, "DELETE FROM migrations WHERE id = ?"},
@@ -133,8 +136,19 @@ absl::Status SqliteJournal::Write(const Migration& record, std::string_view byte
   put_transition_.BindText(4, MigrationStateName(record.state));
   put_transition_.BindInteger(5, UnixNanos());
   status = put_transition_.Run();
+  if (status.ok()) status = DropOldTransitions(record);
   if (!status.ok() || !finished) return status;
   return Prune();
+}
+
+// The revision counts transitions, so that as a rule this drops one for each that is added.
+absl::Status SqliteJournal::DropOldTransitions(const Migration& record) {
+  if (record.revision <= kFirstTransitionsKept + kLatestTransitionsKept) return absl::OkStatus();
+  drop_old_transitions_.BindText(1, record.id);
+  drop_old_transitions_.BindInteger(2, static_cast<int64_t>(kFirstTransitionsKept));
+  drop_old_transitions_.BindInteger(3,
+                                    static_cast<int64_t>(record.revision - kLatestTransitionsKept));
+  return drop_old_transitions_.Run();
 }
 
 absl::Status SqliteJournal::Prune() {

@@ -228,6 +228,31 @@ def reasons_documented(tree):
     ]
 
 
+# Sections of docs/reasons.md whose entries are what a migration can end with.
+ENDINGS = ("Hand-over", "After the hand-over", "Stopped from outside")
+# Of these it never is; it is what waits inside the daemon say.
+NO_ENDING = ("INTERRUPTED",)
+
+
+def endings_have_a_way_out(tree):
+    """An operator finds for each reason that ends a migration what becomes of the guest."""
+    document = "docs/reasons.md"
+    answers = "".join(
+        text
+        for path, text in tree.items()
+        if path == "docs/failure-matrix.md" or path.startswith("docs/runbooks/")
+    )
+    named = set(re.findall(r"\b[A-Z][A-Z0-9_]+\b", answers))
+    found, section = [], ""
+    for number, line in enumerate(tree.get(document, "").split("\n"), 1):
+        section = line[3:] if line.startswith("## ") else section
+        reason = line[4:] if line.startswith("### ") else ""
+        if reason and section in ENDINGS and reason not in named and reason not in NO_ENDING:
+            message = f"{reason} ends migrations; give it a row in docs/failure-matrix.md"
+            found.append(Violation(document, number, message))
+    return found
+
+
 RULES = (
     spdx_line,
     no_absl_mutex,
@@ -240,6 +265,7 @@ RULES = (
     no_machine_paths,
     nothing_unfinished,
     reasons_documented,
+    endings_have_a_way_out,
 )
 
 

@@ -72,6 +72,15 @@ BROKEN = [
         },
         "BUSY is not in docs/reasons.md",
     ),
+    (
+        house_rules.endings_have_a_way_out,
+        {
+            "docs/reasons.md": "## Hand-over\n\n### A_B\n\n### A_C\n",
+            "docs/failure-matrix.md": "| `A_B` |",
+            "docs/design.md": "A_C",
+        },
+        "A_C ends migrations",
+    ),
 ]
 
 # rule -> tree that keeps it, though it looks close to breaking it
@@ -98,6 +107,14 @@ KEPT = [
         {"docs/reasons.md": "| `A_B` |", "daemon/reasons.h": 'constexpr char kX[] = "A_B";\n'},
     ),
     (house_rules.reasons_documented, {"daemon/reasons.h": 'constexpr char kX[] = "A_B";\n'}),
+    (
+        house_rules.endings_have_a_way_out,
+        {
+            "docs/reasons.md": "## Preflight\n### A_A\n## Hand-over\n### A_B\n### A_C\n",
+            "docs/failure-matrix.md": "| `A_B` |",
+            "docs/runbooks/a.md": "A_C",
+        },
+    ),
 ]
 
 

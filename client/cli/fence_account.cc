@@ -67,6 +67,11 @@ void PrintMemory(const v1::FenceProof& proof, const Console& console, std::ostre
 void PrintFence(const v1::Migration& migration, const Console& console, std::ostream& out) {
   if (!migration.has_fence_proof()) return;
   const v1::FenceProof& proof = migration.fence_proof();
+  // Nobody was fenced; all there can be is who got hold of the guest's memory meanwhile.
+  if (migration.guest_owner() == v1::Migration::SOURCE) {
+    PrintForeignHolders(proof, out);
+    return;
+  }
   out << "\n  " << console.Bold("Fence") << "  "
       << (proof.complete() ? console.Green("complete") : console.Red("not complete")) << "\n";
   Table table({Table::Align::kLeft, Table::Align::kLeft});

@@ -35,6 +35,18 @@ TEST(HandoverQuiesce, ABusyDeviceIsSaidAndTheGuestHasNotBeenPaused) {
   EXPECT_EQ(PauseRequested(handover), 0u);
 }
 
+// Somebody has decided already: the guest has nothing to do with it, and the daemon is told.
+TEST(HandoverQuiesce, ASourceIsNotStartedIntoAVerdictThatIsNotOpen) {
+  Handover handover(kMap);
+  ASSERT_TRUE(handover.Lead(Stage::kSourceArmed));
+  // Not by a target that waits for the state, as targets do.
+  ASSERT_EQ(
+      rehome_block_move_verdict(&handover.block(), REHOME_VERDICT_OPEN, REHOME_VERDICT_CLAIMED), 0);
+  EXPECT_EQ(handover.source().Order(REHOME_MSG_START, kMigration), REHOME_REFUSED_WRONG_MIGRATION);
+  EXPECT_EQ(handover.page().pauses.load(), 0u);
+  EXPECT_EQ(handover.page().quiesced_ns.load(), 0u);
+}
+
 TEST(HandoverQuiesce, AGuestIsNotPausedForWhatWasAbortedMeanwhile) {
   Handover handover(kMap);
   handover.HangAt(Step::kQuiesce);
