@@ -33,6 +33,7 @@ constexpr CallInfo kCalls[] = {
     {kPeerCredentials, "peer credentials", false},
     {kPidfdOpen, "pidfd_open", false},
     {kPidfdSendSignal, "pidfd_send_signal", false},
+    {kFindTap, "find tap", false},
     {kOpenTap, "tap", false},
     {kOpenKvm, "open /dev/kvm", false},
     {kGetApiVersion, "KVM_GET_API_VERSION", false},
@@ -115,6 +116,8 @@ constexpr ErrnoRow kTable[] = {
     {kPidfdSendSignal, EPERM, Code::kPermissionDenied, "SIGNAL_DENIED"},
     {kPidfdSendSignal, kAnyErrno, Code::kInternal, "SYSCALL_FAILED"},
 
+    {kFindTap, ENODEV, Code::kNotFound, "TAP_NOT_FOUND"},
+    {kFindTap, kAnyErrno, Code::kInternal, "SYSCALL_FAILED"},
     {kOpenTap, EBUSY, Code::kUnavailable, "TAP_BUSY"},
     {kOpenTap, EPERM, Code::kPermissionDenied, "TAP_DENIED"},
     {kOpenTap, EACCES, Code::kPermissionDenied, "TAP_DENIED"},

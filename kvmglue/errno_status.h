@@ -26,6 +26,7 @@ enum class KernelCall {
   kPeerCredentials,
   kPidfdOpen,
   kPidfdSendSignal,
+  kFindTap,
   kOpenTap,
   // /dev/kvm.
   kOpenKvm,

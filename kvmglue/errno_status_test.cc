@@ -55,6 +55,8 @@ constexpr ErrnoRow kPromised[] = {
     {kPidfdSendSignal, ESRCH, Code::kNotFound, "PROCESS_GONE"},
     {kPidfdSendSignal, EPERM, Code::kPermissionDenied, "SIGNAL_DENIED"},
     {kPidfdSendSignal, kUnlisted, Code::kInternal, "SYSCALL_FAILED"},
+    {kFindTap, ENODEV, Code::kNotFound, "TAP_NOT_FOUND"},
+    {kFindTap, kUnlisted, Code::kInternal, "SYSCALL_FAILED"},
     {kOpenTap, EBUSY, Code::kUnavailable, "TAP_BUSY"},
     {kOpenTap, EPERM, Code::kPermissionDenied, "TAP_DENIED"},
     {kOpenTap, EACCES, Code::kPermissionDenied, "TAP_DENIED"},

@@ -2,8 +2,8 @@
 #include "kvmglue/tap.h"
 
 #include <fcntl.h>
-#include <linux/if.h>
 #include <linux/if_tun.h>
+#include <net/if.h>
 #include <sys/ioctl.h>
 
 #include <cerrno>
@@ -14,6 +14,15 @@
 #include "kvmglue/sys_result.h"
 
 namespace rehome {
+namespace {
+
+// Whether an interface has that name; asking makes none (SIOCGIFINDEX).
+absl::Status FindInterface(const std::string& name) {
+  if (if_nametoindex(name.c_str()) != 0) return absl::OkStatus();
+  return ErrnoStatus(KernelCall::kFindTap, errno, name);
+}
+
+}  // namespace
 
 absl::StatusOr<UniqueFd> OpenTap(const std::string& name) {
   // '%' would make it a pattern, and each open another interface.
@@ -22,6 +31,8 @@ absl::StatusOr<UniqueFd> OpenTap(const std::string& name) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, "TAP_NAME_INVALID",
                       "a network interface's name has 1 to 15 bytes, and no % or / in it");
   }
+  // TUNSETIFF makes an interface of a name that has none.
+  if (absl::Status status = FindInterface(name); !status.ok()) return status;
   const SysResult opened = CaptureErrno(open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
   if (!opened.ok()) return ErrnoStatus(KernelCall::kOpenTap, opened.error, name);
   UniqueFd fd(static_cast<int>(opened.value));

@@ -10,13 +10,13 @@
 namespace rehome {
 
 // The descriptor of tap interface `name` (Documentation/networking/tuntap.rst), close-on-exec and
-// non-blocking: one Ethernet frame per read(2) and write(2), nothing in front. An interface that
-// does not exist is made, and goes with the last descriptor; one that was made to persist stays.
-// Needs CAP_NET_ADMIN, unless the interface belongs to this user.
+// non-blocking: one Ethernet frame per read(2) and write(2), nothing in front. The interface exists
+// before and after; none is made. Needs CAP_NET_ADMIN, unless the interface belongs to this user.
 //
-// UNAVAILABLE / TAP_BUSY: another process has it. INVALID_ARGUMENT / TAP_NAME_INVALID: not 1 to 15
-// bytes. PERMISSION_DENIED / TAP_DENIED. FAILED_PRECONDITION / TAP_UNSUPPORTED: no /dev/net/tun, or
-// the interface of that name is no tap. INTERNAL / SYSCALL_FAILED.
+// NOT_FOUND / TAP_NOT_FOUND: no interface has that name in this network namespace. UNAVAILABLE /
+// TAP_BUSY: another process has it. INVALID_ARGUMENT / TAP_NAME_INVALID: not 1 to 15 bytes.
+// PERMISSION_DENIED / TAP_DENIED. FAILED_PRECONDITION / TAP_UNSUPPORTED: no /dev/net/tun, or the
+// interface of that name is no tap. INTERNAL / SYSCALL_FAILED.
 absl::StatusOr<UniqueFd> OpenTap(const std::string& name);
 
 }  // namespace rehome

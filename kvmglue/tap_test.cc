@@ -3,10 +3,15 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <net/if.h>
 #include <unistd.h>
+
+#include <memory>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/test_tap.h"
 
 namespace rehome {
 namespace {
@@ -18,16 +23,30 @@ TEST(TapTest, NamesThatCannotBeAreRefused) {
   }
 }
 
-TEST(TapTest, HasOneUser) {
-  const std::string name = absl::StrCat("rht", getpid() % 1'000'000);
+std::string NameForTest() { return absl::StrCat("rht", getpid() % 1'000'000); }
+
+TEST(TapTest, OneThatDoesNotExistIsNotMade) {
+  const std::string name = NameForTest();
+  ASSERT_EQ(if_nametoindex(name.c_str()), 0u);
   const absl::StatusOr<UniqueFd> tap = OpenTap(name);
-  if (!tap.ok()) {
-    // Not ours to be had here; then at least it says so in the words that were promised.
-    EXPECT_TRUE(ReasonOf(tap.status()) == "TAP_UNSUPPORTED" ||
-                ReasonOf(tap.status()) == "TAP_DENIED")
-        << tap.status();
-    GTEST_SKIP() << tap.status();
-  }
+  EXPECT_EQ(tap.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReasonOf(tap.status()), "TAP_NOT_FOUND") << tap.status();
+  EXPECT_NE(tap.status().message().find(name), std::string::npos) << tap.status();
+  EXPECT_EQ(if_nametoindex(name.c_str()), 0u);
+}
+
+TEST(TapTest, AnotherKindOfInterfaceIsNone) {
+  const absl::Status status = OpenTap("lo").status();
+  EXPECT_TRUE(ReasonOf(status) == "TAP_UNSUPPORTED" || ReasonOf(status) == "TAP_DENIED") << status;
+}
+
+TEST(TapTest, HasOneUser) {
+  const absl::StatusOr<std::unique_ptr<testing::TestTap>> made =
+      testing::TestTap::Make(NameForTest());
+  if (!made.ok()) GTEST_SKIP() << made.status();
+  const std::string& name = (*made)->name();
+  const absl::StatusOr<UniqueFd> tap = OpenTap(name);
+  ASSERT_TRUE(tap.ok()) << tap.status();
   EXPECT_EQ(fcntl(tap->borrow().raw(), F_GETFD), FD_CLOEXEC);
   EXPECT_NE(fcntl(tap->borrow().raw(), F_GETFL) & O_NONBLOCK, 0);
   const absl::Status second = OpenTap(name).status();

@@ -256,10 +256,12 @@ bool Vm::HasTscDeadline() const {
   return CheckExtension(kernel_, fd(), KVM_CAP_TSC_DEADLINE_TIMER) > 0;
 }
 
-uint32_t Vm::MaxVcpus() const {
+absl::StatusOr<uint32_t> Vm::MaxVcpus(KvmSyscalls& kernel) {
   // Without the capability it is 4 (api.rst, KVM_CREATE_VCPU).
   constexpr uint32_t kWithoutCapability = 4;
-  const long most = CheckExtension(kernel_, fd(), KVM_CAP_MAX_VCPUS);
+  const absl::StatusOr<UniqueFd> kvm = AdoptFd(kernel.OpenKvm(), KernelCall::kOpenKvm, "");
+  if (!kvm.ok()) return kvm.status();
+  const long most = CheckExtension(kernel, kvm->borrow(), KVM_CAP_MAX_VCPUS);
   return most > 0 ? static_cast<uint32_t>(most) : kWithoutCapability;
 }
 

@@ -47,6 +47,9 @@ class Vm {
   // vcpu_state.h).
   static absl::StatusOr<std::unique_ptr<Vm>> Create(KvmSyscalls& kernel, VmType type,
                                                     const LinkAbi& link_abi);
+  // How many vCPUs /dev/kvm allows a VM (KVM_CAP_MAX_VCPUS); asked without making one. UNAVAILABLE
+  // / KVM_UNAVAILABLE.
+  static absl::StatusOr<uint32_t> MaxVcpus(KvmSyscalls& kernel);
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;
   ~Vm();
@@ -125,8 +128,6 @@ class Vm {
   // Whether LAPICs have a timer with a deadline in TSC ticks (KVM_CAP_TSC_DEADLINE_TIMER); the
   // guest sees it if CPUID says so, AddTscDeadline().
   bool HasTscDeadline() const;
-  // How many vCPUs the kernel allows a VM (KVM_CAP_MAX_VCPUS).
-  uint32_t MaxVcpus() const;
   // INVALID_ARGUMENT / KVM_INVALID, ALREADY_EXISTS / VCPU_EXISTS.
   absl::StatusOr<std::unique_ptr<Vcpu>> CreateVcpu(uint32_t index);
 

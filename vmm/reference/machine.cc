@@ -60,11 +60,12 @@ absl::StatusOr<LinuxBoot> ReadLinuxBoot(const GuestOptions& options) {
   return boot;
 }
 
-absl::Status CheckVcpuCount(const Vm& vm, size_t count) {
-  if (count <= vm.MaxVcpus()) return absl::OkStatus();
-  return MakeStatus(
-      absl::StatusCode::kInvalidArgument, "TOO_MANY_VCPUS",
-      absl::StrCat(count, " vCPUs; this kernel allows a VM ", vm.MaxVcpus(), " at most"));
+absl::Status CheckVcpuCount(KvmSyscalls& kernel, uint32_t count) {
+  const absl::StatusOr<uint32_t> most = Vm::MaxVcpus(kernel);
+  if (!most.ok()) return most.status();
+  if (count <= *most) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kInvalidArgument, "TOO_MANY_VCPUS",
+                    absl::StrCat(count, " vCPUs; this kernel allows a VM ", *most, " at most"));
 }
 
 // A target's, of the descriptors that came with the configuration.
@@ -88,6 +89,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
                                                         const GuestOptions& options) {
   const auto plan = PlanRam(options.vm_type, options.memory_kind);
   if (!plan.ok()) return plan.status();
+  absl::Status status = CheckVcpuCount(host.kernel, options.vcpus);
+  if (!status.ok()) return status;
   absl::StatusOr<LinuxBoot> boot = LinuxBoot();
   absl::StatusOr<std::vector<DevicePart>> parts = std::vector<DevicePart>();
   if (options.is_linux()) {
@@ -102,8 +105,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(const Host& host,
                       .ram_bytes = options.memory_mib << 20,
                       .guest = options.is_linux() ? GuestKind::kLinux : GuestKind::kPayload};
   for (const DevicePart& part : *parts) machine->config_.devices.push_back(part.config);
-  absl::Status status = machine->CreateVm(host);
-  if (status.ok()) status = CheckVcpuCount(*machine->vm_, options.vcpus);
+  status = machine->CreateVm(host);
   if (status.ok() && IsSev(options.vm_type)) status = machine->vm_->InitSev();
   if (status.ok()) status = machine->vm_->CreateIrqchip();
   if (!status.ok()) return status;

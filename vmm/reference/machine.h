@@ -52,8 +52,8 @@ class Machine {
  public:
   // A VM with the built-in guest or a Linux, ready to run. FAILED_PRECONDITION / GUEST_UNLOADABLE
   // for SNP and TDX on a real kernel: this VMM has no launch for them; GUEST_UNSUPPORTED for Linux
-  // where the version has none; INVALID_ARGUMENT / TOO_MANY_VCPUS. Errors of everything that it is
-  // built from.
+  // where the version has none; INVALID_ARGUMENT / TOO_MANY_VCPUS, before a VM is made. Errors of
+  // everything that it is built from.
   static absl::StatusOr<std::unique_ptr<Machine>> Start(const Host& host,
                                                         const GuestOptions& options);
   // A VM around the memory of another, to be restored. Nothing of the guest's memory is touched and

@@ -8,16 +8,19 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "bench/linux_guest/chain.h"
 #include "bench/linux_guest/console_line.h"
 #include "bench/linux_guest/disk_record.h"
 #include "bench/linux_guest/host/console_watch.h"
 #include "bench/linux_guest/host/disk_check.h"
 #include "bench/linux_guest/host/echo_driver.h"
 #include "bench/linux_guest/host/echo_stream.h"
+#include "bench/linux_guest/host/progress.h"
 #include "bench/linux_guest/host/time_probe.h"
 #include "bench/linux_guest/init/echo_server.h"
 #include "gtest/gtest.h"
@@ -276,6 +279,43 @@ TEST_F(ConsoleLogTest, FindsASecondBootAndAnAnswerThatIsNotDue) {
   log_.Add("rehome: pong 7");
   EXPECT_EQ(log_.result().pongs, 0u);
   EXPECT_EQ(log_.result().first_fault, "an answer that is not due: 7");
+}
+
+// --- whether the guest goes on ---
+
+class ProgressTest : public ::testing::Test {
+ protected:
+  static constexpr uint32_t kVcpus = 3;
+  static GuestAccount AccountOf(uint64_t records, uint64_t steps) {
+    GuestAccount account;
+    account.Set("disk_durable", records);
+    account.Set("vcpus", kVcpus);
+    for (uint32_t i = 0; i < kVcpus; ++i) account.SetChain(i, ChainAfter(kRun, i, steps));
+    return account;
+  }
+  const GuestAccount before_ = AccountOf(5, 100);
+  GuestAccount now_ = AccountOf(6, 101);
+};
+
+TEST_F(ProgressTest, AllOfItWentOn) { EXPECT_EQ(WhatStandsStill(before_, now_), ""); }
+
+TEST_F(ProgressTest, FindsEachVcpuThatStandsStill) {
+  for (uint32_t i = 0; i < kVcpus; ++i) {
+    GuestAccount now = now_;
+    now.SetChain(i, *before_.Chain(i));
+    EXPECT_EQ(WhatStandsStill(before_, now), "vCPU " + std::to_string(i) + " stands still");
+  }
+}
+
+TEST_F(ProgressTest, FindsADiskThatStandsStill) {
+  now_.Set("disk_durable", 5);
+  EXPECT_EQ(WhatStandsStill(before_, now_), "the disk stands still");
+}
+
+TEST_F(ProgressTest, WhatIsNotToldStandsStill) {
+  now_.Set("vcpus", kVcpus - 1);
+  EXPECT_EQ(WhatStandsStill(before_, now_), "the guest does not tell its vCPUs");
+  EXPECT_NE(WhatStandsStill({}, AccountOf(1, 1)), "");
 }
 
 // --- the wall clock ---

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/linux_guest/host/disk_check.h"
+#include "bench/linux_guest/host/progress.h"
 #include "bench/linux_guest/host/tcp.h"
 #include "bench/linux_guest/host/time_probe.h"
 #include "bench/linux_guest/workload_abi.h"
@@ -158,17 +159,12 @@ absl::Status Session::Look() {
 
 absl::Status Session::AwaitWork(const GuestAccount& before) {
   const Clock::time_point deadline = Clock::now() + options_.timeout;
-  const std::optional<ChainState> chain = before.Chain(0);
   for (;;) {
     const absl::StatusOr<GuestAccount> now = AskAccount();
     if (!now.ok()) return now.status();
-    const bool written = now->Number("disk_durable") > before.Number("disk_durable");
-    const std::optional<ChainState> later = now->Chain(0);
-    const bool computed = chain && later && later->steps > chain->steps;
-    if (written && computed) return absl::OkStatus();
-    if (Clock::now() >= deadline) {
-      return absl::DeadlineExceededError(written ? "vCPU 0 stands still" : "the disk stands still");
-    }
+    const std::string still = WhatStandsStill(before, *now);
+    if (still.empty()) return absl::OkStatus();
+    if (Clock::now() >= deadline) return absl::DeadlineExceededError(still);
   }
 }
 

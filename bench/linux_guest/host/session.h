@@ -38,8 +38,8 @@ class Session {
 
   // Reads the guest's wall clock, and waits until each part of the guest has done something that it
   // had not done when Look() was called: a frame came back, a record became durable, a line came
-  // over the console, something typed was answered, and the first chain went on. DEADLINE_EXCEEDED
-  // names the part that has not.
+  // over the console, something typed was answered, and the chain of every vCPU went on.
+  // DEADLINE_EXCEEDED names the part that has not.
   absl::Status Look();
   // What was looked at so far was before the first move.
   void BeginHops(uint64_t wanted);

@@ -280,6 +280,20 @@ TEST_F(DiskFileTest, OneMayWriteOrManyMayRead) {
   EXPECT_EQ(ReasonOf(OpenDisk(path_, false).status()), "DISK_LOCKED");
 }
 
+TEST_F(DiskFileTest, ADiskThatNobodyCanLockIsNotSaidToBeSomebodys) {
+  for (const int error : {EAGAIN, EACCES}) {
+    EXPECT_EQ(ReasonOf(LockRefused("/mnt/d", false, error)), "DISK_LOCKED") << error;
+  }
+  for (const int error : {ENOLCK, EOPNOTSUPP, EINVAL, ENOSYS, EIO, ESTALE}) {
+    const absl::Status status = LockRefused("/mnt/d", false, error);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(ReasonOf(status), "DISK_UNLOCKABLE") << error;
+    const std::string text(status.message());
+    EXPECT_NE(text.find("/mnt/d"), std::string::npos) << text;
+    EXPECT_NE(text.find(strerrorname_np(error)), std::string::npos) << text;
+  }
+}
+
 // The lock goes with the descriptor: the next VMM has it while the first still has it, and keeps it
 // when the first is gone.
 TEST_F(DiskFileTest, TheLockGoesWithTheDescriptor) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kvmglue/errno_status.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/reference/os_status.h"
 
@@ -26,11 +27,7 @@ absl::Status Lock(BorrowedFd fd, std::string_view name, bool read_only) {
   lock.l_type = read_only ? F_RDLCK : F_WRLCK;
   lock.l_whence = SEEK_SET;  // from 0, and l_len 0: to the end, wherever that will be
   if (fcntl(fd.raw(), F_OFD_SETLK, &lock) == 0) return absl::OkStatus();
-  if (errno != EAGAIN && errno != EACCES) return OsError("lock", name, errno);
-  return MakeStatus(
-      absl::StatusCode::kFailedPrecondition, "DISK_LOCKED",
-      std::string(name) + " is in use: another process holds " +
-          (read_only ? "a write lock on it" : "a lock on it, for reading or for writing"));
+  return LockRefused(name, read_only, errno);
 }
 
 absl::StatusOr<DiskFile> Use(UniqueFd fd, std::string_view name, bool read_only) {
@@ -61,6 +58,19 @@ absl::StatusOr<DiskFile> Use(UniqueFd fd, std::string_view name, bool read_only)
 }
 
 }  // namespace
+
+absl::Status LockRefused(std::string_view name, bool read_only, int error) {
+  if (error == EAGAIN || error == EACCES) {
+    return MakeStatus(
+        absl::StatusCode::kFailedPrecondition, "DISK_LOCKED",
+        std::string(name) + " is in use: another process holds " +
+            (read_only ? "a write lock on it" : "a lock on it, for reading or for writing"));
+  }
+  // Nobody has it, and nobody can be kept away: ENOLCK of a network file system, EINVAL or
+  // EOPNOTSUPP of one that has no locks.
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, "DISK_UNLOCKABLE",
+                    std::string(name) + " cannot be locked: " + ErrnoText(error));
+}
 
 absl::StatusOr<DiskFile> OpenDisk(const std::string& path, bool read_only) {
   // Not blocking: what a path names may be a FIFO, and is looked at only once it is open.

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kvmglue/fd.h"
 
@@ -22,7 +24,8 @@ struct DiskFile {
   bool read_only = false;
 };
 
-// Opens and locks `path`. FAILED_PRECONDITION / DISK_LOCKED if somebody else has it,
+// Opens and locks `path`. FAILED_PRECONDITION / DISK_LOCKED if somebody else has it, or
+// DISK_UNLOCKABLE if its file system has no lock to give: without one it is not used.
 // INVALID_ARGUMENT / DISK_INVALID if it is neither a regular file nor a block device, is empty, or
 // is not whole sectors; OS_CALL_FAILED.
 absl::StatusOr<DiskFile> OpenDisk(const std::string& path, bool read_only);
@@ -31,6 +34,10 @@ absl::StatusOr<DiskFile> OpenDisk(const std::string& path, bool read_only);
 // OpenDisk() opens it for `read_only`: a target refuses a disk that is not what its source says it
 // is. Locking again what this description has locked already succeeds.
 absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only);
+
+// What errno `error` of locking the disk `name` means: DISK_LOCKED or DISK_UNLOCKABLE, which says
+// errno. Apart from the call because the second takes a file system that few machines have.
+absl::Status LockRefused(std::string_view name, bool read_only, int error);
 
 }  // namespace rehome::virtio
 

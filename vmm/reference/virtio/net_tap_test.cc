@@ -11,10 +11,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kvmglue/tap.h"
+#include "kvmglue/test_tap.h"
 #include "vmm/reference/virtio/net.h"
 #include "vmm/reference/virtio/test_driver.h"
 
@@ -44,8 +47,12 @@ class NetTapTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const std::string name = absl::StrCat("rhn", getpid() % 1'000'000);
+    absl::StatusOr<std::unique_ptr<rehome::testing::TestTap>> made =
+        rehome::testing::TestTap::Make(name);
+    if (!made.ok()) GTEST_SKIP() << made.status();
+    tap_ = *std::move(made);
     absl::StatusOr<UniqueFd> tap = OpenTap(name);
-    if (!tap.ok()) GTEST_SKIP() << tap.status();
+    ASSERT_TRUE(tap.ok()) << tap.status();
     const UniqueFd flags(
         open(absl::StrCat("/sys/class/net/", name, "/flags").c_str(), O_WRONLY | O_CLOEXEC));
     if (!flags.valid() || write(flags.borrow().raw(), "0x1003", 6) != 6) {
@@ -87,6 +94,7 @@ class NetTapTest : public ::testing::Test {
     return false;
   }
 
+  std::unique_ptr<rehome::testing::TestTap> tap_;  // outlives the device, which has it open
   TestRam ram_;
   TestQueue receive_{ram_, kRamGpa, kQueueSize};
   TestQueue transmit_{ram_, kRamGpa + 0x4000, kQueueSize};
