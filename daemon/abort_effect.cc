@@ -5,22 +5,13 @@
 #include <optional>
 #include <utility>
 
+#include "daemon/rescue_rules.h"
 #include "daemon/strategy.h"
 
 namespace rehome {
 namespace {
 
 using std::chrono::milliseconds;
-
-// Between two looks, where nothing wakes us: of the order of what a process takes to die.
-constexpr milliseconds kLookPause{20};
-
-// Steps that are journalled before the verdict is taken from anybody, with the source out.
-bool WasOutBefore(const Migration& record) {
-  if (record.rescue.attempts > 0) return true;
-  return record.interrupted_step == Step::kRescuing ||
-         record.interrupted_step == Step::kRescueHandingOver;
-}
 
 Observation Look(EffectContext& context, Migration& record, bool overdue) {
   Escrow& escrow = context.escrow;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/process_identity.h"
 #include "daemon/reasons.h"
+#include "daemon/rescue_rules.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -91,7 +92,7 @@ std::chrono::milliseconds ClaimTimeout(const EffectContext& context, const Migra
   const std::chrono::milliseconds first = record.request.handover_timeout.count() > 0
                                               ? record.request.handover_timeout
                                               : context.dependencies.timeouts.claim;
-  return first * (1 << std::min(record.rescue.attempts, kMaxRescueAttempts));
+  return ClaimTimeoutOf(record, first);
 }
 
 uint64_t OverdueNs(const EffectContext& context, const Migration& record) {

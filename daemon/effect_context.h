@@ -24,13 +24,6 @@
 
 namespace rehome {
 
-// How long a watcher sleeps on the verdict before it looks at cancels and dead processes, which
-// have no futex to wake it, and at RUNNING, which wakes nobody at first. Every other change of the
-// verdict wakes it at once.
-inline constexpr uint64_t kVerdictSliceNs = 10'000'000;
-// Beyond both deadlines of the block, for the VMMs' own threads to be scheduled and act first.
-inline constexpr uint64_t kStuckMarginNs = 500'000'000;
-
 struct EffectDependencies {
   const HostCapabilities* host;
   VmDirectory* vms;
@@ -87,9 +80,7 @@ std::optional<std::string> WhyResumed(EffectContext& context, const Migration& r
 void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns);
 
 uint64_t Nanoseconds(std::chrono::milliseconds duration);
-// Of the blackout, as the block has it. Each attempt of a rescue has twice the time of the one
-// before: nobody else can run the guest, and what makes a new target late is a host with much to
-// do.
+// Of the blackout, as the block has it (ClaimTimeoutOf() of rescue_rules.h).
 std::chrono::milliseconds ClaimTimeout(const EffectContext& context, const Migration& record);
 // CLOCK_MONOTONIC ns at which both deadlines have passed and the VMMs have had time to act on it.
 uint64_t OverdueNs(const EffectContext& context, const Migration& record);

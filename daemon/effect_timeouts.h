@@ -3,8 +3,18 @@
 #define REHOME_DAEMON_EFFECT_TIMEOUTS_H_
 
 #include <chrono>
+#include <cstdint>
 
 namespace rehome {
+
+// How long a watcher sleeps on the verdict before it looks at cancels and dead processes, which
+// have no futex to wake it, and at RUNNING, which wakes nobody at first. Every other change of the
+// verdict wakes it at once.
+inline constexpr uint64_t kVerdictSliceNs = 10'000'000;
+// Beyond both deadlines of the block, for the VMMs' own threads to be scheduled and act first.
+inline constexpr uint64_t kStuckMarginNs = 500'000'000;
+// Between two looks, where nothing wakes us: of the order of what a process takes to die.
+inline constexpr std::chrono::milliseconds kLookPause{20};
 
 // Every wait of a migration. Before the blackout they only delay a failure; the two of the blackout
 // bound how long the guest can stand still.

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "daemon/rescue_rules.h"
+
 namespace rehome {
 
 std::vector<InodeId> Escrow::MemoryInodes() const {
@@ -19,17 +21,18 @@ uint64_t Escrow::MemoryBytes() const {
 }
 
 bool Escrow::HoldsGuest(bool moves, bool source_vm_dead) const {
-  if (block == nullptr || !source.has_value() || source->memory.empty()) return false;
-  if (!moves || (source->vm.valid() && !source_vm_dead)) return true;
   const bool of_dead_target = std::any_of(context.begin(), context.end(),
                                           [](const ContextVm& vm) { return vm.vm.valid(); });
-  return of_dead_target || (target.has_value() && target->vm.valid());
+  const HeldParts held = {
+      .block = block != nullptr,
+      .memory = source.has_value() && !source->memory.empty(),
+      .source_vm = source.has_value() && source->vm.valid(),
+      .target_vm = of_dead_target || (target.has_value() && target->vm.valid())};
+  return rehome::HoldsGuest(held, moves, source_vm_dead);
 }
 
 bool Escrow::KnowsVerdict(const Migration& record) const {
-  if (block == nullptr) return false;
-  const Rescue& rescue = record.rescue;
-  return rescue.attempts == 0 || record.target == rescue.dead_target || block_is_rescues;
+  return rehome::KnowsVerdict(record, block != nullptr, block_is_rescues);
 }
 
 PhaseTimes Escrow::Phases(uint64_t not_before_ns) const {

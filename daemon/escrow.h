@@ -63,11 +63,9 @@ struct Escrow {
   // Inodes of the guest's memory, each once.
   std::vector<InodeId> MemoryInodes() const;
   uint64_t MemoryBytes() const;
-  // Whether all is here that another target needs to go on from the saved state: memory, and with
-  // MOVE a VM that may have the context. A source whose VM is dead has it no more.
+  // As HoldsGuest() of rescue_rules.h.
   bool HoldsGuest(bool moves, bool source_vm_dead) const;
-  // Whether `block` is the one of the target on record. Without that of a rescue's target nobody
-  // can tell whether it ran the guest, and so whether the saved state is history.
+  // As KnowsVerdict() of rescue_rules.h.
   bool KnowsVerdict(const Migration& record) const;
   // The block that has the saved state. REQUIRES: block.
   const HandoverBlock& StateBlock() const { return saved != nullptr ? *saved : *block; }

@@ -12,6 +12,7 @@
 #include "daemon/gone_link.h"
 #include "daemon/process_identity.h"
 #include "daemon/reasons.h"
+#include "daemon/rescue_rules.h"
 #include "daemon/strategy.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
@@ -88,31 +89,6 @@ void TakeFromAgents(EffectContext& context, const Migration& record) {
         link.HandIn(record.id, context.dependencies.timeouts.agent);
     if (handed_in.ok()) PutHandedIn(*std::move(handed_in), is_target, record, escrow);
   }
-}
-
-// START is journalled before it is sent.
-bool WasBeforeStart(const Migration& record) {
-  if (!record.interrupted_step.has_value()) return false;
-  switch (*record.interrupted_step) {
-    case Step::kQueued:
-    case Step::kPreflight:
-    case Step::kLaunching:
-    case Step::kPreparingTarget:
-    case Step::kArming:
-      return true;
-    case Step::kHandingOver:
-    case Step::kFirstRun:
-    case Step::kFencing:
-    case Step::kAborting:
-    case Step::kDiscardingTarget:
-    case Step::kDone:
-    case Step::kRecovering:
-    case Step::kRescuing:
-    case Step::kRescueHandingOver:
-    case Step::kUnresolved:
-      return false;
-  }
-  return false;
 }
 
 bool TargetRunsGuest(EffectContext& context, const Migration& record) {

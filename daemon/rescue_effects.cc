@@ -10,6 +10,7 @@
 #include "daemon/escrow_keeping.h"
 #include "daemon/process_identity.h"
 #include "daemon/reasons.h"
+#include "daemon/rescue_rules.h"
 #include "daemon/strategy.h"
 #include "daemon/target_build.h"
 #include "daemon/trace_keeping.h"
@@ -50,38 +51,16 @@ absl::Status EndTarget(EffectContext& context) {
   return context.dependencies.fence->AwaitExit(pidfd.borrow(), ExitTimeout(context)).status();
 }
 
-// Where the context can be, now that the latest target is dead. `before`: how far it came.
-void NoteWhereContextIs(Escrow& escrow, uint32_t before) {
-  std::vector<ContextVm>& context = escrow.context;
-  if (context.empty()) context.push_back({});
-  if (!escrow.target.has_value() || !escrow.target->vm.valid()) return;
-  if (before == REHOME_VERDICT_OPEN) return;  // it never had the right to MOVE
-  if (before == REHOME_VERDICT_COMMITTED) context.clear();
-  // Moved, or perhaps moved: a VM that nothing was moved into has nothing to take, as the kernel
-  // will say.
-  context.insert(context.begin(),
-                 ContextVm{std::move(escrow.target->vm), std::move(escrow.target->memory)});
-}
-
-// A target that could not MOVE from the VM at the front, and said so: another may be the right one.
-void NoteRefusal(Escrow& escrow) {
-  if (escrow.context.size() > 1) escrow.context.erase(escrow.context.begin());
-}
-
-// The order of the candidates, here and below, is this daemon's alone and not journalled: a daemon
+// The order of the candidates for the context is this daemon's alone and not journalled: a daemon
 // that takes over begins again with the newest. It may spend an attempt, which is journalled, on a
 // VM that has refused already. No more is at stake: the kernel refuses MOVE from a VM that has
 // nothing, which changes nothing, and each resolve has one attempt more, in the order that the
 // escrow kept meanwhile.
 
-// With a dead source it leaves the verdict CLAIMED, whether nothing was moved or a MOVE failed in a
-// way that leaves that in doubt. Others are tried first, and its own VM before the refused one.
-void NoteFailureOfClaimant(Escrow& escrow) {
-  std::vector<ContextVm>& context = escrow.context;
-  if (context.empty()) return;
-  std::rotate(context.begin(), context.begin() + 1, context.end());
-  context.insert(context.end() - 1,
-                 ContextVm{std::move(escrow.target->vm), std::move(escrow.target->memory)});
+// The latest target's VM, which is not its target's any more. Empty: there is none of it.
+std::optional<ContextVm> TakeTargetVm(Escrow& escrow) {
+  if (!escrow.target.has_value() || !escrow.target->vm.valid()) return std::nullopt;
+  return ContextVm{std::move(escrow.target->vm), std::move(escrow.target->memory)};
 }
 
 enum class Closed { kRunning, kClosed, kFailed };
@@ -101,7 +80,9 @@ Closed CloseHandover(EffectContext& context, const Migration& record, Failure* w
     return Closed::kFailed;
   }
   if (HasMove(record.strategy) && !escrow.target_settled) {
-    NoteWhereContextIs(escrow, taken.before);
+    const bool had_no_right = taken.before == REHOME_VERDICT_OPEN;
+    NoteWhereContextIs(escrow.context, taken.before,
+                       had_no_right ? std::nullopt : TakeTargetVm(escrow));
   }
   escrow.target_settled = true;
   return Closed::kClosed;
@@ -174,9 +155,11 @@ std::optional<Failure> LookAtTarget(EffectContext& context, const Migration& rec
                    "the rescue's target died before it ran the guest"};
   }
   if (!aborted) {
-    NoteFailureOfClaimant(escrow);
+    if (HasMove(record.strategy)) {
+      NoteFailureOfClaimant(escrow.context, TakeTargetVm(escrow).value_or(ContextVm()));
+    }
   } else if (escrow.block->Phases(0)[REHOME_PHASE_CLAIMED] != 0) {
-    NoteRefusal(escrow);  // and its VM has nothing to take
+    NoteRefusal(escrow.context);  // and its VM has nothing to take
   }
   escrow.target_settled = true;
   return Failure{std::string(reason::kTakeOverFailed),

@@ -103,8 +103,10 @@ class Ending {
       if (!excused) Violate(absl::StrCat(guest.vm_id, " is INDETERMINATE for no reason"));
       return;
     }
-    const bool excused = guest.holder_crashed || guest.refused_without_source ||
-                         (escrow_lost_ && (guest.crashes > 0 || last->rescue.attempts > 0));
+    // A daemon that holds the guest's parts stops a target that hangs with it.
+    const bool only_daemon_had_it =
+        escrow_lost_ && (guest.crashes > 0 || guest.hangs > 0 || last->rescue.attempts > 0);
+    const bool excused = guest.holder_crashed || guest.refused_without_source || only_daemon_had_it;
     if (!excused) Violate(absl::StrCat(guest.vm_id, " is lost and need not be"));
   }
 

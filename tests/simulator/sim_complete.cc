@@ -9,6 +9,13 @@
 namespace rehome::sim {
 namespace {
 
+// Silence proves nothing.
+void AskKernel(SimContext& context, Migration& record) {
+  const bool moves = context.world.guests[context.source->guest].moves;
+  if (!moves || record.fence.kill_sent_ns != 0 || !context.Ask(context.source)) return;
+  if (!context.daemon.dead) record.fence.kernel_vm_dead |= context.source->kvm->dead;
+}
+
 bool EndSource(SimContext& context, Migration& record) {
   Process* source = context.source;
   if (!context.IsDead(source) && record.fence.kill_sent_ns == 0 && context.Ask(source)) {
@@ -81,7 +88,7 @@ Outcome SimFirstRun(SimContext& context, Migration record) {
 Outcome SimFence(SimContext& context, Migration record) {
   record.fence.observer = {"rehomed", {1, 1, 1}};
   record.fence.source = record.source;
-  record.fence.kernel_vm_dead = context.world.guests[context.source->guest].moves;
+  AskKernel(context, record);
   const bool complete = EndSource(context, record) && CheckHolders(context, record);
   const bool target_lost = context.IsDead(context.target);
   context.DropEscrow(record.id);

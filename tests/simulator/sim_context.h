@@ -1,30 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The means of the simulated effects: of one migration, as daemon/effect_timeouts.h.
+// The means of the simulated effects of one migration.
 #ifndef REHOME_TESTS_SIMULATOR_SIM_CONTEXT_H_
 #define REHOME_TESTS_SIMULATOR_SIM_CONTEXT_H_
 
+#include <chrono>
 #include <functional>
 #include <string>
 
+#include "daemon/effect_timeouts.h"
 #include "daemon/effects.h"
 #include "tests/simulator/sim_daemon.h"
 
 namespace rehome::sim {
 
-// As EffectTimeouts of daemon/effect_context.h.
-inline constexpr Micros kAgentTimeout = 2 * kSecond;
-inline constexpr Micros kLaunchTimeout = 10 * kSecond;
-inline constexpr Micros kClaimTimeout = 200 * kMillisecond;
-inline constexpr Micros kResolveTimeout = kSecond;
-inline constexpr Micros kFirstRunTimeout = 5 * kSecond;
-inline constexpr Micros kReleaseTimeout = 100 * kMillisecond;
-inline constexpr Micros kExitTimeout = 10 * kSecond;
-inline constexpr Micros kResumeTimeout = 2 * kSecond;
-inline constexpr Micros kRejoinTimeout = 2 * kSecond;
-inline constexpr Micros kStuckMargin = 500 * kMillisecond;
-inline constexpr Micros kSlice = 10 * kMillisecond;
-inline constexpr Micros kLookPause = 20 * kMillisecond;
+constexpr Micros InMicros(std::chrono::milliseconds duration) {
+  return static_cast<Micros>(duration.count()) * kMillisecond;
+}
+
+inline constexpr EffectTimeouts kTimeouts;
+inline constexpr Micros kAgentTimeout = InMicros(kTimeouts.agent);
+inline constexpr Micros kLaunchTimeout = InMicros(kTimeouts.launch);
+inline constexpr Micros kResolveTimeout = InMicros(kTimeouts.resolve);
+inline constexpr Micros kFirstRunTimeout = InMicros(kTimeouts.first_run);
+inline constexpr Micros kReleaseTimeout = InMicros(kTimeouts.release);
+inline constexpr Micros kExitTimeout = InMicros(kTimeouts.exit);
+inline constexpr Micros kResumeTimeout = InMicros(kTimeouts.resume);
+inline constexpr Micros kRejoinTimeout = InMicros(kTimeouts.rejoin);
+inline constexpr Micros kStuckMargin = kStuckMarginNs / 1000;
+inline constexpr Micros kSlice = kVerdictSliceNs / 1000;
+inline constexpr Micros kLookFor = InMicros(kLookPause);
 
 class SimContext {
  public:
@@ -43,6 +48,7 @@ class SimContext {
   // By chance, where the seed has such faults.
   bool GoesWrong();
 
+  Micros ClaimTimeout(const Migration& record) const;
   SourceSight LookAtSource(Micros wait);
   bool TargetSaysItRuns();
   void DropEscrow(const std::string& migration);
@@ -84,7 +90,7 @@ Outcome SimDiscard(SimContext& context, Migration record);
 // sim_recover.cc
 void SimRebuild(SimContext& context, const Migration& record);
 Outcome SimRecover(SimContext& context, Migration record);
-bool KnowsVerdict(const SimContext& context, const Migration& record);
+bool KnowsVerdict(const SimEscrow& escrow, const Migration& record);
 
 // sim_rescue.cc
 Outcome SimBuildRescue(SimContext& context, Migration record);

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "daemon/machine.h"
+#include "daemon/rescue_rules.h"
 #include "tests/simulator/sim_context.h"
 
 namespace rehome::sim {
@@ -38,6 +39,10 @@ bool SimContext::AwaitDeath(const Process* process, Micros timeout) {
 bool SimContext::GoesWrong() {
   const uint64_t chance = world.faults.refuse_one_in;
   return chance > 0 && world.now() < world.faults.until && world.random.OneIn(chance);
+}
+
+Micros SimContext::ClaimTimeout(const Migration& record) const {
+  return InMicros(ClaimTimeoutOf(record, kTimeouts.claim));
 }
 
 SourceSight SimContext::LookAtSource(Micros wait) {

@@ -4,11 +4,13 @@
 #ifndef REHOME_TESTS_SIMULATOR_SIM_ESCROW_H_
 #define REHOME_TESTS_SIMULATOR_SIM_ESCROW_H_
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "daemon/rescue_rules.h"
 #include "tests/simulator/world.h"
 
 namespace rehome::sim {
@@ -25,8 +27,14 @@ struct SimEscrow {
   bool target_settled = false;
 
   const std::shared_ptr<Block>& StateBlock() const { return saved != nullptr ? saved : block; }
-  bool HoldsGuest(bool moves) const {
-    return memory && StateBlock() != nullptr && (!moves || source_vm != nullptr);
+  bool HoldsGuest(bool moves, bool source_vm_dead) const {
+    const bool of_dead_target =
+        std::any_of(context.begin(), context.end(), [](const auto& vm) { return vm != nullptr; });
+    return rehome::HoldsGuest({.block = block != nullptr,
+                               .memory = memory,
+                               .source_vm = source_vm != nullptr,
+                               .target_vm = of_dead_target || target_vm != nullptr},
+                              moves, source_vm_dead);
   }
 };
 

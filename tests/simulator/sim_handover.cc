@@ -7,13 +7,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/rescue_rules.h"
 #include "tests/simulator/sim_context.h"
 
 namespace rehome::sim {
 namespace {
 
-Micros Overdue(const SimContext& context) {
-  return context.handover_start + kClaimTimeout + kResolveTimeout + kStuckMargin;
+Micros Overdue(const SimContext& context, const Migration& record) {
+  return context.handover_start + context.ClaimTimeout(record) + kResolveTimeout + kStuckMargin;
 }
 
 bool IsStarted(SimContext& context) {
@@ -53,14 +54,10 @@ void CondemnAndKillTarget(SimContext& context) {
   context.world.Kill(*context.target);
 }
 
-bool WasOutBefore(const Migration& record) {
-  return record.rescue.attempts > 0 || record.interrupted_step == Step::kRescuing ||
-         record.interrupted_step == Step::kRescueHandingOver;
-}
-
-Observation Look(SimContext& context, const Migration& record) {
+Observation Look(SimContext& context, Migration& record) {
   Observation seen;
-  seen.source = context.LookAtSource(kLookPause);
+  seen.source = context.LookAtSource(kLookFor);
+  record.fence.kernel_vm_dead |= seen.source == SourceSight::kVmDead;
   context.Pause(50);
   seen.target_dead = context.IsDead(context.target);
   context.Pause(50);
@@ -70,8 +67,9 @@ Observation Look(SimContext& context, const Migration& record) {
   seen.fence = escrow.block->fence;
   seen.moves = escrow.block->moves;
   seen.policy = record.fence_policy;
-  seen.overdue = context.world.now() >= Overdue(context);
-  seen.can_rescue = escrow.HoldsGuest(seen.moves) && KnowsVerdict(context, record);
+  seen.overdue = context.world.now() >= Overdue(context, record);
+  seen.can_rescue =
+      escrow.HoldsGuest(seen.moves, record.fence.kernel_vm_dead) && KnowsVerdict(escrow, record);
   seen.source_was_out = WasOutBefore(record);
   return seen;
 }
@@ -158,7 +156,7 @@ Outcome SimHandOver(SimContext& context, Migration record, Interrupt& interrupt)
     }
   }
   bool to_fence = record.fence_policy == FencePolicy::kBeforeResume;
-  while (context.world.now() < Overdue(context) && !context.daemon.dead) {
+  while (context.world.now() < Overdue(context, record) && !context.daemon.dead) {
     const uint32_t verdict = block.verdict;
     if (verdict == REHOME_VERDICT_RUNNING) return Answer(Event::kVerdictRunning, std::move(record));
     if (verdict == REHOME_VERDICT_ABORTED) {
@@ -186,7 +184,7 @@ Outcome SimHandOver(SimContext& context, Migration record, Interrupt& interrupt)
 }
 
 Outcome SimAbort(SimContext& context, Migration record) {
-  const Micros limit = std::max(context.world.now(), Overdue(context)) + kResolveTimeout +
+  const Micros limit = std::max(context.world.now(), Overdue(context, record)) + kResolveTimeout +
                        kResumeTimeout + kExitTimeout;
   while (context.world.now() < limit) {
     const Observation seen = Look(context, record);

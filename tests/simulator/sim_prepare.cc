@@ -30,7 +30,7 @@ std::shared_ptr<Block> BuildInTarget(SimContext& context, const Migration& recor
   block->migration = record.id;
   block->moves = context.world.guests[context.target->guest].moves;
   block->policy = record.fence_policy;
-  block->claim_timeout = kClaimTimeout;
+  block->claim_timeout = context.ClaimTimeout(record);
   block->resolve_timeout = kResolveTimeout;
   TargetSide& side = context.target->target;
   side.at = TargetAt::kPrepared;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/rescue_rules.h"
 #include "tests/simulator/sim_context.h"
 
 namespace rehome::sim {
@@ -48,7 +49,7 @@ void PutHandedIn(SimContext& context, const Migration& record, const Process& si
                  const std::shared_ptr<Block>& block) {
   SimEscrow& escrow = context.escrow;
   const bool is_target = &side == context.target;
-  const bool needs_block = !KnowsVerdict(context, record);
+  const bool needs_block = !KnowsVerdict(context.escrow, record);
   if (needs_block && is_target && record.rescue.attempts > 0) {
     if (block->moves) {
       if (escrow.target_vm != nullptr) escrow.context.push_back(escrow.target_vm);
@@ -72,7 +73,7 @@ void TakeFromAgents(SimContext& context, const Migration& record) {
     const Process* side = is_target ? context.target : context.source;
     const SimEscrow& escrow = context.escrow;
     const bool described = is_target ? escrow.target_vm != nullptr : escrow.memory;
-    if (KnowsVerdict(context, record) && described) continue;
+    if (KnowsVerdict(context.escrow, record) && described) continue;
     if (context.IsDead(side) || !context.world.Answers(*side)) continue;
     // Kept, because the process may drop it while the answer is under way.
     const std::shared_ptr<Block> block = is_target ? side->target.block : side->source.block;
@@ -82,18 +83,10 @@ void TakeFromAgents(SimContext& context, const Migration& record) {
   }
 }
 
-// START is journalled before it is sent.
-bool WasBeforeStart(const Migration& record) {
-  return record.interrupted_step.has_value() && *record.interrupted_step <= Step::kArming;
-}
-
 }  // namespace
 
-bool KnowsVerdict(const SimContext& context, const Migration& record) {
-  if (context.escrow.block == nullptr) return false;
-  const Rescue& rescue = record.rescue;
-  return rescue.attempts == 0 || record.target == rescue.dead_target ||
-         context.escrow.block_is_rescues;
+bool KnowsVerdict(const SimEscrow& escrow, const Migration& record) {
+  return rehome::KnowsVerdict(record, escrow.block != nullptr, escrow.block_is_rescues);
 }
 
 void SimRebuild(SimContext& context, const Migration& record) {
@@ -112,14 +105,14 @@ void SimRebuild(SimContext& context, const Migration& record) {
 
 Outcome SimRecover(SimContext& context, Migration record) {
   FindLinks(context);
-  if (!KnowsVerdict(context, record)) TakeFromAgents(context, record);
+  if (!KnowsVerdict(context.escrow, record)) TakeFromAgents(context, record);
   Findings found;
   found.before_start = WasBeforeStart(record);
   found.source = context.LookAtSource(kAgentTimeout);
   found.target_runs_guest = context.target != nullptr && context.TargetSaysItRuns();
   found.target_dead = context.IsDead(context.target);
   context.Pause(50);
-  if (KnowsVerdict(context, record)) found.verdict = context.escrow.block->verdict;
+  if (KnowsVerdict(context.escrow, record)) found.verdict = context.escrow.block->verdict;
   const Event event = context.daemon.rules.event_of(found);
   context.world.Log(
       absl::StrCat("recover: ", EventName(event), ", verdict ", found.verdict.value_or(0)));

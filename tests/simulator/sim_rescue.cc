@@ -5,13 +5,12 @@
 #include <optional>
 #include <utility>
 
+#include "daemon/escrow_store.h"
+#include "daemon/rescue_rules.h"
 #include "tests/simulator/sim_context.h"
 
 namespace rehome::sim {
 namespace {
-
-// As the stored names of daemon/escrow_store.h allow.
-constexpr size_t kMaxStoredVms = 6;
 
 enum class Closed : uint8_t { kRunning, kClosed, kFailed };
 
@@ -21,17 +20,11 @@ bool EndTarget(SimContext& context) {
   return context.AwaitDeath(context.target, kExitTimeout);
 }
 
-void NoteWhereContextIs(SimEscrow& escrow, uint32_t before) {
-  if (escrow.context.empty()) escrow.context.push_back(nullptr);
-  if (escrow.target_vm == nullptr || before == REHOME_VERDICT_OPEN) return;
-  if (before == REHOME_VERDICT_COMMITTED) escrow.context.clear();
-  escrow.context.insert(escrow.context.begin(), std::move(escrow.target_vm));
-}
+using KvmVmRef = std::shared_ptr<KvmVm>;
 
-void NoteFailureOfClaimant(SimEscrow& escrow) {
-  if (escrow.context.empty()) return;
-  std::rotate(escrow.context.begin(), escrow.context.begin() + 1, escrow.context.end());
-  escrow.context.insert(escrow.context.end() - 1, std::move(escrow.target_vm));
+std::optional<KvmVmRef> TakeTargetVm(SimEscrow& escrow) {
+  if (escrow.target_vm == nullptr) return std::nullopt;
+  return std::move(escrow.target_vm);
 }
 
 Closed CloseHandover(SimContext& context) {
@@ -41,7 +34,10 @@ Closed CloseHandover(SimContext& context) {
   if (before == REHOME_VERDICT_RUNNING) return Closed::kRunning;
   if (before != REHOME_VERDICT_ABORTED) block.Swap(before, REHOME_VERDICT_ABORTED);
   if (!EndTarget(context)) return Closed::kFailed;
-  if (block.moves && !escrow.target_settled) NoteWhereContextIs(escrow, before);
+  if (block.moves && !escrow.target_settled) {
+    const bool had_no_right = before == REHOME_VERDICT_OPEN;
+    NoteWhereContextIs(escrow.context, before, had_no_right ? std::nullopt : TakeTargetVm(escrow));
+  }
   escrow.target_settled = true;
   return Closed::kClosed;
 }
@@ -49,7 +45,7 @@ Closed CloseHandover(SimContext& context) {
 void KeepRescue(SimContext& context, const Migration& record) {
   if (context.daemon.store == nullptr) return;
   Stored& stored = (*context.daemon.store)[record.id];
-  const size_t number = std::min<size_t>(record.rescue.attempts, kMaxStoredVms) - 1;
+  const size_t number = std::min<size_t>(record.rescue.attempts, kMaxStoredRescueVms) - 1;
   if (stored.rescue_vms.size() <= number) stored.rescue_vms.resize(number + 1);
   stored.rescue_vms[number] = context.escrow.target_vm;
   stored.rescue_block = context.escrow.block;
@@ -88,11 +84,11 @@ bool ArmWithState(SimContext& context) {
 }
 
 // Whether the verdict became RUNNING; else `why` has what kept it from that.
-bool AwaitRunning(SimContext& context, std::string& why) {
+bool AwaitRunning(SimContext& context, const Migration& record, std::string& why) {
   SimEscrow& escrow = context.escrow;
   Block& block = *escrow.block;
   why = "HANDOVER_STUCK";
-  context.Wait(kClaimTimeout + kResolveTimeout + kStuckMargin, [&] {
+  context.Wait(context.ClaimTimeout(record) + kResolveTimeout + kStuckMargin, [&] {
     return block.verdict == REHOME_VERDICT_RUNNING || block.verdict == REHOME_VERDICT_ABORTED ||
            context.IsDead(context.target);
   });
@@ -100,13 +96,11 @@ bool AwaitRunning(SimContext& context, std::string& why) {
   const bool left = context.IsDead(context.target) && context.target->target.refused &&
                     block.verdict == REHOME_VERDICT_CLAIMED;
   if (left) {
-    NoteFailureOfClaimant(escrow);
+    if (block.moves) NoteFailureOfClaimant(escrow.context, std::move(escrow.target_vm));
     escrow.target_settled = true;
     why = "TAKE_OVER_FAILED";
   } else if (block.verdict == REHOME_VERDICT_ABORTED) {
-    if (block.claimed_at != 0 && escrow.context.size() > 1) {
-      escrow.context.erase(escrow.context.begin());
-    }
+    if (block.claimed_at != 0) NoteRefusal(escrow.context);
     escrow.target_settled = true;
     why = "TAKE_OVER_FAILED";
   } else if (context.IsDead(context.target)) {
@@ -120,7 +114,8 @@ bool AwaitRunning(SimContext& context, std::string& why) {
 Outcome SimBuildRescue(SimContext& context, Migration record) {
   const SimEscrow& escrow = context.escrow;
   const bool moves = context.world.guests[context.source->guest].moves;
-  if (!escrow.HoldsGuest(moves) || escrow.StateBlock()->ready != Ready::kComplete) {
+  if (!escrow.HoldsGuest(moves, record.fence.kernel_vm_dead) ||
+      escrow.StateBlock()->ready != Ready::kComplete) {
     return Answer(Event::kSourceLost, "GUEST_LOST", std::move(record));
   }
   const Closed closed = CloseHandover(context);
@@ -131,6 +126,7 @@ Outcome SimBuildRescue(SimContext& context, Migration record) {
   while (!context.daemon.dead) {
     if (BuildOne(context, record)) return Answer(Event::kTargetPrepared, std::move(record));
     record.target = record.rescue.dead_target;
+    NoteFailedAttempt({"LAUNCH_FAILED", "as the seed has it"}, &record.rescue);
     if (!EndTarget(context)) {
       return Answer(Event::kUnreachable, "TARGET_NOT_DISCARDED", std::move(record));
     }
@@ -144,7 +140,7 @@ Outcome SimHandOverToRescue(SimContext& context, Migration record) {
   std::string why = "AGENT_GONE";
   const bool armed = ArmWithState(context);
   if (context.daemon.dead) return Answer(Event::kStuck, std::move(record));
-  if (!armed || !AwaitRunning(context, why)) {
+  if (!armed || !AwaitRunning(context, record, why)) {
     if (context.daemon.dead) return Answer(Event::kStuck, std::move(record));
     const Closed closed = CloseHandover(context);
     if (closed == Closed::kClosed) return Answer(Event::kStuck, why, std::move(record));

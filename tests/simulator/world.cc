@@ -207,6 +207,7 @@ void World::ScheduleTick(Process& process) {
     delay = random.Between(2, waits && !random.OneIn(3) ? 10 * kMillisecond : 200);
     if (faults.slow_one_in > 0 && now_ < faults.until && random.OneIn(faults.slow_one_in)) {
       delay = random.Between(kMillisecond, 1800 * kMillisecond);
+      ++guests[process.guest].hangs;
     }
   }
   // Nobody looks at it meanwhile.

@@ -121,7 +121,7 @@ struct Guest {
   bool refused_without_source = false;
   // Of the processes that ever had to do with it, without being killed.
   int crashes = 0;
-  int hangs = 0;
+  int hangs = 0;  // or were so slow that it could be taken for that
 };
 
 // Chances are "one in N of the steps of an agent in a handover"; 0: never.

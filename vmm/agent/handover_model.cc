@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/agent/handover_model.h"
 
+#include <map>
+
 #include "gtest/gtest.h"
 
 namespace rehome::model {
@@ -21,8 +23,34 @@ void Explorer::Run() {
   }
 }
 
-void Explorer::Visit(const State& state) {
-  if (seen_.insert(state).second) queue_.push_back(state);
+const State* Explorer::Visit(const State& state) {
+  const auto [place, is_new] = seen_.insert(state);
+  if (is_new) queue_.push_back(state);
+  return &*place;
+}
+
+void Explorer::MoveOn(const State& next) {
+  // A refused swap leaves everything as it was: to try it again is no way on.
+  if (next == now_) return;
+  moved_ = true;
+  moves_.emplace_back(&*seen_.find(now_), Visit(next));
+}
+
+size_t Explorer::CountEndless() const {
+  std::map<const State*, std::vector<const State*>> before;
+  for (const auto& [from, to] : moves_) before[to].push_back(from);
+  std::set<const State*> ending;
+  std::deque<const State*> queue;
+  const auto add = [&](const State* state) {
+    if (ending.insert(state).second) queue.push_back(state);
+  };
+  for (const State& end : ends_) add(&*seen_.find(end));
+  while (!queue.empty()) {
+    const State* state = queue.front();
+    queue.pop_front();
+    for (const State* from : before[state]) add(from);
+  }
+  return seen_.size() - ending.size();
 }
 
 void Explorer::Step(uint8_t State::*life, const std::function<void(State*)>& change) {
@@ -30,8 +58,7 @@ void Explorer::Step(uint8_t State::*life, const std::function<void(State*)>& cha
   State next = now_;
   if (next.*life == kSignalled) next.*life = kLastStep;
   change(&next);
-  moved_ = true;
-  Visit(next);
+  MoveOn(next);
 }
 
 bool Explorer::Swap(State* state, uint32_t from, uint32_t to) {
@@ -111,6 +138,7 @@ void Explorer::Watch() {
   }
   switch (static_cast<rehome_verdict>(VerdictOfSource(now_))) {
     case REHOME_VERDICT_OPEN:  // the deadline, or a dead target
+      if (model_.without == Without::kClaimDeadline && now_.target_life != kDead) return;
       Step(&State::source_life,
            [](State* s) { Swap(s, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED); });
       return;
@@ -131,7 +159,8 @@ void Explorer::Watch() {
         if (!Alive(now_)) return;
         if (model_.moves && now_.verdict == REHOME_VERDICT_COMMITTED) return;
         Step(&State::source_life, [](State* s) { s->source = kTakesBack; });
-      } else if (now_.source_may_kill && !(model_.moves && !Alive(now_))) {
+      } else if (model_.without != Without::kResolveDeadline && now_.source_may_kill &&
+                 !(model_.moves && !Alive(now_))) {
         Step(&State::source_life, [](State* s) { s->source = kWantsKill; });
       }
       return;
@@ -270,8 +299,7 @@ void Explorer::Deaths() {
     State next = now_;
     next.*life = kDead;
     next.*(source ? &State::source_runs : &State::target_runs) = 0;
-    moved_ = true;
-    Visit(next);
+    MoveOn(next);
   }
 }
 

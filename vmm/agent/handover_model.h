@@ -16,6 +16,7 @@
 #include <deque>
 #include <functional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "vmm/agent/handover_block.h"
@@ -79,6 +80,9 @@ enum class Without {
   kCareInRefusing,     // a target gives the guest back to a source that is dead
   kFenceBeforeAbort,   // the daemon aborts COMMITTED though the target may be killing the source
   kDoubtAboutAborted,  // a rescue from a state that the source may have gone on from
+  kClaimDeadline,      // a source waits for a claim as long as its target lives
+  kResolveDeadline,    // a source waits for RUNNING as long as its target lives
+  kSecondLook,         // the daemon does not read the verdict again before it kills the source
 };
 
 struct Model {
@@ -100,6 +104,8 @@ class Explorer {
   const std::set<State>& seen() const { return seen_; }
   // States in which nothing but a crash can happen any more.
   const std::vector<State>& ends() const { return ends_; }
+  // How many states lead to no end, so that somebody acts for ever and nothing comes of it.
+  size_t CountEndless() const;
 
   // Whether the guest waits for nothing but a daemon that can, and will, rescue it.
   bool CanRescue(const State& state) const;
@@ -109,7 +115,9 @@ class Explorer {
   // One to see a rescue work, and one to see a rescue's target die and be replaced.
   static constexpr int kMaxRescues = 2;
 
-  void Visit(const State& state);
+  const State* Visit(const State& state);
+  // No crash: what has to happen if nobody crashes.
+  void MoveOn(const State& next);
 
   // One step of whoever owns `life`: `change` gets the state to change.
   void Step(uint8_t State::*life, const std::function<void(State*)>& change);
@@ -164,6 +172,7 @@ class Explorer {
   std::set<State> seen_;
   std::deque<State> queue_;
   std::vector<State> ends_;
+  std::vector<std::pair<const State*, const State*>> moves_;  // from, to
 };
 
 }  // namespace rehome::model

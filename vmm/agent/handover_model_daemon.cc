@@ -12,8 +12,9 @@ void Explorer::DaemonSteps() {
       DaemonWatches();
       return;
     case kStopsSource:
-      Step(life, [](State* s) {  // reads the verdict again
-        bool wanted = s->verdict == REHOME_VERDICT_COMMITTED;
+      Step(life, [this](State* s) {  // reads the verdict again
+        bool wanted =
+            s->verdict == REHOME_VERDICT_COMMITTED || model_.without == Without::kSecondLook;
         s->daemon = wanted ? kProvesSource : kWatches;
         if (wanted) Kill(&s->source_life);
       });
