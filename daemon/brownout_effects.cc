@@ -54,8 +54,12 @@ Outcome ArmEffect(EffectContext& context, Migration record) {
     return FailedOutcome(Event::kRefused, Annotate(status, "arming the target"), std::move(record));
   }
   OfferTraceArea(context, record.id, *escrow.source_link, &escrow.source_trace);
-  status = escrow.source_link->ArmSource(record.id, record.layout_digest, escrow.block->fd(),
-                                         escrow.target_pidfd.borrow(), timeout, &context.interrupt);
+  status = escrow.source_link->ArmSource({.migration_id = record.id,
+                                          .layout_digest = record.layout_digest,
+                                          .state_format = escrow.source->state_format,
+                                          .block = escrow.block->fd(),
+                                          .target_pidfd = escrow.target_pidfd.borrow()},
+                                         timeout, &context.interrupt);
   if (!status.ok()) {
     return FailedOutcome(Event::kRefused, Annotate(status, "arming the source"), std::move(record));
   }

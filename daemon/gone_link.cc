@@ -28,8 +28,7 @@ class GoneLink final : public VmmLink {
   absl::Status ArmTarget(const std::string&, BorrowedFd, milliseconds, Interrupt*) override {
     return Gone();
   }
-  absl::Status ArmSource(const std::string&, uint64_t, BorrowedFd, BorrowedFd, milliseconds,
-                         Interrupt*) override {
+  absl::Status ArmSource(const ArmSourceRequest&, milliseconds, Interrupt*) override {
     return Gone();
   }
   absl::Status Start(const std::string&, milliseconds) override { return Gone(); }

@@ -78,13 +78,6 @@ TEST(PreflightTest, DryRunDoesNotAskTheSourceToHoldAnything) {
   EXPECT_FALSE(held);
 }
 
-TEST(PreflightTest, RefusesAStateFormatThatTheProfileDoesNotRead) {
-  EffectsWorld world;
-  world.launcher.profile.reads_state_formats = {7};
-  EXPECT_EQ(world.Perform(Effect::kRunPreflight, world.NewRecord()).cause.reason,
-            "STATE_FORMAT_UNSUPPORTED");
-}
-
 struct Spoiled {
   const char* reason;
   std::function<void(VmDescription&)> spoil;

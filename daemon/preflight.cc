@@ -4,10 +4,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/state_formats.h"
 #include "daemon/strategy.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
@@ -73,14 +73,6 @@ MemoryKinds InspectMemory(const VmDescription& vm) {
   return kinds;
 }
 
-absl::Status CheckStateFormat(const VmmProfile& profile, uint32_t format) {
-  const std::vector<uint32_t>& reads = profile.reads_state_formats;
-  if (std::find(reads.begin(), reads.end(), format) != reads.end()) return absl::OkStatus();
-  return MakeStatus(absl::StatusCode::kFailedPrecondition, "STATE_FORMAT_UNSUPPORTED",
-                    absl::StrCat("the source writes state format ", format, ", which profile ",
-                                 profile.name, " does not list in reads_state_formats"));
-}
-
 absl::Status CheckExecutable(const VmmProfile& profile) {
   const std::string& path = profile.command.front();
   if (access(path.c_str(), X_OK) == 0) return absl::OkStatus();
@@ -103,8 +95,9 @@ absl::Status CheckHolders(const PreflightInputs& inputs, const Escrow& escrow,
                    "); the source could never be proven fenced"));
 }
 
-void CheckTargetProfile(const PreflightInputs& inputs, const Migration& record, bool source_known,
-                        uint32_t state_format, Report& report) {
+// `source`: null if it did not describe itself.
+void CheckTargetProfile(const PreflightInputs& inputs, const Migration& record,
+                        const VmDescription* source, Report& report) {
   absl::StatusOr<VmmProfile> profile = inputs.launcher->Profile(record.request.target_profile);
   if (!report.Add("target_profile", profile.status(), record.request.target_profile)) {
     report.Skip("target_executable", "no profile");
@@ -112,13 +105,15 @@ void CheckTargetProfile(const PreflightInputs& inputs, const Migration& record, 
     return;
   }
   report.Add("target_executable", CheckExecutable(*profile), profile->command.front());
-  if (!source_known) {
+  if (source == nullptr) {
     report.Skip("state_format", "the source did not answer");
   } else if (profile->reads_state_formats.empty()) {
     report.Skip("state_format", "the profile lists none; the target is asked when it runs");
   } else {
-    report.Add("state_format", CheckStateFormat(*profile, state_format),
-               absl::StrCat("format ", state_format));
+    const absl::StatusOr<uint32_t> format =
+        AgreeOnStateFormat(record.source_vmm, WritesOf(*source), "profile " + profile->name,
+                           EachAlone(profile->reads_state_formats));
+    report.Add("state_format", format.status(), absl::StrCat("format ", format.value_or(0)));
   }
 }
 
@@ -192,8 +187,7 @@ void RunPreflight(const PreflightInputs& inputs, Interrupt& interrupt, Escrow& e
       report.Skip(name, "the source did not describe itself");
     }
   }
-  CheckTargetProfile(inputs, record, described, described ? escrow.source->state_format : 0,
-                     report);
+  CheckTargetProfile(inputs, record, described ? &*escrow.source : nullptr, report);
 }
 
 Failure FirstFailure(const std::vector<PreflightCheck>& checks) {

@@ -143,6 +143,11 @@ inline constexpr std::string_view kHoldersUnreadable = "HOLDERS_UNREADABLE";
 // The target does not map the guest's memory where and as it says.
 inline constexpr std::string_view kMappingMismatch = "MAPPING_MISMATCH";
 
+// --- state_formats, preflight ---
+
+// The source writes no state format that the target reads; the message names both.
+inline constexpr std::string_view kStateFormatUnsupported = "STATE_FORMAT_UNSUPPORTED";
+
 // --- launcher ---
 
 inline constexpr std::string_view kProfileNotFound = "PROFILE_NOT_FOUND";
@@ -155,6 +160,8 @@ inline constexpr std::string_view kLaunchFailed = "LAUNCH_FAILED";
 
 // The guest ended by itself on the source: switched off, or crashed, as it could have without us.
 inline constexpr std::string_view kGuestEnded = "GUEST_ENDED";
+// The target refused because the guest has a device that it does not have.
+inline constexpr std::string_view kDeviceUnknown = "DEVICE_UNKNOWN";
 // The source gave up before it paused: a device did not finish its request in time.
 inline constexpr std::string_view kDeviceBusy = "DEVICE_BUSY";
 // The source VMM is dead and the guest was not handed over.

@@ -156,9 +156,15 @@ absl::Status SocketVmmLink::CloseOnViolation(absl::Status status) {
 
 absl::StatusOr<VmDescription> SocketVmmLink::Describe(const std::string& migration_id, bool hold,
                                                       milliseconds timeout, Interrupt* interrupt) {
-  return CallForDescription(
+  absl::StatusOr<VmDescription> vm = CallForDescription(
       {.type = REHOME_MSG_DESCRIBE, .payload = EncodeDescribe(migration_id, hold)},
       DescriptionKind::kSource, timeout, interrupt);
+  const bool may_offer = (hello_.features & REHOME_FEATURE_FORMATS) != 0;
+  if (vm.ok() && vm->state_format_oldest != 0 && !may_offer) {
+    return CloseOnViolation(
+        Violation("description: state_format_oldest is not 0, and FORMATS was not agreed on"));
+  }
+  return vm;
 }
 
 absl::StatusOr<VmDescription> SocketVmmLink::Prepare(const PrepareRequest& request,
@@ -194,13 +200,16 @@ absl::Status SocketVmmLink::ArmTarget(const std::string& migration_id, BorrowedF
                         timeout, interrupt);
 }
 
-absl::Status SocketVmmLink::ArmSource(const std::string& migration_id, uint64_t layout_digest,
-                                      BorrowedFd block, BorrowedFd target_pidfd,
-                                      milliseconds timeout, Interrupt* interrupt) {
-  return CallForNothing({.type = REHOME_MSG_ARM_SOURCE,
-                         .payload = EncodeArm(migration_id, layout_digest),
-                         .fds = {block, target_pidfd}},
-                        timeout, interrupt);
+absl::Status SocketVmmLink::ArmSource(const ArmSourceRequest& request, milliseconds timeout,
+                                      Interrupt* interrupt) {
+  const bool chooses = (hello_.features & REHOME_FEATURE_FORMATS) != 0;
+  return CallForNothing(
+      {.type = REHOME_MSG_ARM_SOURCE,
+       .payload = chooses ? EncodeArmSource(request.migration_id, request.layout_digest,
+                                            request.state_format)
+                          : EncodeArm(request.migration_id, request.layout_digest),
+       .fds = {request.block, request.target_pidfd}},
+      timeout, interrupt);
 }
 
 absl::Status SocketVmmLink::Start(const std::string& migration_id, milliseconds timeout) {

@@ -55,8 +55,7 @@ class SocketVmmLink final : public VmmLink {
   absl::Status OfferTrace(const std::string& migration_id, BorrowedFd area) override;
   absl::Status ArmTarget(const std::string& migration_id, BorrowedFd source_pidfd,
                          std::chrono::milliseconds timeout, Interrupt* interrupt) override;
-  absl::Status ArmSource(const std::string& migration_id, uint64_t layout_digest, BorrowedFd block,
-                         BorrowedFd target_pidfd, std::chrono::milliseconds timeout,
+  absl::Status ArmSource(const ArmSourceRequest& request, std::chrono::milliseconds timeout,
                          Interrupt* interrupt) override;
   absl::Status Start(const std::string& migration_id, std::chrono::milliseconds timeout) override;
   absl::Status Cancel(const std::string& migration_id, std::chrono::milliseconds timeout) override;

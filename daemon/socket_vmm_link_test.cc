@@ -88,11 +88,18 @@ TEST_F(SocketVmmLinkTest, PassesTheSourceOnInPrepare) {
 
 TEST_F(SocketVmmLinkTest, SendsArmOrdersWithTheirDescriptors) {
   auto armed = Async([&] {
-    return link_->ArmSource("m-1", 0x77, block_.borrow(), link_->pidfd(), kPatience, nullptr);
+    return link_->ArmSource({.migration_id = "m-1",
+                             .layout_digest = 0x77,
+                             .state_format = 3,
+                             .block = block_.borrow(),
+                             .target_pidfd = link_->pidfd()},
+                            kPatience, nullptr);
   });
   FakeAgent::Received request = agent_.Receive();
   EXPECT_EQ(request.header.type, REHOME_MSG_ARM_SOURCE);
-  EXPECT_EQ(request.As<rehome_arm>().layout_digest, 0x77u);
+  ASSERT_EQ(request.payload.size(), sizeof(rehome_arm_source));
+  EXPECT_EQ(request.As<rehome_arm_source>().arm.layout_digest, 0x77u);
+  EXPECT_EQ(request.As<rehome_arm_source>().state_format, 3u);
   EXPECT_EQ(request.fds.size(), 2u);
   ASSERT_TRUE(agent_.Reply(request));
   EXPECT_TRUE(armed.get().ok());
@@ -190,6 +197,36 @@ TEST_F(SocketVmmLinkTest, AnAgentThatKnowsNoHandInIsNotAsked) {
   EXPECT_EQ(next.header.type, REHOME_MSG_START);
   ASSERT_TRUE(agent.Reply(next));
   EXPECT_TRUE(started.get().ok());
+}
+
+// It says 0 where others say what they can choose from, and knows ARM_SOURCE without a format.
+TEST_F(SocketVmmLinkTest, AnAgentThatKnowsNoFormatsIsTalkedToAsBefore) {
+  rehome_hello hello = testing_support::MakeHello(REHOME_ROLE_TARGET);
+  hello.features &= ~REHOME_FEATURE_FORMATS;
+  FakeAgent agent;
+  LaunchedVmm launched = MakeLaunched(&agent);
+  auto adopted = Async([&] { return server_->AdoptTarget(launched, kPatience, nullptr); });
+  ASSERT_EQ(agent.Hello(hello), REHOME_REFUSED_NONE);
+  std::shared_ptr<VmmLink> link = *adopted.get();
+  auto armed = Async([&] {
+    return link->ArmSource({.migration_id = "m-1",
+                            .state_format = 3,
+                            .block = block_.borrow(),
+                            .target_pidfd = link->pidfd()},
+                           kPatience, nullptr);
+  });
+  FakeAgent::Received request = agent.Receive();
+  EXPECT_EQ(request.payload.size(), sizeof(rehome_arm));
+  ASSERT_TRUE(agent.Reply(request));
+  EXPECT_TRUE(armed.get().ok());
+
+  auto described = Async([&] { return link->Describe("m-1", true, kPatience, nullptr); });
+  DescribedVm vm = MakeDescribedVm();
+  vm.parts.head.state_format_oldest = 1;
+  request = agent.Receive();
+  ASSERT_TRUE(agent.Reply(request, vm));
+  EXPECT_EQ(ReasonOf(described.get().status()), "AGENT_PROTOCOL_VIOLATION");
+  EXPECT_TRUE(agent.AwaitEnd());
 }
 
 TEST_F(SocketVmmLinkTest, AnswersMayComeInAnyOrder) {

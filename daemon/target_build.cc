@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
+#include "daemon/state_formats.h"
 #include "daemon/strategy.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/protocol.h"
@@ -17,20 +19,37 @@ absl::Status Mismatch(std::string_view reason, std::string_view message) {
   return MakeStatus(absl::StatusCode::kFailedPrecondition, reason, message);
 }
 
-absl::Status CheckHello(const VmmHello& target, const VmDescription& source, Strategy strategy) {
-  if (source.state_format < target.state_format_read_min ||
-      source.state_format > target.state_format_read_max) {
-    return Mismatch(
-        "STATE_FORMAT_UNSUPPORTED",
-        absl::StrCat("the source writes state format ", source.state_format, ", the target reads ",
-                     target.state_format_read_min, " to ", target.state_format_read_max));
-  }
-  const uint32_t missing = RequiredFeatures(strategy) & ~target.features;
-  if (missing != 0) {
-    return Mismatch("AGENT_LACKS_FEATURE",
-                    absl::StrCat("the target VMM's agent lacks feature bits ", absl::Hex(missing)));
-  }
+// From here on `source` is in one format, for everybody who reads its description: the target, a
+// daemon that finds it in the store, and a rescue, whose target must read what has been written.
+absl::Status FixStateFormat(const Migration& record, const VmmHello& target,
+                            VmDescription& source) {
+  const StateFormats reads[] = {ReadsOf(target)};
+  const absl::StatusOr<uint32_t> format =
+      AgreeOnStateFormat(record.source_vmm, WritesOf(source), "VMM " + record.target_vmm, reads);
+  if (!format.ok()) return format.status();
+  source.state_format = *format;
+  source.state_format_oldest = 0;
   return absl::OkStatus();
+}
+
+absl::Status CheckFeatures(const VmmHello& target, Strategy strategy) {
+  const uint32_t missing = RequiredFeatures(strategy) & ~target.features;
+  if (missing == 0) return absl::OkStatus();
+  return Mismatch("AGENT_LACKS_FEATURE",
+                  absl::StrCat("the target VMM's agent lacks feature bits ", absl::Hex(missing)));
+}
+
+// The target's refusal of PREPARE. A device that it does not have is a reason of its own: what is
+// to be done about it is known.
+absl::Status WhyNotPrepared(const absl::Status& refusal, const Migration& record) {
+  const std::string text(refusal.message());
+  constexpr std::string_view kUnknown = REHOME_TEXT_DEVICE_UNKNOWN;
+  if (ReasonOf(refusal) != reason::kAgentRefusedUnsupported || !text.starts_with(kUnknown)) {
+    return Annotate(refusal, "the target's PREPARE");
+  }
+  return Mismatch(reason::kDeviceUnknown,
+                  absl::StrCat("the target VMM ", record.target_vmm, " lacks a device of VM ",
+                               record.request.vm_id, ": ", text.substr(kUnknown.size())));
 }
 
 // The target's answer to PREPARE against the source's description.
@@ -91,7 +110,10 @@ absl::Status StartTarget(EffectContext& context, Migration& record, Interrupt* i
   escrow.target_link = *std::move(link);
   const VmmHello& hello = escrow.target_link->hello();
   record.target_vmm = absl::StrCat(hello.vmm_name, " ", hello.vmm_version);
-  return CheckHello(hello, *escrow.source, record.strategy);
+  if (absl::Status format = FixStateFormat(record, hello, *escrow.source); !format.ok()) {
+    return format;
+  }
+  return CheckFeatures(hello, record.strategy);
 }
 
 absl::StatusOr<BuiltTarget> BuildInTarget(EffectContext& context, const Migration& record,
@@ -106,7 +128,7 @@ absl::StatusOr<BuiltTarget> BuildInTarget(EffectContext& context, const Migratio
                                    .source = &*escrow.source,
                                    .block = (*block)->fd()},
                                   context.dependencies.timeouts.prepare, interrupt);
-  if (!target.ok()) return Annotate(target.status(), "the target's PREPARE");
+  if (!target.ok()) return WhyNotPrepared(target.status(), record);
   absl::Status same =
       CompareSides(*escrow.source, *target, record.strategy, escrow.target_pidfd.borrow());
   if (!same.ok()) return same;

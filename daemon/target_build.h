@@ -12,9 +12,10 @@
 
 namespace rehome {
 
-// Starts the profile's VMM, waits for its HELLO, checks state format and features. From the moment
-// that it runs it is the escrow's and the record's target, also if an error comes back.
-// `interrupt` may be null. REQUIRES: escrow.source.
+// Starts the profile's VMM, waits for its HELLO, checks state format and features. escrow.source
+// has the format of the state in state_format then, and no other. From the moment that it runs it
+// is the escrow's and the record's target, also if an error comes back. `interrupt` may be null.
+// REQUIRES: escrow.source.
 absl::Status StartTarget(EffectContext& context, Migration& record, Interrupt* interrupt);
 
 struct BuiltTarget {

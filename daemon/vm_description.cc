@@ -143,6 +143,7 @@ absl::StatusOr<VmDescription> AssembleDescription(const WireDescription& wire,
   vm.vcpu_count = wire.vcpu_count;
   vm.state_capacity = wire.state_capacity;
   vm.state_format = wire.state_format;
+  vm.state_format_oldest = wire.state_format_oldest;
   if (absl::Status status = PlaceFds(wire, fds, kinds, vm); !status.ok()) return status;
   if (absl::Status status = BuildLayout(wire, vm); !status.ok()) return status;
   return vm;

@@ -34,8 +34,9 @@ struct OutgoingDescription {
   std::vector<BorrowedFd> fds;
 };
 
-// What PREPARE says about `source`: its description without the VM fd unless `with_vm`, and with
-// the handover block at the end. INTERNAL / BAD_FD if a slot's memory is not among its fds.
+// What PREPARE says about `source`: its description without the VM fd unless `with_vm`, in
+// state_format and no other, and with the handover block at the end. INTERNAL / BAD_FD if a slot's
+// memory is not among its fds.
 absl::StatusOr<OutgoingDescription> DescribeForTarget(const VmDescription& source, bool with_vm,
                                                       BorrowedFd block);
 

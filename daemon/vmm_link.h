@@ -44,7 +44,10 @@ struct VmDescription {
   uint32_t vcpu_count = 0;
   uint64_t state_capacity = 0;
   uint64_t layout_digest = 0;  // recomputed here, not the claimed one (a difference is refused)
+  // What its state is written in. Of a source that can still choose the newest, and the oldest,
+  // with none left out between; 0: no choice, or made.
   uint32_t state_format = 0;
+  uint32_t state_format_oldest = 0;
   MemoryLayout layout;
   UniqueFd vm;
   std::vector<UniqueFd> memory;
@@ -113,9 +116,17 @@ class VmmLink {
   }
   virtual absl::Status ArmTarget(const std::string& migration_id, BorrowedFd source_pidfd,
                                  std::chrono::milliseconds timeout, Interrupt* interrupt) = 0;
-  virtual absl::Status ArmSource(const std::string& migration_id, uint64_t layout_digest,
-                                 BorrowedFd block, BorrowedFd target_pidfd,
-                                 std::chrono::milliseconds timeout, Interrupt* interrupt) = 0;
+  struct ArmSourceRequest {
+    std::string migration_id;
+    uint64_t layout_digest = 0;
+    // One that the VMM offered when it described itself. Told to a VMM with feature FORMATS; any
+    // other knows one only.
+    uint32_t state_format = 0;
+    BorrowedFd block;
+    BorrowedFd target_pidfd;
+  };
+  virtual absl::Status ArmSource(const ArmSourceRequest& request, std::chrono::milliseconds timeout,
+                                 Interrupt* interrupt) = 0;
   virtual absl::Status Start(const std::string& migration_id,
                              std::chrono::milliseconds timeout) = 0;
   virtual absl::Status Cancel(const std::string& migration_id,

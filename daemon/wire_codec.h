@@ -80,6 +80,7 @@ struct WireDescription {
   uint64_t state_capacity = 0;
   uint64_t layout_digest = 0;
   uint32_t state_format = 0;
+  uint32_t state_format_oldest = 0;  // 0: no choice
   std::vector<rehome_memslot> slots;
   std::vector<WireFd> fds;  // in the order of the descriptors
 };
@@ -120,6 +121,10 @@ absl::StatusOr<std::vector<std::byte>> EncodeReference(std::string_view migratio
 absl::StatusOr<std::vector<std::byte>> EncodeDescribe(std::string_view migration_id, bool hold);
 absl::StatusOr<std::vector<std::byte>> EncodeArm(std::string_view migration_id,
                                                  uint64_t layout_digest);
+// For an agent with feature FORMATS.
+absl::StatusOr<std::vector<std::byte>> EncodeArmSource(std::string_view migration_id,
+                                                       uint64_t layout_digest,
+                                                       uint32_t state_format);
 // INVALID_ARGUMENT / TOO_MANY_FDS for more than REHOME_MAX_FDS.
 absl::StatusOr<std::vector<std::byte>> EncodePrepare(std::string_view migration_id,
                                                      Strategy strategy, FencePolicy fence_policy,

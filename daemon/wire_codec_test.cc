@@ -319,6 +319,14 @@ TEST(EncodePayloads, CarryTheirFields) {
   const auto arm_wire = TakeStruct<rehome_arm>(rest);
   EXPECT_STREQ(arm_wire.migration_id, "m-2");
   EXPECT_EQ(arm_wire.layout_digest, 0x1234u);
+  const Bytes arm_source = *EncodeArmSource("m-3", 0x5678, 9);
+  rest = arm_source;
+  const auto arm_source_wire = TakeStruct<rehome_arm_source>(rest);
+  EXPECT_STREQ(arm_source_wire.arm.migration_id, "m-3");
+  EXPECT_EQ(arm_source_wire.arm.layout_digest, 0x5678u);
+  EXPECT_EQ(arm_source_wire.state_format, 9u);
+  EXPECT_EQ(arm_source_wire.reserved, 0u);
+  EXPECT_TRUE(rest.empty());
   const Bytes reference = *EncodeReference("");
   rest = reference;
   EXPECT_STREQ(TakeStruct<rehome_migration_ref>(rest).migration_id, "");
@@ -331,6 +339,7 @@ TEST(EncodePayloads, RefuseAnIdThatDoesNotFit) {
   EXPECT_EQ(ReasonOf(EncodeReference(fits + "m").status()), "BAD_MIGRATION_ID");
   EXPECT_EQ(ReasonOf(EncodeDescribe(std::string("a\0b", 3), false).status()), "BAD_MIGRATION_ID");
   EXPECT_EQ(ReasonOf(EncodeArm(fits + "m", 0).status()), "BAD_MIGRATION_ID");
+  EXPECT_EQ(ReasonOf(EncodeArmSource(fits + "m", 0, 1).status()), "BAD_MIGRATION_ID");
 }
 
 }  // namespace

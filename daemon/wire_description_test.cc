@@ -67,7 +67,7 @@ TEST(ParseDescription, RefusesEverySpoiledField) {
       {[](auto& d) { d.head.fd_count = 5; }, "fd_count is 5, but 6 descriptors came"},
       {[](auto& d) { d.slots.pop_back(); }, "bytes of arrays"},
       {[](auto& d) { d.entries.push_back({}); }, "bytes of arrays"},
-      {[](auto& d) { d.head.reserved = 1; }, "reserved"},
+      {[](auto& d) { d.head.state_format_oldest = 3; }, "range of state formats"},
       {[](auto& d) { d.head.state_capacity = REHOME_MAX_STATE + 1ull; }, "state_capacity"},
       {[](auto& d) { d.slots[0].reserved = 1; }, "memslot: reserved"},
       {[](auto& d) { d.slots[0].memory_index = 2; }, "there is no memory 2"},
@@ -104,6 +104,17 @@ TEST(ParseDescription, RefusesEverySpoiledField) {
                     complaint);
   }
   ExpectViolation(ParseDescription(Bytes(3), 0, DescriptionKind::kSource).status(), "3 bytes");
+}
+
+TEST(ParseDescription, OnlyASourceOffersSeveralFormats) {
+  DescriptionParts parts = MakeDescriptionParts();
+  parts.head.state_format_oldest = 1;
+  const auto source = ParseDescription(parts.Payload(), 6, DescriptionKind::kSource);
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ(source->state_format_oldest, 1u);
+  for (const DescriptionKind kind : {DescriptionKind::kPrepared, DescriptionKind::kHandedIn}) {
+    ExpectViolation(ParseDescription(parts.Payload(), 6, kind).status(), "state_format_oldest");
+  }
 }
 
 TEST(ParseDescription, ATargetPassesNeitherConfigNorNamedDescriptors) {

@@ -66,6 +66,7 @@ void AppendDescription(std::vector<std::byte>& payload, const WireDescription& v
   wire.state_capacity = vm.state_capacity;
   wire.layout_digest = vm.layout_digest;
   wire.state_format = vm.state_format;
+  wire.state_format_oldest = vm.state_format_oldest;
   Append(payload, wire);
   for (const rehome_memslot& slot : vm.slots) Append(payload, slot);
   for (const WireFd& fd : vm.fds) {
@@ -136,6 +137,19 @@ absl::StatusOr<std::vector<std::byte>> EncodeArm(std::string_view migration_id,
   rehome_arm message = {};
   message.layout_digest = layout_digest;
   return EncodeWithId(migration_id, message);
+}
+
+absl::StatusOr<std::vector<std::byte>> EncodeArmSource(std::string_view migration_id,
+                                                       uint64_t layout_digest,
+                                                       uint32_t state_format) {
+  // The other form of it, and what follows.
+  struct {
+    uint32_t state_format, reserved;
+  } const more = {state_format, 0};
+  static_assert(sizeof(rehome_arm) + sizeof(more) == sizeof(rehome_arm_source));
+  absl::StatusOr<std::vector<std::byte>> payload = EncodeArm(migration_id, layout_digest);
+  if (payload.ok()) Append(*payload, more);
+  return payload;
 }
 
 absl::StatusOr<std::vector<std::byte>> EncodePrepare(std::string_view migration_id,

@@ -21,7 +21,8 @@ size_t MaxFds(DescriptionKind kind) {
 }
 
 absl::Status CheckDescription(const rehome_description& wire, size_t rest, size_t fd_count,
-                              size_t max_fds) {
+                              DescriptionKind kind) {
+  const size_t max_fds = MaxFds(kind);
   if (wire.slot_count == 0 || wire.slot_count > REHOME_MAX_SLOTS) {
     return Violation(absl::StrCat("description: slot_count is ", wire.slot_count, ", must be 1 to ",
                                   REHOME_MAX_SLOTS));
@@ -35,7 +36,14 @@ absl::Status CheckDescription(const rehome_description& wire, size_t rest, size_
   if (rest != expected) {
     return Violation(absl::StrCat("description: ", rest, " bytes of arrays, must be ", expected));
   }
-  if (wire.reserved != 0) return Violation("description: reserved is not 0");
+  if (wire.state_format_oldest > wire.state_format) {
+    return Violation(absl::StrCat("description: empty range of state formats, ",
+                                  wire.state_format_oldest, " to ", wire.state_format));
+  }
+  // Nobody else has a choice: a target writes none, and a handed-in state is in the one it is in.
+  if (wire.state_format_oldest != 0 && kind != DescriptionKind::kSource) {
+    return Violation("description: state_format_oldest is not 0");
+  }
   if (wire.state_capacity > REHOME_MAX_STATE) {
     return Violation(absl::StrCat("description: state_capacity is ", wire.state_capacity,
                                   ", at most ", REHOME_MAX_STATE));
@@ -124,12 +132,13 @@ absl::StatusOr<WireDescription> ParseDescription(std::span<const std::byte> payl
                                   sizeof(rehome_description)));
   }
   const rehome_description wire = Take<rehome_description>(payload);
-  absl::Status status = CheckDescription(wire, payload.size(), fd_count, MaxFds(kind));
+  absl::Status status = CheckDescription(wire, payload.size(), fd_count, kind);
   if (!status.ok()) return status;
   WireDescription description{.vcpu_count = wire.vcpu_count,
                               .state_capacity = wire.state_capacity,
                               .layout_digest = wire.layout_digest,
-                              .state_format = wire.state_format};
+                              .state_format = wire.state_format,
+                              .state_format_oldest = wire.state_format_oldest};
   status = ParseName(wire.vm_id, "description: vm_id", false, &description.vm_id);
   if (!status.ok()) return status;
   status = CheckVm(wire.vm_type, wire.vcpu_count, &description.vm_type);

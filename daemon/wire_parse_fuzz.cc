@@ -37,7 +37,8 @@ void CheckSurvivesEncoding(const WireDescription& vm, DescriptionKind kind) {
   REHOME_PROMISE(again->vm_id == vm.vm_id && again->vm_type == vm.vm_type &&
                  again->vcpu_count == vm.vcpu_count && again->state_capacity == vm.state_capacity &&
                  again->layout_digest == vm.layout_digest &&
-                 again->state_format == vm.state_format);
+                 again->state_format == vm.state_format &&
+                 again->state_format_oldest == vm.state_format_oldest);
   REHOME_PROMISE(std::equal(again->fds.begin(), again->fds.end(), vm.fds.begin(), vm.fds.end(),
                             [](const WireFd& a, const WireFd& b) { return a == b; }));
   REHOME_PROMISE(again->slots.size() == vm.slots.size());

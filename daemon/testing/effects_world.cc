@@ -125,7 +125,7 @@ EffectsWorld::EffectsWorld()
   source->set_pidfd(source_child.Pidfd());
   target->set_pidfd(target_child.Pidfd());
   source->script.describe = [this](const std::string&, bool) { return Describe(); };
-  source->script.arm_source = [](const std::string&, uint64_t) { return absl::OkStatus(); };
+  source->script.arm_source = [](const VmmLink::ArmSourceRequest&) { return absl::OkStatus(); };
   source->script.start = [](const std::string&) { return absl::OkStatus(); };
   source->script.cancel = [](const std::string&) { return absl::OkStatus(); };
   source->script.release = [](const std::string&) { return absl::OkStatus(); };

@@ -69,10 +69,10 @@ absl::Status FakeVmmLink::ArmTarget(const std::string& migration_id, BorrowedFd,
   return open.ok() ? Answer(script.arm_target, migration_id) : open;
 }
 
-absl::Status FakeVmmLink::ArmSource(const std::string& migration_id, uint64_t layout_digest,
-                                    BorrowedFd, BorrowedFd, std::chrono::milliseconds, Interrupt*) {
-  absl::Status open = Note("ARM_SOURCE", migration_id);
-  return open.ok() ? Answer(script.arm_source, migration_id, layout_digest) : open;
+absl::Status FakeVmmLink::ArmSource(const ArmSourceRequest& request, std::chrono::milliseconds,
+                                    Interrupt*) {
+  absl::Status open = Note("ARM_SOURCE", request.migration_id);
+  return open.ok() ? Answer(script.arm_source, request) : open;
 }
 
 absl::Status FakeVmmLink::Start(const std::string& migration_id, std::chrono::milliseconds) {

@@ -24,7 +24,7 @@ class FakeVmmLink : public VmmLink {
         describe;
     std::function<absl::StatusOr<VmDescription>(const PrepareRequest& request)> prepare;
     std::function<absl::Status(const std::string& migration_id)> arm_target;
-    std::function<absl::Status(const std::string& migration_id, uint64_t layout_digest)> arm_source;
+    std::function<absl::Status(const ArmSourceRequest& request)> arm_source;
     std::function<absl::Status(const std::string& migration_id)> start;
     std::function<absl::Status(const std::string& migration_id)> cancel;
     std::function<absl::Status(const std::string& migration_id)> release;
@@ -60,8 +60,7 @@ class FakeVmmLink : public VmmLink {
   }
   absl::Status ArmTarget(const std::string& migration_id, BorrowedFd source_pidfd,
                          std::chrono::milliseconds timeout, Interrupt* interrupt) override;
-  absl::Status ArmSource(const std::string& migration_id, uint64_t layout_digest, BorrowedFd block,
-                         BorrowedFd target_pidfd, std::chrono::milliseconds timeout,
+  absl::Status ArmSource(const ArmSourceRequest& request, std::chrono::milliseconds timeout,
                          Interrupt* interrupt) override;
   absl::Status Start(const std::string& migration_id, std::chrono::milliseconds timeout) override;
   absl::Status Cancel(const std::string& migration_id, std::chrono::milliseconds timeout) override;

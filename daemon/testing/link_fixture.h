@@ -59,7 +59,12 @@ class LinkFixture : public AgentFixture {
          [=, this] { return link_->ArmTarget("m-1", block_.borrow(), timeout, nullptr); }},
         {"ArmSource",
          [=, this] {
-           return link_->ArmSource("m-1", 1, block_.borrow(), block_.borrow(), timeout, nullptr);
+           return link_->ArmSource({.migration_id = "m-1",
+                                    .layout_digest = 1,
+                                    .state_format = 2,
+                                    .block = block_.borrow(),
+                                    .target_pidfd = block_.borrow()},
+                                   timeout, nullptr);
          }},
         {"Start", [=, this] { return link_->Start("m-1", timeout); }},
         {"Cancel", [=, this] { return link_->Cancel("m-1", timeout); }},

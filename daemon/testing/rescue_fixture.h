@@ -47,7 +47,12 @@ class RescueTest : public testing::Test {
   void Strand(uint32_t verdict, bool moves = false) {
     // With LINK no mapping of the target is looked at.
     world_.host.capabilities.push_back({.name = "guest_memfd_link", .available = true});
-    world_.source->script.describe = [this](const std::string&, bool) { return Vm(world_.vm); };
+    world_.source->script.describe = [this](const std::string&, bool) {
+      VmDescription vm = Vm(world_.vm);
+      vm.state_format = writes_newest_;
+      vm.state_format_oldest = writes_oldest_;
+      return vm;
+    };
     world_.spoil_target = [this](VmDescription& vm) {
       vm.layout.slots[0].flags = kMemslotGuestMemfd;
       vm.vm = *Duplicate(first_target_vm_.borrow());
@@ -76,6 +81,7 @@ class RescueTest : public testing::Test {
     next.link->set_pidfd(next.child.Pidfd());
     next.link->script.prepare = [this, &next](const VmmLink::PrepareRequest& request) {
       offered_.push_back(Identify(request.source->vm.borrow())->id);
+      offered_format_ = request.source->state_format;
       world_.block_fd = *Duplicate(request.block);
       if (!prepared_.ok()) return absl::StatusOr<VmDescription>(prepared_);
       return absl::StatusOr<VmDescription>(Vm(next.vm));
@@ -115,8 +121,10 @@ class RescueTest : public testing::Test {
   EffectsWorld world_;
   UniqueFd first_target_vm_{memfd_create("vm", MFD_CLOEXEC)};
   std::vector<std::unique_ptr<NewTarget>> targets_;
-  std::vector<InodeId> offered_;              // VMs that came with PREPARE
-  absl::Status prepared_ = absl::OkStatus();  // an error: what PREPARE answers
+  uint32_t writes_oldest_ = 1, writes_newest_ = 1;  // state formats of the source
+  std::vector<InodeId> offered_;                    // VMs that came with PREPARE
+  uint32_t offered_format_ = 0;                     // and the state's
+  absl::Status prepared_ = absl::OkStatus();        // an error: what PREPARE answers
   Migration record_;
   rehome_block old_{}, new_{};
 };

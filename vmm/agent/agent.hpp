@@ -47,7 +47,10 @@ class AgentHandler {
 
   // ---- source ----
   virtual AgentAnswer Describe(bool hold, rehome_vm* vm) = 0;
-  virtual AgentAnswer ArmSource(rehome_block*) { return AgentAnswer::Yes(); }
+  // `state_format`: one that Describe() offered.
+  virtual AgentAnswer ArmSource(rehome_block*, uint32_t /*state_format*/) {
+    return AgentAnswer::Yes();
+  }
   virtual AgentAnswer Quiesce(rehome_block*) { return AgentAnswer::Yes(); }
   // Blackout.
   virtual AgentAnswer PauseAndSave(rehome_block* block, uint64_t* size) = 0;
@@ -165,8 +168,9 @@ class Agent {
     ops->describe = [](void* opaque, int hold, rehome_vm* vm, rehome_error* error) noexcept {
       return Fill(Self(opaque).Describe(hold != 0, vm), error);
     };
-    ops->arm_source = [](void* opaque, rehome_block* block, rehome_error* error) noexcept {
-      return Fill(Self(opaque).ArmSource(block), error);
+    ops->arm_source = [](void* opaque, rehome_block* block, uint32_t state_format,
+                         rehome_error* error) noexcept {
+      return Fill(Self(opaque).ArmSource(block, state_format), error);
     };
     ops->quiesce = [](void* opaque, rehome_block* block, rehome_error* error) noexcept {
       return Fill(Self(opaque).Quiesce(block), error);

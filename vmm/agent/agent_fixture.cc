@@ -26,6 +26,8 @@ int Describe(void* opaque, int, rehome_vm* vm, rehome_error* error) {
   }
   strcpy(vm->vm_id, "vm-1");
   vm->vcpu_count = 1;
+  vm->state_format = kNewestFormat;
+  vm->state_format_oldest = kOldestFormat;
   vm->fds[0] = {{REHOME_FD_MEMORY, 0, ""}, self->memory};
   vm->fds[1] = {{REHOME_FD_VM, 0, ""}, self->memory};
   vm->fd_count = 2;
@@ -90,7 +92,8 @@ int CountingVmm::Read(int CountingVmm::*counter) {
 rehome_agent_ops CountingSourceOps() {
   rehome_agent_ops ops = {};
   ops.describe = Describe;
-  ops.arm_source = [](void* opaque, rehome_block*, rehome_error*) {
+  ops.arm_source = [](void* opaque, rehome_block*, uint32_t state_format, rehome_error*) {
+    Self(opaque)->armed_format.store(state_format);
     Self(opaque)->Count(&CountingVmm::armed);
     return 0;
   };

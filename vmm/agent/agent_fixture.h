@@ -4,7 +4,9 @@
 #ifndef REHOME_VMM_AGENT_AGENT_FIXTURE_H_
 #define REHOME_VMM_AGENT_AGENT_FIXTURE_H_
 
+#include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <string>
 
@@ -16,6 +18,10 @@ namespace rehome {
 
 int CountFds();
 rehome_register Registration(const char* id);
+
+// State formats that a CountingVmm offers.
+inline constexpr uint32_t kOldestFormat = 3;
+inline constexpr uint32_t kNewestFormat = 5;
 
 // A VMM that counts its callbacks.
 struct CountingVmm {
@@ -29,7 +35,8 @@ struct CountingVmm {
   std::condition_variable changed;
   int described = 0, armed = 0, cancelled = 0, paused = 0, resumed = 0, released = 0;
   int refuse_describe = 0;
-  int bad_description = 0;  // which way
+  int bad_description = 0;                // which way
+  std::atomic<uint32_t> armed_format{0};  // what ARM_SOURCE named
   int memory = -1;
 };
 

@@ -72,13 +72,19 @@ struct rehome_source {
   int block_fd;              /* of it, for HAND_IN; -1: none */
   int target_pidfd;          /* -1: none */
   uint64_t layout_digest;
-  uint64_t started_ns; /* when START came */
+  uint32_t state_format; /* that ARM_SOURCE named */
+  uint64_t started_ns;   /* when START came */
   uint64_t claim_deadline_ns;
   uint64_t resolve_deadline_ns;        /* 0: no claim seen yet */
   uint64_t exit_deadline_ns;           /* 0: the target has not been killed by us */
   bool abort_wanted;                   /* the pause failed: do not wait for the deadline */
   char why[REHOME_TEXT_SIZE];          /* for the RESUMED event */
   char stranded_why[REHOME_TEXT_SIZE]; /* for the VM_DEAD event */
+};
+
+/* State formats that the last DESCRIBE with hold offered. */
+struct rehome_offer {
+  uint32_t oldest, newest;
 };
 
 /* The target's half. The atomics are what its vCPU threads share with the library's thread. */
@@ -119,6 +125,7 @@ struct rehome_agent {
   enum rehome_agent_state state;
   struct rehome_connection connection;
   struct rehome_source source;
+  struct rehome_offer offer; /* outlives an ARM_SOURCE that was refused */
   struct rehome_takeover takeover;
   struct rehome_packet in, out;
   struct rehome_vm vm;       /* scratch: too large for a stack */

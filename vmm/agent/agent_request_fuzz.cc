@@ -307,7 +307,7 @@ class SeedBuilder {
   template <typename T>
   SeedBuilder& Add(rehome_message type, T payload, std::vector<uint8_t> fds = {},
                    const Bytes& more = {}) {
-    std::strcpy(payload.migration_id, kMigration);
+    std::strcpy(reinterpret_cast<char*>(&payload), kMigration);  // all begin with it
     Append(seed_.bytes, Message{.is_raw = 0,
                                 .type = static_cast<uint8_t>(type),
                                 .fd_count = static_cast<uint8_t>(fds.size()),
@@ -322,7 +322,7 @@ class SeedBuilder {
   SeedBuilder& Describe() { return Add(REHOME_MSG_DESCRIBE, rehome_describe{.hold = 1}); }
   SeedBuilder& OfferTrace() { return Add(REHOME_MSG_TRACE, rehome_migration_ref{}, {kTraceArea}); }
   SeedBuilder& ArmSource(uint8_t block) {
-    return Add(REHOME_MSG_ARM_SOURCE, rehome_arm{}, {block, kVictim});
+    return Add(REHOME_MSG_ARM_SOURCE, rehome_arm_source{}, {block, kVictim});
   }
   Seed Done() const { return seed_; }
 

@@ -265,6 +265,8 @@ TEST_F(AgentTarget, RefusesTermsThatDoNotFit) {
       {[](rehome_prepare* p, rehome_vm*) { p->fence_policy = REHOME_FENCE_BEFORE_RESUME; },
        REHOME_REFUSED_MALFORMED},
       {[](rehome_prepare*, rehome_vm* vm) { vm->state_format = 8; }, REHOME_REFUSED_STATE_FORMAT},
+      {[](rehome_prepare*, rehome_vm* vm) { vm->state_format_oldest = 6; },
+       REHOME_REFUSED_MALFORMED},  // a choice that nobody has made
       {[](rehome_prepare*, rehome_vm* vm) { vm->vcpu_count = 0; }, REHOME_REFUSED_MALFORMED},
       {[&](rehome_prepare*, rehome_vm* vm) { vm->fds[0].fd = vmm_.memory; },
        REHOME_REFUSED_MALFORMED},

@@ -46,6 +46,7 @@ bool CheckDescription(const rehome_packet& packet, size_t offset) {
   REHOME_PROMISE(std::strcmp(again.vm_id, vm.vm_id) == 0 && again.vm_type == vm.vm_type &&
                  again.vcpu_count == vm.vcpu_count && again.state_capacity == vm.state_capacity &&
                  again.layout_digest == vm.layout_digest && again.state_format == vm.state_format &&
+                 again.state_format_oldest == vm.state_format_oldest &&
                  again.slot_count == vm.slot_count && again.fd_count == vm.fd_count);
   REHOME_PROMISE(std::memcmp(again.slots, vm.slots, vm.slot_count * sizeof(vm.slots[0])) == 0);
   REHOME_PROMISE(SameEntries(vm, again));
@@ -148,6 +149,7 @@ std::vector<Seed> Seeds() {
   describe.hold = 1;
   rehome_arm arm = {};
   std::strcpy(arm.migration_id, "m-1");
+  const rehome_arm_source arm_with_format = {.arm = arm, .state_format = 1};
   rehome_register vm = {};
   std::strcpy(vm.vm_id, "vm-1");
   vm.vcpu_count = 1;
@@ -159,6 +161,8 @@ std::vector<Seed> Seeds() {
                {FdKind::kOwnPidfd}),
       MakeSeed("arm-source", REHOME_END_AGENT, REHOME_MSG_ARM_SOURCE, 0, BytesOf(arm),
                {FdKind::kSealedConfig, FdKind::kOwnPidfd}),
+      MakeSeed("arm-source-format", REHOME_END_AGENT, REHOME_MSG_ARM_SOURCE, 0,
+               BytesOf(arm_with_format), {FdKind::kSealedConfig, FdKind::kOwnPidfd}),
       MakeSeed("start", REHOME_END_AGENT, REHOME_MSG_START, 0, BytesOf(reference)),
       MakeSeed("hello-reply", REHOME_END_AGENT, REHOME_MSG_HELLO, REHOME_FLAG_REPLY,
                BytesOf(rehome_hello_reply{.version = 1})),

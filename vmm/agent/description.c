@@ -73,6 +73,7 @@ const char *rehome_vm_defect(const struct rehome_vm *vm, uint32_t roles) {
   if (!rehome_is_vm_id(vm->vm_id)) return "bad vm_id";
   if (vm->vcpu_count == 0 || vm->vcpu_count > REHOME_MAX_VCPUS) return "bad number of vCPUs";
   if (vm->state_capacity > REHOME_MAX_STATE) return "state_capacity too big";
+  if (vm->state_format_oldest > vm->state_format) return "empty range of state formats";
   const char *defect = fds_defect(vm, roles);
   return defect != NULL ? defect : slots_defect(vm);
 }
@@ -91,6 +92,7 @@ void rehome_description_append(struct rehome_packet *packet, const struct rehome
       .state_capacity = vm->state_capacity,
       .layout_digest = vm->layout_digest,
       .state_format = vm->state_format,
+      .state_format_oldest = vm->state_format_oldest,
   };
   rehome_copy_text(fixed.vm_id, sizeof(fixed.vm_id), vm->vm_id);
   rehome_packet_append(packet, &fixed, sizeof(fixed));
@@ -115,7 +117,6 @@ const char *rehome_description_parse(const struct rehome_packet *packet, size_t 
   size_t slots_size = fixed.slot_count * sizeof(struct rehome_memslot);
   size_t entries_size = fixed.fd_count * sizeof(struct rehome_fd_entry);
   if (size - offset != slots_size + entries_size) return "wrong payload size";
-  if (fixed.reserved != 0) return "reserved field of the description is not 0";
 
   memset(vm, 0, sizeof(*vm));
   memcpy(vm->vm_id, fixed.vm_id, sizeof(vm->vm_id));
@@ -124,6 +125,7 @@ const char *rehome_description_parse(const struct rehome_packet *packet, size_t 
   vm->state_capacity = fixed.state_capacity;
   vm->layout_digest = fixed.layout_digest;
   vm->state_format = fixed.state_format;
+  vm->state_format_oldest = fixed.state_format_oldest;
   vm->slot_count = fixed.slot_count;
   vm->fd_count = fixed.fd_count;
   memcpy(vm->slots, packet->payload + offset, slots_size);

@@ -85,7 +85,7 @@ TEST_F(Description, RefusesCountsThatDoNotMatchThePayload) {
       [](rehome_description* d) { d->fd_count++; },
       [](rehome_description* d) { d->fd_count = 0; },
       [](rehome_description* d) { d->fd_count = UINT32_MAX; },
-      [](rehome_description* d) { d->reserved = 1; },
+      [](rehome_description* d) { d->state_format_oldest = d->state_format + 1; },
   };
   for (size_t i = 0; i < damages.size(); i++) {
     Append(*GoodVm());

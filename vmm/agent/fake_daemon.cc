@@ -50,6 +50,8 @@ FakeLink& FakeLink::operator=(FakeLink&& other) noexcept {
   Close();
   socket_ = std::exchange(other.socket_, -1);
   seq_ = other.seq_;
+  features_ = other.features_;
+  described_format_ = other.described_format_;
   packet_ = std::move(other.packet_);
   events_ = std::move(other.events_);
   registrations_ = std::move(other.registrations_);
@@ -112,6 +114,7 @@ std::optional<rehome_hello> FakeLink::AnswerHello(uint32_t status, uint32_t feat
     rehome_packet_append(reply.get(), &refused, sizeof(refused));
   }
   if (rehome_wire_send(socket_, reply.get()) != 0) return std::nullopt;
+  features_ = hello.features & features;
   return hello;
 }
 
@@ -155,10 +158,11 @@ std::optional<uint32_t> FakeLink::Describe(const std::string& migration_id, bool
   rehome_copy_text(request.migration_id, sizeof(request.migration_id), migration_id.c_str());
   request.hold = hold ? 1 : 0;
   std::optional<uint32_t> status = Request(REHOME_MSG_DESCRIBE, BytesOf(request));
-  if (status == 0u &&
-      rehome_description_parse(packet_.get(), 0, REHOME_DESCRIBED_ROLES, vm) != nullptr) {
+  if (status != 0u) return status;
+  if (rehome_description_parse(packet_.get(), 0, REHOME_DESCRIBED_ROLES, vm) != nullptr) {
     return std::nullopt;
   }
+  described_format_ = vm->state_format;
   return status;
 }
 
@@ -183,8 +187,13 @@ std::optional<uint32_t> FakeLink::ArmTarget(const std::string& migration_id, int
 }
 
 std::optional<uint32_t> FakeLink::ArmSource(const std::string& migration_id, uint64_t layout_digest,
-                                            int block, int target_pidfd) {
-  return Request(REHOME_MSG_ARM_SOURCE, BytesOf(MakeArm(migration_id, layout_digest)),
+                                            int block, int target_pidfd,
+                                            std::optional<uint32_t> state_format) {
+  rehome_arm_source request = {};
+  request.arm = MakeArm(migration_id, layout_digest);
+  request.state_format = state_format.value_or(described_format_);
+  const bool chooses = (features_ & REHOME_FEATURE_FORMATS) != 0;
+  return Request(REHOME_MSG_ARM_SOURCE, chooses ? BytesOf(request) : BytesOf(request.arm),
                  {block, target_pidfd});
 }
 

@@ -55,8 +55,11 @@ class FakeLink {
   std::optional<uint32_t> Prepare(const rehome_prepare& terms, const rehome_vm& source,
                                   rehome_vm* target);
   std::optional<uint32_t> ArmTarget(const std::string& migration_id, int source_pidfd);
+  // `state_format`: nothing for what the last Describe() gave as state_format. Not sent unless
+  // FORMATS was agreed on.
   std::optional<uint32_t> ArmSource(const std::string& migration_id, uint64_t layout_digest,
-                                    int block, int target_pidfd);
+                                    int block, int target_pidfd,
+                                    std::optional<uint32_t> state_format = std::nullopt);
   std::optional<rehome_probe> Probe(const std::string& migration_id);
   // The block is the last of vm->fds.
   std::optional<uint32_t> HandIn(const std::string& migration_id, rehome_vm* vm);
@@ -83,6 +86,8 @@ class FakeLink {
   int socket_ = -1;
   uint64_t seq_ = 100;
   uint32_t register_status_ = REHOME_REFUSED_NONE;
+  uint32_t features_ = 0;          // agreed on
+  uint32_t described_format_ = 0;  // by the last Describe()
   std::unique_ptr<rehome_packet> packet_;
   std::deque<rehome_event> events_;
   std::deque<rehome_register> registrations_;

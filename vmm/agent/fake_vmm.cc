@@ -125,7 +125,7 @@ int Describe(void* opaque, int, rehome_vm* vm, rehome_error*) {
   return 0;
 }
 
-int ArmSource(void* opaque, rehome_block*, rehome_error*) {
+int ArmSource(void* opaque, rehome_block*, uint32_t, rehome_error*) {
   Reach(Self(opaque)->page, Step::kArmSource);
   return 0;
 }

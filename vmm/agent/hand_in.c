@@ -6,16 +6,24 @@
 #include "vmm/agent/agent_internal.h"
 #include "vmm/agent/description.h"
 
+/* Of a source. What it will have written, or has, and not what it could have. */
+static uint32_t gather_source(struct rehome_agent *agent, struct rehome_error *error) {
+  bool held = false;
+  uint32_t refusal = rehome_source_ask(agent, 0, &held, error);
+  agent->vm.state_format = agent->source.state_format;
+  agent->vm.state_format_oldest = 0;
+  return refusal;
+}
+
 /* Fills agent->vm with this side's own VM. */
 static uint32_t gather(struct rehome_agent *agent, int *block_fd, struct rehome_error *error) {
-  bool held = false;
   switch (agent->state) {
     case REHOME_STATE_ARMED:
     case REHOME_STATE_PAUSED:
     case REHOME_STATE_STRANDED:
     case REHOME_STATE_HANDED_OVER:
       *block_fd = agent->source.block_fd;
-      return rehome_source_ask(agent, 0, &held, error);
+      return gather_source(agent, error);
     case REHOME_STATE_TAKE_OVER:
       *block_fd = agent->takeover.block_fd;
       agent->vm = agent->prepared;

@@ -82,7 +82,7 @@ _Static_assert(offsetof(struct rehome_description, fd_count) == 76, "wire");
 _Static_assert(offsetof(struct rehome_description, state_capacity) == 80, "wire");
 _Static_assert(offsetof(struct rehome_description, layout_digest) == 88, "wire");
 _Static_assert(offsetof(struct rehome_description, state_format) == 96, "wire");
-_Static_assert(offsetof(struct rehome_description, reserved) == 100, "wire");
+_Static_assert(offsetof(struct rehome_description, state_format_oldest) == 100, "wire");
 
 _Static_assert(sizeof(struct rehome_prepare) == 72, "wire");
 _Static_assert(offsetof(struct rehome_prepare, migration_id) == 0, "wire");
@@ -92,6 +92,11 @@ _Static_assert(offsetof(struct rehome_prepare, fence_policy) == 68, "wire");
 _Static_assert(sizeof(struct rehome_arm) == 72, "wire");
 _Static_assert(offsetof(struct rehome_arm, migration_id) == 0, "wire");
 _Static_assert(offsetof(struct rehome_arm, layout_digest) == 64, "wire");
+
+_Static_assert(sizeof(struct rehome_arm_source) == 80, "wire");
+_Static_assert(offsetof(struct rehome_arm_source, arm) == 0, "wire");
+_Static_assert(offsetof(struct rehome_arm_source, state_format) == 72, "wire");
+_Static_assert(offsetof(struct rehome_arm_source, reserved) == 76, "wire");
 
 _Static_assert(sizeof(struct rehome_probe) == 16, "wire");
 _Static_assert(offsetof(struct rehome_probe, vm_alive) == 0, "wire");

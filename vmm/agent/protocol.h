@@ -44,7 +44,8 @@ extern "C" {
 #define REHOME_FEATURE_NAMED_FDS (1u << 3) /* takes over named device fds */
 #define REHOME_FEATURE_RECOVER (1u << 4)   /* answers HAND_IN */
 #define REHOME_FEATURE_TRACE (1u << 5)     /* fills a trace area (trace.h) */
-#define REHOME_FEATURES_ALL 0x3fu
+#define REHOME_FEATURE_FORMATS (1u << 6)   /* writes the state format that it is told */
+#define REHOME_FEATURES_ALL 0x7fu
 
 enum rehome_message {
   /* agent -> daemon */
@@ -56,7 +57,8 @@ enum rehome_message {
   REHOME_MSG_PREPARE = 17,    /* rehome_prepare + rehome_description + fds -> reply
                                  rehome_description + fds {VM, MEMORY...} */
   REHOME_MSG_ARM_TARGET = 18, /* rehome_arm + fd {PEER_PIDFD} -> reply, no payload */
-  REHOME_MSG_ARM_SOURCE = 19, /* rehome_arm + fds {BLOCK, PEER_PIDFD} -> reply, no payload */
+  REHOME_MSG_ARM_SOURCE = 19, /* rehome_arm, or with feature FORMATS rehome_arm_source, + fds
+                                 {BLOCK, PEER_PIDFD} -> reply, no payload */
   REHOME_MSG_START = 20,      /* rehome_migration_ref -> reply, no payload, sent before the pause */
   REHOME_MSG_CANCEL = 21,     /* rehome_migration_ref -> reply; source: forget the migration (the
                                  guest keeps running); target: exit */
@@ -134,8 +136,10 @@ struct rehome_register {
 };
 
 /* How the text of RESUMED begins if the source gave up before it paused, because a device did not
- * finish in time. The only text that is read by a program. */
+ * finish in time. With the next the only text that is read by a program. */
 #define REHOME_TEXT_DEVICE_BUSY "DEVICE_BUSY: "
+/* How a target refuses PREPARE (UNSUPPORTED) if the guest has a device that it does not have. */
+#define REHOME_TEXT_DEVICE_UNKNOWN "DEVICE_UNKNOWN: "
 
 enum rehome_event_kind {
   REHOME_EVENT_RESUMED = 1,          /* source: the guest runs here again after a pause */
@@ -205,8 +209,9 @@ struct rehome_description {
   uint32_t fd_count;       /* = header.fd_count */
   uint64_t state_capacity; /* bytes the VMM may need for its state; 0 in a target's answer */
   uint64_t layout_digest;
-  uint32_t state_format; /* what the state will be written in */
-  uint32_t reserved;
+  uint32_t state_format; /* what the state will be written in; if there is a choice the newest */
+  uint32_t state_format_oldest; /* reply to DESCRIBE with feature FORMATS: the oldest that this VMM
+                                   can write of this guest; 0: state_format and no other. Else 0 */
 };
 
 struct rehome_prepare {
@@ -218,6 +223,13 @@ struct rehome_prepare {
 struct rehome_arm {
   char migration_id[REHOME_ID_SIZE];
   uint64_t layout_digest; /* the source re-checks it when paused */
+};
+
+/* ARM_SOURCE with feature FORMATS. */
+struct rehome_arm_source {
+  struct rehome_arm arm;
+  uint32_t state_format; /* to write: one that the reply to DESCRIBE offered */
+  uint32_t reserved;
 };
 
 struct rehome_probe {

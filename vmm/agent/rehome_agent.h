@@ -55,7 +55,11 @@ struct rehome_vm {
   uint32_t vcpu_count;
   uint64_t state_capacity;
   uint64_t layout_digest;
+  /* What the state will be written in. Of a source that can write several (feature FORMATS) the
+   * newest, and the oldest, with none left out between; arm_source() is told which it is to be.
+   * state_format_oldest 0: state_format and no other. */
   uint32_t state_format;
+  uint32_t state_format_oldest;
   uint32_t slot_count;
   uint32_t fd_count;
   struct rehome_memslot slots[REHOME_MAX_SLOTS];
@@ -75,8 +79,11 @@ struct rehome_agent_ops {
    * handed over (HAND_IN), and must answer without an ioctl on the VM, which may be dead. */
   int (*describe)(void *opaque, int hold, struct rehome_vm *vm, struct rehome_error *error);
   /* The block is mapped and stays so until resume(), released() or cancelled() has returned. The
-   * guest runs on. May be NULL. */
-  int (*arm_source)(void *opaque, struct rehome_block *block, struct rehome_error *error);
+   * guest runs on. `state_format` is what pause_and_save() is to write: one that describe()
+   * offered, the newest if the daemon knows of no other. May be NULL in a VMM that offers only one.
+   */
+  int (*arm_source)(void *opaque, struct rehome_block *block, uint32_t state_format,
+                    struct rehome_error *error);
   /* START has come, and the guest runs still: let devices finish what they have in hand and take
    * nothing more. The deadlines count already, so it may take a part of block->claim_timeout_ns
    * only. On failure the library aborts the verdict and calls resume(); a text that begins with
@@ -125,6 +132,7 @@ struct rehome_agent_config {
   const char *socket_path;
   uint32_t role;     /* enum rehome_role */
   uint32_t features; /* REHOME_FEATURE_TRACE follows from `trace`, whatever is said here */
+  /* The newest that it writes, for display, and what it reads. */
   uint32_t state_format_write, state_format_read_min, state_format_read_max;
   const char *vmm_name; /* both: printable ASCII, not empty, below REHOME_ID_SIZE bytes */
   const char *vmm_version;

@@ -61,10 +61,14 @@ uint32_t rehome_source_ask(struct rehome_agent *agent, int hold, bool *held,
   const char *defect = rehome_vm_defect(vm, REHOME_DESCRIBED_ROLES);
   if (defect == NULL) defect = rehome_vm_lacks(vm);
   if (defect == NULL && vm->fd_count > REHOME_MAX_DESCRIBED_FDS) defect = "too many fds";
+  if (defect == NULL && vm->state_format_oldest != 0 && agent->ops->arm_source == NULL) {
+    defect = "state formats to choose from, and no arm_source to be told";
+  }
   if (defect != NULL) {
     return rehome_error_set(error, REHOME_REFUSED_INTERNAL, "the VMM described itself with: %s",
                             defect);
   }
+  if ((agent->connection.features & REHOME_FEATURE_FORMATS) == 0) vm->state_format_oldest = 0;
   return REHOME_REFUSED_NONE;
 }
 
@@ -92,6 +96,11 @@ void rehome_source_describe(struct rehome_agent *agent) {
     rehome_connection_refuse(agent, &error);
     return;
   }
+  if (request.hold) {
+    uint32_t newest = agent->vm.state_format;
+    uint32_t oldest = agent->vm.state_format_oldest;
+    agent->offer = (struct rehome_offer){.oldest = oldest == 0 ? newest : oldest, .newest = newest};
+  }
   if (request.hold && !holds) {
     rehome_agent_set_migration(agent, request.migration_id);
     agent->state = REHOME_STATE_HELD;
@@ -100,8 +109,28 @@ void rehome_source_describe(struct rehome_agent *agent) {
 
 /* ---- ARM_SOURCE ---- */
 
+/* Reads either form of ARM_SOURCE: without a format of the daemon's choice it is the newest. */
+static uint32_t read_arms(struct rehome_agent *agent, struct rehome_arm_source *request,
+                          struct rehome_error *error) {
+  bool chooses = (agent->connection.features & REHOME_FEATURE_FORMATS) != 0;
+  size_t size = chooses ? sizeof(*request) : sizeof(request->arm);
+  if (agent->in.header.payload_size != size) {
+    return rehome_error_set(error, REHOME_REFUSED_MALFORMED,
+                            "ARM_SOURCE has a state format exactly if FORMATS was agreed on");
+  }
+  request->state_format = agent->offer.newest;
+  memcpy(request, agent->in.payload, size);
+  if (request->state_format < agent->offer.oldest || request->state_format > agent->offer.newest) {
+    return rehome_error_set(error, REHOME_REFUSED_STATE_FORMAT,
+                            "state format %u, %s %s offered %u to %u", request->state_format,
+                            agent->hello.vmm_name, agent->hello.vmm_version, agent->offer.oldest,
+                            agent->offer.newest);
+  }
+  return REHOME_REFUSED_NONE;
+}
+
 /* Takes block and pidfd in; on a refusal the caller drops what was taken. */
-static uint32_t take_arms(struct rehome_agent *agent, const struct rehome_arm *request,
+static uint32_t take_arms(struct rehome_agent *agent, const struct rehome_arm_source *request,
                           struct rehome_error *error) {
   struct rehome_source *source = &agent->source;
   const struct rehome_agent_ops *ops = agent->ops;
@@ -112,7 +141,7 @@ static uint32_t take_arms(struct rehome_agent *agent, const struct rehome_arm *r
   if (result != 0) {
     return rehome_error_set(error, REHOME_REFUSED_MALFORMED, "this is no handover block");
   }
-  if (strcmp(source->block.migration_id, request->migration_id) != 0) {
+  if (strcmp(source->block.migration_id, request->arm.migration_id) != 0) {
     return rehome_error_set(error, REHOME_REFUSED_WRONG_MIGRATION, "the block is of %s",
                             source->block.migration_id);
   }
@@ -132,17 +161,19 @@ static uint32_t take_arms(struct rehome_agent *agent, const struct rehome_arm *r
   }
   source->block_fd = rehome_packet_take_fd(&agent->in, 0);
   source->target_pidfd = rehome_packet_take_fd(&agent->in, 1);
-  source->layout_digest = request->layout_digest;
-  result = ops->arm_source == NULL ? 0 : ops->arm_source(agent->opaque, &source->block, error);
+  source->layout_digest = request->arm.layout_digest;
+  source->state_format = request->state_format;
+  if (ops->arm_source == NULL) return REHOME_REFUSED_NONE;
+  result = ops->arm_source(agent->opaque, &source->block, source->state_format, error);
   return result == 0 ? (uint32_t)REHOME_REFUSED_NONE
                      : rehome_error_complete(error, result, "arm_source");
 }
 
 void rehome_source_arm(struct rehome_agent *agent) {
-  struct rehome_arm request;
+  struct rehome_arm_source request = {0};
   struct rehome_error error = {0};
-  memcpy(&request, agent->in.payload, sizeof(request));
-  if (take_arms(agent, &request, &error) != REHOME_REFUSED_NONE) {
+  if (read_arms(agent, &request, &error) != REHOME_REFUSED_NONE ||
+      take_arms(agent, &request, &error) != REHOME_REFUSED_NONE) {
     rehome_source_drop(agent);
     rehome_connection_refuse(agent, &error);
     return;

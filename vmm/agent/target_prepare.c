@@ -80,6 +80,9 @@ static uint32_t check_terms(const struct rehome_agent *agent, const struct rehom
     return rehome_error_set(error, REHOME_REFUSED_MALFORMED,
                             "CONFIG is no sealed memfd of 1 to %u bytes", REHOME_MAX_CONFIG);
   }
+  if (source->state_format_oldest != 0) {
+    return rehome_error_set(error, REHOME_REFUSED_MALFORMED, "PREPARE names one state format");
+  }
   uint32_t wanted = features_of(request->strategy);
   if (has_role(source, REHOME_FD_NAMED)) wanted |= REHOME_FEATURE_NAMED_FDS;
   if ((wanted & ~agent->connection.features) != 0) {
@@ -88,9 +91,10 @@ static uint32_t check_terms(const struct rehome_agent *agent, const struct rehom
   }
   if (source->state_format < agent->hello.state_format_read_min ||
       source->state_format > agent->hello.state_format_read_max) {
-    return rehome_error_set(error, REHOME_REFUSED_STATE_FORMAT, "state format %u, reads %u to %u",
-                            source->state_format, agent->hello.state_format_read_min,
-                            agent->hello.state_format_read_max);
+    return rehome_error_set(error, REHOME_REFUSED_STATE_FORMAT,
+                            "state format %u, %s %s reads %u to %u", source->state_format,
+                            agent->hello.vmm_name, agent->hello.vmm_version,
+                            agent->hello.state_format_read_min, agent->hello.state_format_read_max);
   }
   return REHOME_REFUSED_NONE;
 }
@@ -140,6 +144,7 @@ static uint32_t build(struct rehome_agent *agent, const struct rehome_prepare *r
   int result = agent->ops->prepare(agent->opaque, request->strategy, request->fence_policy,
                                    &agent->vm, &agent->takeover.block, target, error);
   if (result != 0) return rehome_error_complete(error, result, "prepare");
+  target->state_format_oldest = 0; /* a source's to offer */
   if (target->vm_id[0] == '\0') memcpy(target->vm_id, agent->vm.vm_id, sizeof(target->vm_id));
   const char *defect = rehome_vm_defect(target, PREPARED_ROLES);
   if (defect == NULL) defect = rehome_vm_lacks(target);

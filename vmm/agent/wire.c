@@ -18,28 +18,31 @@ struct shape {
   uint32_t request_size, reply_size;
   uint32_t request_fds, reply_fds;
   unsigned request_list : 1, reply_list : 1, no_reply : 1;
+  uint32_t request_size_with_formats; /* 0: FORMATS changes nothing */
 };
 
 static const struct shape kShapes[] = {
     {REHOME_MSG_HELLO, REHOME_END_DAEMON, sizeof(struct rehome_hello),
-     sizeof(struct rehome_hello_reply), 0, 0, 0, 0, 0},
-    {REHOME_MSG_REGISTER, REHOME_END_DAEMON, sizeof(struct rehome_register), 0, 0, 0, 0, 0, 0},
-    {REHOME_MSG_EVENT, REHOME_END_DAEMON, sizeof(struct rehome_event), 0, 0, 0, 0, 0, 1},
+     sizeof(struct rehome_hello_reply), 0, 0, 0, 0, 0, 0},
+    {REHOME_MSG_REGISTER, REHOME_END_DAEMON, sizeof(struct rehome_register), 0, 0, 0, 0, 0, 0, 0},
+    {REHOME_MSG_EVENT, REHOME_END_DAEMON, sizeof(struct rehome_event), 0, 0, 0, 0, 0, 1, 0},
     {REHOME_MSG_DESCRIBE, REHOME_END_AGENT, sizeof(struct rehome_describe),
-     sizeof(struct rehome_description), 0, 0, 0, 1, 0},
+     sizeof(struct rehome_description), 0, 0, 0, 1, 0, 0},
     {REHOME_MSG_PREPARE, REHOME_END_AGENT,
      sizeof(struct rehome_prepare) + sizeof(struct rehome_description),
-     sizeof(struct rehome_description), 0, 0, 1, 1, 0},
-    {REHOME_MSG_ARM_TARGET, REHOME_END_AGENT, sizeof(struct rehome_arm), 0, 1, 0, 0, 0, 0},
-    {REHOME_MSG_ARM_SOURCE, REHOME_END_AGENT, sizeof(struct rehome_arm), 0, 2, 0, 0, 0, 0},
-    {REHOME_MSG_START, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 0, 0, 0, 0, 0},
-    {REHOME_MSG_CANCEL, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 0, 0, 0, 0, 0},
-    {REHOME_MSG_RELEASE, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 0, 0, 0, 0, 0},
+     sizeof(struct rehome_description), 0, 0, 1, 1, 0, 0},
+    {REHOME_MSG_ARM_TARGET, REHOME_END_AGENT, sizeof(struct rehome_arm), 0, 1, 0, 0, 0, 0, 0},
+    {REHOME_MSG_ARM_SOURCE, REHOME_END_AGENT, sizeof(struct rehome_arm), 0, 2, 0, 0, 0, 0,
+     sizeof(struct rehome_arm_source)},
+    {REHOME_MSG_START, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 0, 0, 0, 0, 0, 0},
+    {REHOME_MSG_CANCEL, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 0, 0, 0, 0, 0, 0},
+    {REHOME_MSG_RELEASE, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 0, 0, 0, 0, 0,
+     0},
     {REHOME_MSG_PROBE, REHOME_END_AGENT, sizeof(struct rehome_migration_ref),
-     sizeof(struct rehome_probe), 0, 0, 0, 0, 0},
+     sizeof(struct rehome_probe), 0, 0, 0, 0, 0, 0},
     {REHOME_MSG_HAND_IN, REHOME_END_AGENT, sizeof(struct rehome_migration_ref),
-     sizeof(struct rehome_description), 0, 0, 0, 1, 0},
-    {REHOME_MSG_TRACE, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 1, 0, 0, 0, 1},
+     sizeof(struct rehome_description), 0, 0, 0, 1, 0, 0},
+    {REHOME_MSG_TRACE, REHOME_END_AGENT, sizeof(struct rehome_migration_ref), 0, 1, 0, 0, 0, 1, 0},
 };
 
 int rehome_is_terminated(const char *text, size_t size) { return memchr(text, 0, size) != NULL; }
@@ -92,6 +95,7 @@ static int request_content_is_sane(const struct rehome_packet *packet) {
   const struct rehome_register *vm = payload;
   const struct rehome_event *event = payload;
   const struct rehome_describe *describe = payload;
+  const struct rehome_arm_source *arm = payload;
   switch ((enum rehome_message)packet->header.type) {
     case REHOME_MSG_HELLO:
       return hello->reserved == 0 && hello->version_min <= hello->version_max &&
@@ -108,9 +112,11 @@ static int request_content_is_sane(const struct rehome_packet *packet) {
     case REHOME_MSG_DESCRIBE:
       return describe->reserved == 0 && describe->hold <= 1 &&
              is_nonempty_id(describe->migration_id);
+    case REHOME_MSG_ARM_SOURCE:
+      return is_nonempty_id(payload) &&
+             (packet->header.payload_size < sizeof(*arm) || arm->reserved == 0);
     case REHOME_MSG_PREPARE:
     case REHOME_MSG_ARM_TARGET:
-    case REHOME_MSG_ARM_SOURCE:
     case REHOME_MSG_START:
     case REHOME_MSG_CANCEL:
     case REHOME_MSG_RELEASE:
@@ -140,6 +146,13 @@ static int has_size(const struct rehome_header *header, uint32_t size, uint32_t 
   return header->payload_size == size && header->fd_count == fds;
 }
 
+/* What was agreed on, the caller knows. */
+static int request_has_size(const struct rehome_header *header, const struct shape *shape) {
+  if (has_size(header, shape->request_size, shape->request_fds, shape->request_list)) return 1;
+  return shape->request_size_with_formats != 0 &&
+         has_size(header, shape->request_size_with_formats, shape->request_fds, 0);
+}
+
 static int packet_is_sane(const struct rehome_packet *packet, enum rehome_end end, size_t received,
                           uint32_t received_fds) {
   const struct rehome_header *header = &packet->header;
@@ -151,8 +164,7 @@ static int packet_is_sane(const struct rehome_packet *packet, enum rehome_end en
   const struct shape *shape = find_shape(header->type);
   if (shape == NULL) return 0;
   if ((header->flags & REHOME_FLAG_REPLY) == 0) {
-    return shape->receiver == end && header->status == 0 &&
-           has_size(header, shape->request_size, shape->request_fds, shape->request_list) &&
+    return shape->receiver == end && header->status == 0 && request_has_size(header, shape) &&
            request_content_is_sane(packet);
   }
   if (shape->receiver == end || shape->no_reply) return 0;

@@ -49,8 +49,9 @@ struct AgentCallbacks {
   static int Describe(void* opaque, int hold, rehome_vm* vm, rehome_error* error) {
     return Answer(Handler(opaque).Describe(hold != 0, *vm), error);
   }
-  static int ArmSource(void* opaque, rehome_block* block, rehome_error* error) {
-    return Answer(Handler(opaque).ArmSource(*block), error);
+  static int ArmSource(void* opaque, rehome_block* block, uint32_t state_format,
+                       rehome_error* error) {
+    return Answer(Handler(opaque).ArmSource(*block, state_format), error);
   }
   static int Quiesce(void* opaque, rehome_block* block, rehome_error* error) {
     return Answer(Handler(opaque).Quiesce(*block), error);
@@ -104,9 +105,9 @@ absl::StatusOr<std::unique_ptr<AgentLink>> AgentLink::Start(Settings settings,
       .socket_path = settings.socket_path.empty() ? nullptr : settings.socket_path.c_str(),
       .role = static_cast<uint32_t>(settings.role),
       .features = REHOME_FEATURES_ALL,
-      .state_format_write = version.state_format_write,
-      .state_format_read_min = version.state_format_read_min,
-      .state_format_read_max = version.state_format_read_max,
+      .state_format_write = version.writes.newest,
+      .state_format_read_min = version.reads.oldest,
+      .state_format_read_max = version.reads.newest,
       .vmm_name = version.name,
       .vmm_version = version.version,
       .trace = settings.trace};

@@ -25,7 +25,7 @@ class AgentHandler {
   virtual ~AgentHandler() = default;
 
   virtual absl::Status Describe(bool hold, rehome_vm& vm) = 0;
-  virtual absl::Status ArmSource(rehome_block& block) = 0;
+  virtual absl::Status ArmSource(rehome_block& block, uint32_t state_format) = 0;
   virtual absl::Status Quiesce(rehome_block& block) = 0;
   virtual absl::StatusOr<uint64_t> PauseAndSave(rehome_block& block) = 0;
   virtual uint64_t LayoutDigest() = 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kvmglue/status_reason.h"
 #include "vmm/reference/guest/guest_abi.h"
 #include "vmm/reference/log.h"
@@ -44,6 +45,7 @@ PortOutcome Devices::Handle(const PortIo& io) {
     if (outcome != PortOutcome::kContinue) return outcome;
   }
   AwaitInputLocked();
+  if (input_is_awaited_) input_read_.notify_one();
   return PortOutcome::kContinue;
 }
 
@@ -89,8 +91,27 @@ void Devices::AwaitInputLocked() {
   if (serial_interrupt_ != nullptr) console_->AwaitInput(!frozen_ && serial_.awaits_input());
 }
 
+void Devices::LimitInput(size_t depth) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  serial_.LimitInput(depth);
+}
+
+absl::Status Devices::AwaitInputWithinLimit(std::chrono::milliseconds limit) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  input_is_awaited_ = true;
+  const bool fits = input_read_.wait_for(lock, limit, [this] { return serial_.is_within_limit(); });
+  input_is_awaited_ = false;
+  if (fits) return absl::OkStatus();
+  return MakeStatus(
+      absl::StatusCode::kDeadlineExceeded, "DEVICE_BUSY",
+      absl::StrCat("the guest has not read its serial port's ", serial_.state().fifo_count,
+                   " bytes in ", limit.count(), " ms, more than the agreed state format holds"));
+}
+
+// Only one of the two can take long: a format without virtio is one of a guest without.
 absl::Status Devices::Quiesce(std::chrono::milliseconds limit) {
-  return virtio_ == nullptr ? absl::OkStatus() : virtio_->Stop(limit);
+  absl::Status status = AwaitInputWithinLimit(limit);
+  return virtio_ == nullptr || !status.ok() ? status : virtio_->Stop(limit);
 }
 
 absl::Status Devices::Freeze() {

@@ -3,6 +3,8 @@
 #define REHOME_VMM_REFERENCE_DEVICES_H_
 
 #include <chrono>
+#include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -44,9 +46,13 @@ class Devices {
   // The same for memory-mapped I/O.
   void HandleMmio(const MmioAccess& access);
 
-  // On the way to another VMM, in this order. Quiesce(), with the guest running: the virtio devices
-  // finish what they have in hand and take no more. DEVICE_BUSY if one cannot within
-  // `limit`; then nothing has changed. Freeze(), when no vCPU runs any more: from now on no
+  // The serial port fetches at most `depth` bytes from its line from now on, for a state format
+  // that holds no more. REQUIRES: depth >= 1. More than the port's own depth: no limit.
+  void LimitInput(size_t depth);
+  // On the way to another VMM, in this order. Quiesce(), with the guest running: the guest reads
+  // what the serial port has fetched beyond LimitInput(), and the virtio devices finish what they
+  // have in hand and take no more. DEADLINE_EXCEEDED / DEVICE_BUSY if one of them is not done
+  // within `limit`; then nothing has changed. Freeze(), when no vCPU runs any more: from now on no
   // device takes input or raises an interrupt. KVM_FAILED and the like.
   absl::Status Quiesce(std::chrono::milliseconds limit);
   absl::Status Freeze();
@@ -74,14 +80,17 @@ class Devices {
   PortOutcome Write(uint16_t port, uint8_t byte) const;
   void OnInput();
   void AwaitInputLocked();
+  absl::Status AwaitInputWithinLimit(std::chrono::milliseconds limit);
 
   const std::unique_ptr<Console> console_;
   const std::unique_ptr<InterruptLine> serial_interrupt_;  // nullptr: not wired
   const std::unique_ptr<VirtioBus> virtio_;                // nullptr: none
   const bool has_reset_line_;
   mutable std::mutex mutex_;
+  std::condition_variable input_read_;  // the guest has accessed a port while somebody waits
   // State below is protected by mutex_.
   Serial serial_;
+  bool input_is_awaited_ = false;
   bool frozen_ = false;
   uint64_t hops_ = 0;
 };

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "kvmglue/fd.h"
@@ -166,6 +167,36 @@ TEST_F(LinuxDevicesTest, WhatIsTypedInterruptsAGuestThatSleeps) {
     EXPECT_EQ(Read(*devices, 0), byte);
     EXPECT_FALSE(interrupt_->high());
   }
+}
+
+// For a target whose serial port is smaller.
+TEST_F(LinuxDevicesTest, WithALimitOneByteIsFetchedAndTheRestStaysInTheSocket) {
+  const auto devices = MakeDevices();
+  devices->LimitInput(1);
+  for (const char byte : {'a', 'b'}) Type(byte);
+  Write(*devices, 1, 0x01);
+  ASSERT_TRUE(interrupt_->Await(true));
+  ASSERT_TRUE(devices->Quiesce(std::chrono::seconds(10)).ok()) << "one byte fits";
+  ASSERT_TRUE(devices->Freeze().ok());
+  DeviceState state;
+  ASSERT_TRUE(devices->Save(state).ok());
+  EXPECT_EQ(state.serial.fifo_count, 1);
+  EXPECT_EQ(state.serial.fifo[0], 'a');
+}
+
+TEST_F(LinuxDevicesTest, QuiescingWaitsUntilTheGuestHasReadWhatIsBeyondTheLimit) {
+  const auto devices = MakeDevices();
+  for (const char byte : {'a', 'b', 'c'}) Type(byte);
+  EXPECT_EQ(Read(*devices, 5) & 1, 1) << "all three are in the port";
+  devices->LimitInput(1);
+  const absl::Status busy = devices->Quiesce(std::chrono::milliseconds(1));
+  EXPECT_EQ(ReasonOf(busy), "DEVICE_BUSY");
+  std::thread guest([&] {
+    for (const char byte : {'a', 'b'}) EXPECT_EQ(Read(*devices, 0), byte);
+  });
+  EXPECT_TRUE(devices->Quiesce(std::chrono::seconds(60)).ok());
+  guest.join();
+  EXPECT_EQ(Read(*devices, 0), 'c');
 }
 
 TEST_F(LinuxDevicesTest, WhatIsTypedInAPauseReachesTheOtherVmmAlone) {

@@ -89,8 +89,8 @@ absl::StatusOr<int> Main(const Options& options) {
   const Host host = {.kernel = traced,
                      .kind = options.kernel,
                      .link_abi = link_abi,
-                     .serial_depth = SerialDepthOf(version.state_format_write),
-                     .has_linux = version.linux_state_format != 0,
+                     .serial_depth = SerialDepthOf(version.writes.newest),
+                     .has_linux = version.has_linux(),
                      .trace = trace};
   Vmm vmm(options, host, version, signals->borrow(), *std::move(connection));
   // Not return: threads may be waiting in the kernel or in the agent library, and everything that

@@ -16,6 +16,7 @@
 #include <iterator>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "vmm/reference/meeting.h"
@@ -117,7 +118,7 @@ class OwnerTest : public OnKernel {};
 TEST_P(MigrationTest, AGuestMovesSeveralTimesAndIsIntact) {
   VmmHarness harness(kKernel, 1, GetParam().options);
   Hop hop{.strategy = GetParam().strategy, .fence_policy = GetParam().fence_policy};
-  for (const int version : {1, 2, 2}) {
+  for (const int version : {1, 2, 2, 1}) {
     hop.version = version;
     ASSERT_TRUE(harness.Move(hop));
     const auto phases = harness.phases();
@@ -186,11 +187,22 @@ TEST_F(MigrationConsoleTest, AnAttachedUserLosesNoCharacterInEitherDirection) {
   EXPECT_EQ(harness.EndGuest(), 0);
 }
 
-TEST_F(MigrationConsoleTest, WhatIsTypedDuringAMigrationArrives) {
-  VmmHarness harness(kKernel, 1, {"--heartbeat-ms=10"});
+// What version 2 has received, and what waits for it, has to fit the one byte of version 1.
+class TypedDuringAMigration : public OnKernel,
+                              public testing::WithParamInterface<std::pair<int, int>> {};
+
+INSTANTIATE_TEST_SUITE_P(Versions, TypedDuringAMigration,
+                         testing::Values(std::pair(1, 2), std::pair(2, 1)), [](const auto& info) {
+                           return "From" + std::to_string(info.param.first) + "To" +
+                                  std::to_string(info.param.second);
+                         });
+
+TEST_P(TypedDuringAMigration, Arrives) {
+  const auto [from, to] = GetParam();
+  VmmHarness harness(kKernel, from, {"--heartbeat-ms=10"});
   Terminal user(harness.console_path());
   user.ReadLine();
-  ASSERT_TRUE(harness.Launch({}));
+  ASSERT_TRUE(harness.Launch({.version = to}));
   ASSERT_EQ(harness.Prepare(), 0u);
   user.Type("typed between two VMMs");
   ASSERT_TRUE(harness.Arm() && harness.Start() && harness.AwaitVerdict(REHOME_VERDICT_RUNNING));
@@ -309,9 +321,27 @@ TEST_F(MigrationRollbackTest, ATargetThatCannotRestoreGivesTheGuestBack) {
 
 TEST_F(MigrationRefusalTest, AnOlderVmmRefusesANewerState) {
   VmmHarness harness(kKernel, 2, {});
-  ASSERT_TRUE(harness.Launch({.version = 1}));
+  ASSERT_TRUE(harness.Launch({.version = 1, .state_format = 2}));
   EXPECT_EQ(harness.target_hello().state_format_read_max, 1u);
   EXPECT_EQ(harness.Prepare(), REHOME_REFUSED_STATE_FORMAT);
+  EXPECT_NE(harness.target().refusal_text().find("rehome-vmm 1.0 reads 1 to 1"), std::string::npos)
+      << harness.target().refusal_text();
+}
+
+// The older the version, the less there is to choose from.
+TEST_F(MigrationRefusalTest, ASourceWritesNoFormatThatItDidNotOffer) {
+  for (const int version : {1, 2}) {
+    VmmHarness harness(kKernel, version, {});
+    ASSERT_TRUE(harness.Launch({}));
+    ASSERT_EQ(harness.Prepare(), 0u);
+    const auto format = static_cast<uint32_t>(version) + 1;
+    EXPECT_EQ(
+        harness.source().ArmSource(harness.migration(), harness.description().layout_digest,
+                                   harness.block_fd(), harness.target_process().pidfd(), format),
+        REHOME_REFUSED_STATE_FORMAT);
+    EXPECT_EQ(harness.source().Order(REHOME_MSG_CANCEL, harness.migration()), 0u);
+    EXPECT_EQ(harness.EndGuest(), 0);
+  }
 }
 
 TEST_F(MigrationRefusalTest, ALiarsAnswerShowsTheLie) {

@@ -34,7 +34,7 @@ constexpr uint8_t kLineIsUp = 0xb0;            // modem status: carrier, ready, 
 }  // namespace
 
 Serial::Serial(SerialLine& line, size_t fifo_depth, InterruptLine* interrupt)
-    : line_(line), fifo_depth_(fifo_depth), interrupt_(interrupt) {}
+    : line_(line), fifo_depth_(fifo_depth), input_limit_(fifo_depth), interrupt_(interrupt) {}
 
 bool Serial::DivisorLatched() const { return (state_.line_control & kDivisorLatchBit) != 0; }
 
@@ -153,10 +153,12 @@ bool Serial::awaits_input() const {
 // earlier: what it has not asked for stays in the socket, which moves with the guest.
 void Serial::FetchInput() {
   if (state_.fifo_count > 0 || (state_.modem_control & kLoopback) != 0) return;
-  const size_t count = line_.Receive(std::span(state_.fifo).first(fifo_depth_));
-  state_.fifo_count = static_cast<uint8_t>(std::min(count, fifo_depth_));
+  const size_t count = line_.Receive(std::span(state_.fifo).first(input_limit_));
+  state_.fifo_count = static_cast<uint8_t>(std::min(count, input_limit_));
   UpdateInterrupt();
 }
+
+void Serial::LimitInput(size_t depth) { input_limit_ = std::min(depth, fifo_depth_); }
 
 uint8_t Serial::LineStatus() {
   FetchInput();

@@ -68,6 +68,11 @@ class Serial {
   // received data and has none. Then FetchInput() when the line has some.
   bool awaits_input() const;
   void FetchInput();
+  // At most so many bytes at once from now on; the FIFO's depth if that is less. REQUIRES: depth
+  // >= 1.
+  void LimitInput(size_t depth);
+  // No more bytes than that wait to be read.
+  bool is_within_limit() const { return state_.fifo_count <= input_limit_; }
 
   const SerialState& state() const { return state_; }
   // Takes a saved state over; a FIFO that is deeper than ours is kept whole and drains. False, with
@@ -91,6 +96,7 @@ class Serial {
 
   SerialLine& line_;
   const size_t fifo_depth_;
+  size_t input_limit_;  // <= fifo_depth_
   InterruptLine* const interrupt_;
   bool interrupt_is_high_ = false;
   SerialState state_;

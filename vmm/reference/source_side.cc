@@ -6,6 +6,8 @@
 #include <cstring>
 #include <string>
 
+#include "vmm/reference/serial.h"
+
 namespace rehome {
 namespace {
 
@@ -67,15 +69,17 @@ SourceSide::Buffers::Buffers(uint32_t format, uint32_t vcpu_count)
   std::memset(&vm, 0, sizeof(vm));
 }
 
-SourceSide::SourceSide(Machine& machine, VcpuCrew& crew, uint32_t state_format,
+SourceSide::SourceSide(Machine& machine, VcpuCrew& crew, FormatRange state_formats,
                        const TestHooks& hooks)
-    : machine_(machine), crew_(crew), state_format_(state_format), hooks_(hooks) {}
+    : machine_(machine), crew_(crew), state_formats_(state_formats), hooks_(hooks) {}
 
 void SourceSide::Describe(bool hold, rehome_vm& vm) {
   hooks_.Reach(HookPoint::kDescribe);
   DescribeBindings(machine_, vm);
-  vm.state_format = state_format_;
-  vm.state_capacity = StateWriter(state_format_, machine_.vcpu_count()).capacity();
+  vm.state_format = state_formats_.newest;
+  vm.state_format_oldest = state_formats_.oldest;
+  // None of the older ones has more in it.
+  vm.state_capacity = StateWriter(state_formats_.newest, machine_.vcpu_count()).capacity();
   AddFd(vm, REHOME_FD_CONFIG, 0, "", machine_.config_file());
 
   for (size_t i = 0; i < machine_.devices().virtio_count(); ++i) {
@@ -99,9 +103,10 @@ uint64_t SourceSide::LayoutDigest() const {
   return rehome_layout_digest(slots, DescribeSlots(machine_.ram(), slots));
 }
 
-void SourceSide::Arm() {
+void SourceSide::Arm(uint32_t state_format) {
   hooks_.Reach(HookPoint::kArm);
-  buffers_ = std::make_unique<Buffers>(state_format_, machine_.vcpu_count());
+  buffers_ = std::make_unique<Buffers>(state_format, machine_.vcpu_count());
+  machine_.devices().LimitInput(SerialDepthOf(state_format));
 }
 
 // What the guest asks of its devices meanwhile waits. A disk that needs most of the time which the
@@ -179,6 +184,7 @@ void SourceSide::Resume() {
 }
 
 void SourceSide::Cancelled() {
+  machine_.devices().LimitInput(kSerialFifoMax);
   machine_.devices().console().Release();
   buffers_.reset();
 }

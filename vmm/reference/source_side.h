@@ -19,6 +19,7 @@
 #include "vmm/reference/state_format.h"
 #include "vmm/reference/test_hooks.h"
 #include "vmm/reference/vcpu_crew.h"
+#include "vmm/reference/version.h"
 
 namespace rehome {
 
@@ -30,7 +31,7 @@ void DescribeBindings(Machine& machine, rehome_vm& vm);
 class SourceSide : private PausedWork {
  public:
   // Everything must outlive the object.
-  SourceSide(Machine& machine, VcpuCrew& crew, uint32_t state_format, const TestHooks& hooks);
+  SourceSide(Machine& machine, VcpuCrew& crew, FormatRange state_formats, const TestHooks& hooks);
 
   // Fills `vm`; its descriptors stay the machine's. With `hold` the console keeps its sockets from
   // now on. While it does they are part of the description. Asks the kernel nothing: the VM may be
@@ -38,15 +39,16 @@ class SourceSide : private PausedWork {
   void Describe(bool hold, rehome_vm& vm);
   uint64_t LayoutDigest() const;
 
-  // Makes room for the state, so that the blackout need not.
-  void Arm();
-  // With the guest running: its devices finish what they have in hand and take no more.
-  // DEADLINE_EXCEEDED / DEVICE_BUSY if they need more than half of the claim deadline; they go on
-  // then.
+  // Makes room for the state in one of the formats that were described, so that the blackout need
+  // not. From now on devices take in no more than fits it.
+  void Arm(uint32_t state_format);
+  // With the guest running: its devices finish what they have in hand and take no more, and what
+  // they hold fits the format. DEADLINE_EXCEEDED / DEVICE_BUSY if they need more than half of the
+  // claim deadline; they go on then.
   absl::Status Quiesce(const rehome_block& block);
   // Stops the vCPUs and writes the state into the block; returns its size. On an error the vCPUs
-  // are stopped nevertheless. FAILED_PRECONDITION / GUEST_ENDED, INVALID_ARGUMENT /
-  // SECTION_TOO_LARGE if the block is too small, or what saving reported.
+  // are stopped nevertheless. FAILED_PRECONDITION / GUEST_ENDED, errors of StateWriter, or what
+  // saving reported.
   absl::StatusOr<uint64_t> PauseAndSave(rehome_block& block);
 
   // The guest runs on here: after PauseAndSave(), or without it.
@@ -74,7 +76,7 @@ class SourceSide : private PausedWork {
 
   Machine& machine_;
   VcpuCrew& crew_;
-  const uint32_t state_format_;
+  const FormatRange state_formats_;
   const TestHooks hooks_;
   std::unique_ptr<Buffers> buffers_;
   uint64_t described_digest_ = 0;

@@ -212,6 +212,14 @@ absl::Status StateWriter::PutDevices(std::span<std::byte> area, const DeviceStat
 
 absl::Status StateWriter::PutSerial(std::span<std::byte> area, const SerialState& state) {
   const size_t at = vcpu_count_ + kSerialAt;
+  // Nobody has looked away while it was filled (Devices::LimitInput()), but a guest can fill it by
+  // itself, in loopback.
+  if (state.fifo_count > SerialDepthOf(format_)) {
+    return MakeStatus(
+        absl::StatusCode::kUnavailable, "DEVICE_BUSY",
+        absl::StrCat("the serial port holds ", state.fifo_count, " received bytes, format ",
+                     format_, " has room for ", SerialDepthOf(format_)));
+  }
   if (format_ == 1) return sections_.Put(area, at, BytesOf(PackSerial<SerialSectionV1>(state)));
   if (format_ == 2) return sections_.Put(area, at, BytesOf(PackSerial<SerialSectionV2>(state)));
   const SerialSectionV3 section = {.v2 = PackSerial<SerialSectionV2>(state),

@@ -11,10 +11,11 @@
 //   and
 //            VIRTIO, the virtio devices in the order of the configuration
 //
-// A VMM writes the format that is its version's for that kind of guest, and reads that and older
-// ones; what a format lacks starts at its default. So a payload guest goes between versions, and a
-// Linux guest only to a VMM that knows what it has. The layout of VCPU and VM is kvmglue's
-// (vcpu_state.h, vm_state.h), which carry versions of their own.
+// A VMM writes the format that it is told, of those that version.cc gives for its kind of guest,
+// and reads its own and older ones. What a format lacks starts at its default: a guest that has
+// been at version 1 begins to count its moves anew. So a payload guest goes between versions both
+// ways, and a Linux guest only to a VMM that knows what it has. The layout of VCPU and VM is
+// kvmglue's (vcpu_state.h, vm_state.h), which carry versions of their own.
 #ifndef REHOME_VMM_REFERENCE_STATE_FORMAT_H_
 #define REHOME_VMM_REFERENCE_STATE_FORMAT_H_
 
@@ -52,7 +53,8 @@ struct DeviceState {
 };
 
 // Writes one state. Nothing here allocates after construction, and each Put may be called by
-// another thread; Finish() comes after all of them. Errors: INVALID_ARGUMENT / SECTION_TOO_LARGE.
+// another thread; Finish() comes after all of them. Errors: INVALID_ARGUMENT / SECTION_TOO_LARGE;
+// UNAVAILABLE / DEVICE_BUSY for a serial port that holds more than the format does.
 class StateWriter {
  public:
   // REQUIRES: kOldestStateFormat <= format <= kNewestStateFormat.

@@ -129,6 +129,20 @@ TEST(StateFormatTest, Format1CarriesItsOneReceivedByteAndNoHistory) {
   EXPECT_EQ(devices.console.pending, "not yet sent");
 }
 
+// Bytes that a reader would refuse, or lose, are refused where the guest can still go on.
+TEST(StateFormatTest, Format1TakesNoMoreThanItsOneByte) {
+  StateWriter writer(1, 1);
+  std::vector<std::byte> area(writer.capacity());
+  EXPECT_EQ(ReasonOf(writer.PutDevices(area, SomeDevices(2))), "DEVICE_BUSY");
+  EXPECT_TRUE(writer.PutDevices(area, SomeDevices(1)).ok());
+}
+
+TEST(StateFormatTest, NoFormatNeedsMoreRoomThanANewerOne) {
+  for (uint32_t format = kOldestStateFormat; format < kNewestStateFormat; ++format) {
+    EXPECT_LE(StateWriter(format, 3).capacity(), StateWriter(format + 1, 3).capacity()) << format;
+  }
+}
+
 TEST(StateFormatTest, AFullConsoleFits) {
   StateWriter writer(2, 1);
   std::vector<std::byte> area(writer.capacity());

@@ -8,12 +8,18 @@
 
 namespace rehome {
 
+// State formats, both included (state_format.h).
+struct FormatRange {
+  uint32_t oldest, newest;
+};
+
 struct VmmVersion {
   const char* name;     // "rehome-vmm"
   const char* version;  // "1.0"
-  uint32_t state_format_write;
-  uint32_t state_format_read_min, state_format_read_max;
-  uint32_t linux_state_format;  // of a Linux guest; 0: this version runs the built-in guest only
+  FormatRange writes;   // of the built-in guest: what its source is told to
+  FormatRange reads;
+  FormatRange writes_linux;  // of a Linux guest; 0: this version runs the built-in guest only
+  bool has_linux() const { return writes_linux.newest != 0; }
 };
 
 // The version that this program was built as.

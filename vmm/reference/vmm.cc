@@ -58,7 +58,7 @@ absl::Status Vmm::StartOwner() {
   machine_ = *std::move(machine);
   crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
                                      static_cast<CrewListener&>(*this));
-  source_side_ = std::make_unique<SourceSide>(*machine_, *crew_, StateFormat(), options_.hooks);
+  source_side_ = std::make_unique<SourceSide>(*machine_, *crew_, StateFormats(), options_.hooks);
   absl::Status status = crew_->Start(nullptr);
   if (!status.ok()) return status;
   guest_ = Guest::kHere;
@@ -176,9 +176,8 @@ int Vmm::CheckGuest() {
   return kExitOk;
 }
 
-uint32_t Vmm::StateFormat() const {
-  return machine_->config().guest == GuestKind::kLinux ? version_.linux_state_format
-                                                       : version_.state_format_write;
+FormatRange Vmm::StateFormats() const {
+  return machine_->config().guest == GuestKind::kLinux ? version_.writes_linux : version_.writes;
 }
 
 rehome_register Vmm::Registration() const {
@@ -201,9 +200,9 @@ absl::Status Vmm::Describe(bool hold, rehome_vm& vm) {
   return absl::OkStatus();
 }
 
-absl::Status Vmm::ArmSource(rehome_block&) {
+absl::Status Vmm::ArmSource(rehome_block&, uint32_t state_format) {
   if (guest_ != Guest::kHere) return NoGuest();
-  source_side_->Arm();
+  source_side_->Arm(state_format);
   return absl::OkStatus();
 }
 
@@ -250,7 +249,7 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
   }
   crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
                                      static_cast<CrewListener&>(*this));
-  source_side_ = std::make_unique<SourceSide>(*machine_, *crew_, StateFormat(), options_.hooks);
+  source_side_ = std::make_unique<SourceSide>(*machine_, *crew_, StateFormats(), options_.hooks);
   target_side_ = std::make_unique<TargetSide>(
       *machine_, *proposal_, agent, block, *events_,
       TargetSide::Settings{.spin_ns = options_.spin_us * 1000ull, .hooks = options_.hooks});

@@ -55,12 +55,12 @@ class Vmm : private AgentHandler, private CrewListener {
   void WarmUp();
   int EndGuest();
   int CheckGuest();
-  uint32_t StateFormat() const;  // that this VMM writes for its guest
+  FormatRange StateFormats() const;  // that this VMM writes for its guest
   rehome_register Registration() const;
 
   // AgentHandler
   absl::Status Describe(bool hold, rehome_vm& vm) override;
-  absl::Status ArmSource(rehome_block& block) override;
+  absl::Status ArmSource(rehome_block& block, uint32_t state_format) override;
   absl::Status Quiesce(rehome_block& block) override;
   absl::StatusOr<uint64_t> PauseAndSave(rehome_block& block) override;
   uint64_t LayoutDigest() override;

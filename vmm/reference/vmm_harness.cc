@@ -184,7 +184,15 @@ bool VmmHarness::StartTarget(const Hop& hop) {
   const auto hello = target_link_.AnswerHello();
   if (!hello) return Failed("the target did not say HELLO");
   target_hello_ = *hello;
+  ChooseStateFormat(hop);
   return true;
+}
+
+// As a daemon does it; one that gets it wrong is a test's matter.
+void VmmHarness::ChooseStateFormat(const Hop& hop) {
+  const uint32_t newest = std::min(description_->state_format, target_hello_.state_format_read_max);
+  description_->state_format = hop.state_format == 0 ? newest : hop.state_format;
+  description_->state_format_oldest = 0;
 }
 
 std::optional<uint32_t> VmmHarness::Prepare() {
@@ -212,7 +220,7 @@ bool VmmHarness::Arm() {
     return Failed("ARM_TARGET: " + target_link_.refusal_text());
   }
   if (source_link_.ArmSource(migration_, description_->layout_digest, block_fd_.borrow().raw(),
-                             target_.pidfd()) != 0u) {
+                             target_.pidfd(), description_->state_format) != 0u) {
     return Failed("ARM_SOURCE: " + source_link_.refusal_text());
   }
   return true;

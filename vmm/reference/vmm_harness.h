@@ -63,6 +63,8 @@ class VmmProcess {
 // How to move a guest.
 struct Hop {
   int version = 2;  // of the target
+  // That the source is told to write; 0: the newest that both know.
+  uint32_t state_format = 0;
   uint32_t strategy = REHOME_STRATEGY_MAP;
   uint32_t fence_policy = REHOME_FENCE_AFTER_RESUME;
   std::vector<std::string> target_options;
@@ -121,12 +123,14 @@ class VmmHarness {
   std::array<uint64_t, REHOME_PHASE_COUNT> phases() const;
   const std::string& migration() const { return migration_; }
   const rehome_block& block() const { return block_; }
+  int block_fd() const { return block_fd_.borrow().raw(); }
   const std::string& console_path() const { return console_path_; }
 
  private:
   void DropBlock();
   bool MakeBlock(const Hop& hop);
   bool StartTarget(const Hop& hop);
+  void ChooseStateFormat(const Hop& hop);
   // Up to ARM_TARGET; moves from `vm_fd`, or from the source's VM if that is negative.
   bool LaunchRescuer(const Hop& hop, int vm_fd);
   void BecomeOwner();  // the target
