@@ -11,7 +11,8 @@ namespace rehome {
 
 // The descriptor of tap interface `name` (Documentation/networking/tuntap.rst), close-on-exec and
 // non-blocking: one Ethernet frame per read(2) and write(2), nothing in front. The interface exists
-// before and after; none is made. Needs CAP_NET_ADMIN, unless the interface belongs to this user.
+// before and after; none is made, unless it is removed just then. Needs CAP_NET_ADMIN, unless the
+// interface belongs to this user.
 //
 // NOT_FOUND / TAP_NOT_FOUND: no interface has that name in this network namespace. UNAVAILABLE /
 // TAP_BUSY: another process has it. INVALID_ARGUMENT / TAP_NAME_INVALID: not 1 to 15 bytes.

@@ -93,8 +93,8 @@ void PrintWayOut(const v1::Migration& migration, std::ostream& out) {
 }
 
 std::string RescueText(const v1::Rescue& rescue) {
-  return "in place of target pid " + std::to_string(rescue.dead_target().pid()) + ", attempt " +
-         std::to_string(rescue.attempts()) + ": " + ErrorText(rescue.cause());
+  return "attempt " + std::to_string(rescue.attempts()) + ", in place of pid " +
+         std::to_string(rescue.dead_target().pid()) + "; began with: " + ErrorText(rescue.cause());
 }
 
 std::string RestartText(const v1::Migration& migration) {

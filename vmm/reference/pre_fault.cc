@@ -18,9 +18,7 @@ using std::chrono::steady_clock;
 // A vCPU has no such request at all: EINVAL (arch/x86/kvm/x86.c, kvm_arch_vcpu_ioctl()), which it
 // also says of a stretch that is no whole pages. EOPNOTSUPP: a kind of VM without it, or shadow
 // paging (arch/x86/kvm/mmu/mmu.c, kvm_arch_vcpu_pre_fault_memory()).
-bool IsUnsupported(int error) {
-  return error == EOPNOTSUPP || error == EINVAL || error == ENOTTY;
-}
+bool IsUnsupported(int error) { return error == EOPNOTSUPP || error == EINVAL || error == ENOTTY; }
 
 }  // namespace
 
