@@ -62,6 +62,7 @@ constexpr CallInfo kCalls[] = {
     {kIrqLine, "KVM_IRQ_LINE", true},
     {kMapRun, "mmap of kvm_run", false},
     {kSetCpuid, "KVM_SET_CPUID2", true},
+    {kPreFault, "KVM_PRE_FAULT_MEMORY", true},
     {kRun, "KVM_RUN", true},
     {kGetVcpuState, "save vCPU state", true},
     {kSetVcpuState, "restore vCPU state", true},
@@ -200,6 +201,13 @@ constexpr ErrnoRow kTable[] = {
     {kMapRun, kAnyErrno, Code::kInternal, "KVM_FAILED"},
     {kSetCpuid, EINVAL, Code::kInvalidArgument, "CPUID_REFUSED"},
     {kSetCpuid, kAnyErrno, Code::kInternal, "KVM_FAILED"},
+    // EOPNOTSUPP: shadow paging, or a kind of VM without it (arch/x86/kvm/mmu/mmu.c,
+    // kvm_arch_vcpu_pre_fault_memory()). A vCPU that has no such call says EINVAL
+    // (arch/x86/kvm/x86.c, kvm_arch_vcpu_ioctl()), as of a stretch that is no whole pages.
+    {kPreFault, EOPNOTSUPP, Code::kUnimplemented, "PRE_FAULT_UNSUPPORTED"},
+    {kPreFault, EINVAL, Code::kUnimplemented, "PRE_FAULT_UNSUPPORTED"},
+    {kPreFault, ENOTTY, Code::kUnimplemented, "PRE_FAULT_UNSUPPORTED"},
+    {kPreFault, kAnyErrno, Code::kInternal, "KVM_FAILED"},
     {kRun, kAnyErrno, Code::kInternal, "KVM_RUN_FAILED"},
     {kGetVcpuState, kAnyErrno, Code::kInternal, "VCPU_STATE_SAVE_FAILED"},
     {kSetVcpuState, EINVAL, Code::kInvalidArgument, "VCPU_STATE_REFUSED"},

@@ -58,6 +58,7 @@ enum class KernelCall {
   // vCPU.
   kMapRun,
   kSetCpuid,
+  kPreFault,
   kRun,
   kGetVcpuState,
   kSetVcpuState,

@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kvmglue/pre_fault.h"
 #include "kvmglue/status_reason.h"
 #include "kvmglue/vcpu_state.h"
 #include "vmm/reference/guest_loader.h"
 #include "vmm/reference/os_status.h"
 #include "vmm/reference/page_warmer.h"
-#include "vmm/reference/pre_fault.h"
 #include "vmm/reference/private_memory.h"
 
 namespace rehome {

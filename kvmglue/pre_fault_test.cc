@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "vmm/reference/pre_fault.h"
+#include "kvmglue/pre_fault.h"
 
 #include <gtest/gtest.h>
 

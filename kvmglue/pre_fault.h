@@ -3,8 +3,8 @@
 // KVM_PRE_FAULT_MEMORY (Linux 6.11, Documentation/virt/kvm/api.rst, 4.143): KVM makes its page
 // tables for a stretch of guest memory as if the guest had read it. Under nested paging only, whose
 // tables belong to the VM and not to what the guest's own say, so it works for any guest.
-#ifndef REHOME_VMM_REFERENCE_PRE_FAULT_H_
-#define REHOME_VMM_REFERENCE_PRE_FAULT_H_
+#ifndef REHOME_KVMGLUE_PRE_FAULT_H_
+#define REHOME_KVMGLUE_PRE_FAULT_H_
 
 #include <chrono>
 #include <cstdint>
@@ -23,11 +23,11 @@ inline constexpr uint64_t kPreFaultStrideBytes = 4 << 20;
 // which must not be running. What is not in its file would be allocated. Until `end`, which is
 // looked at every kPreFaultStrideBytes. Returns the bytes done. UNIMPLEMENTED /
 // PRE_FAULT_UNSUPPORTED: this kernel has no such call, not for this kind of VM, or the VM runs with
-// shadow paging; errno's code / OS_CALL_FAILED for the rest. Nothing that the guest can see changes
-// in any case.
+// shadow paging; FAILED_PRECONDITION / VM_DEAD; INTERNAL / KVM_FAILED. Nothing that the guest can
+// see changes in any case.
 absl::StatusOr<uint64_t> PreFault(KvmSyscalls& kernel, BorrowedFd vcpu, uint64_t gpa,
                                   uint64_t bytes, std::chrono::steady_clock::time_point end);
 
 }  // namespace rehome
 
-#endif  // REHOME_VMM_REFERENCE_PRE_FAULT_H_
+#endif  // REHOME_KVMGLUE_PRE_FAULT_H_
