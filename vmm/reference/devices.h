@@ -45,9 +45,9 @@ class Devices {
   void HandleMmio(const MmioAccess& access);
 
   // On the way to another VMM, in this order. Quiesce(), with the guest running: the virtio devices
-  // finish what they have in hand and take no more. DEVICE_BUSY if one cannot within
-  // `limit`; then nothing has changed. Freeze(), when no vCPU runs any more: from now on no
-  // device takes input or raises an interrupt. KVM_FAILED and the like.
+  // finish what they have in hand and take no more, and let their ioeventfds go. DEVICE_BUSY if one
+  // cannot within `limit`, and KVM's errors; then nothing has changed. Freeze(), when no vCPU runs
+  // any more: from now on no device takes input or raises an interrupt. KVM_FAILED and the like.
   absl::Status Quiesce(std::chrono::milliseconds limit);
   absl::Status Freeze();
   // Whatever of both was done is undone: the devices go on, here or in the VMM that has restored
