@@ -112,10 +112,10 @@ absl::Status HostUnderTest::WriteConfig() const {
 }
 
 absl::Status HostUnderTest::StartDaemon() {
-  const Process::Options options = {
-      .argv = {BinaryPath("daemon/rehomed"), "--config", config_path()},
-      .environment = {{kHostVariable, directory()}},
-      .log_path = directory_.File("rehomed.log")};
+  Process::Options options = {.argv = {BinaryPath("daemon/rehomed"), "--config", config_path()},
+                              .environment = options_.daemon_environment,
+                              .log_path = directory_.File("rehomed.log")};
+  options.environment[kHostVariable] = directory();
   absl::StatusOr<Process> daemon = options_.service_manager == nullptr
                                        ? Process::Start(options)
                                        : options_.service_manager->Start(options);

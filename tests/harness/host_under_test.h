@@ -40,6 +40,8 @@ struct HostOptions {
   std::vector<std::string> daemon_lines;
   // Options for every target VMM.
   std::vector<std::string> target_arguments;
+  // Added to the daemon's environment, at each of its starts.
+  std::map<std::string, std::string> daemon_environment;
   // Starts the daemon and keeps its descriptors; must outlive the host. None: the harness does.
   ServiceManager* service_manager = nullptr;
   // Instead of the two versions of the reference VMM, ProfileOfVersion(1) and (2).

@@ -132,7 +132,7 @@ void Devices::Thaw() {
   }
   if (virtio_ == nullptr) return;
   const absl::Status status = virtio_->Start();
-  if (!status.ok()) Log("a device has lost its interrupt: %s", status.message());
+  if (!status.ok()) Log("a device is not connected as it was: %s", status.message());
 }
 
 absl::Status Devices::Save(DeviceState& state) const {

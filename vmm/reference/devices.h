@@ -51,9 +51,10 @@ class Devices {
   void LimitInput(size_t depth);
   // On the way to another VMM, in this order. Quiesce(), with the guest running: the guest reads
   // what the serial port has fetched beyond LimitInput(), and the virtio devices finish what they
-  // have in hand and take no more. DEADLINE_EXCEEDED / DEVICE_BUSY if one of them is not done
-  // within `limit`; then nothing has changed. Freeze(), when no vCPU runs any more: from now on no
-  // device takes input or raises an interrupt. KVM_FAILED and the like.
+  // have in hand, take no more and let their ioeventfds go. DEADLINE_EXCEEDED / DEVICE_BUSY if one
+  // of them is not done within `limit`, and KVM's errors; then nothing has changed. Freeze(), when
+  // no vCPU runs any more: from now on no device takes input or raises an interrupt. KVM_FAILED and
+  // the like.
   absl::Status Quiesce(std::chrono::milliseconds limit);
   absl::Status Freeze();
   // Whatever of both was done is undone: the devices go on, here or in the VMM that has restored

@@ -16,6 +16,7 @@ namespace rehome {
 namespace {
 
 uint64_t AddressOf(size_t i) { return kVirtioMmioBase + i * kVirtioMmioStride; }
+uint64_t NotifyAddressOf(size_t i) { return AddressOf(i) + virtio::kQueueNotifyOffset; }
 uint32_t InterruptOf(size_t i) { return kVirtioFirstInterrupt + static_cast<uint32_t>(i); }
 
 absl::StatusOr<std::unique_ptr<virtio::Backend>> MakeBackend(DevicePart part, size_t i) {
@@ -84,7 +85,7 @@ absl::StatusOr<std::unique_ptr<VirtioBus>> VirtioBus::Create(
     absl::Status status = bus->Add(std::move(part));
     if (!status.ok()) return status;
   }
-  absl::Status status = bus->ConnectInterrupts();
+  absl::Status status = bus->Connect();
   if (!status.ok()) return status;
   return bus;
 }
@@ -99,16 +100,23 @@ absl::Status VirtioBus::Add(DevicePart part) {
       });
   if (!device.ok()) return device.status();
   slots_.push_back({.device = *std::move(device)});
-  return vm_.AssignIoeventfd(slots_[i].device->kick(), AddressOf(i) + virtio::kQueueNotifyOffset);
+  return absl::OkStatus();
 }
 
-absl::Status VirtioBus::ConnectInterrupts() {
+absl::Status VirtioBus::Connect() {
   absl::Status first;
   for (size_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].has_interrupt) continue;
-    absl::Status status = vm_.AssignIrqfd(slots_[i].device->interrupt(), InterruptOf(i));
-    slots_[i].has_interrupt = status.ok();
-    first.Update(status);
+    Slot& slot = slots_[i];
+    if (!slot.has_notification) {
+      absl::Status status = vm_.AssignIoeventfd(slot.device->kick(), NotifyAddressOf(i));
+      slot.has_notification = status.ok();
+      first.Update(status);
+    }
+    if (!slot.has_interrupt) {
+      absl::Status status = vm_.AssignIrqfd(slot.device->interrupt(), InterruptOf(i));
+      slot.has_interrupt = status.ok();
+      first.Update(status);
+    }
   }
   return first;
 }
@@ -137,8 +145,20 @@ absl::Status VirtioBus::Stop(std::chrono::milliseconds limit) {
     const auto left = std::chrono::duration_cast<milliseconds>(end - steady_clock::now());
     absl::Status status = slot.device->Stop(std::max(left, milliseconds(0)));
     if (status.ok()) continue;
-    for (const Slot& stopped : slots_) stopped.device->Start();
+    Start().IgnoreError();  // nothing was let go that it could fail to connect
     return status;
+  }
+  absl::Status status = ReleaseNotifications();
+  if (!status.ok()) Start().IgnoreError();  // what it cannot connect is an exit from now on
+  return status;
+}
+
+absl::Status VirtioBus::ReleaseNotifications() {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (!slots_[i].has_notification) continue;
+    absl::Status status = vm_.DeassignIoeventfd(slots_[i].device->kick(), NotifyAddressOf(i));
+    if (!status.ok()) return status;
+    slots_[i].has_notification = false;
   }
   return absl::OkStatus();
 }
@@ -155,7 +175,7 @@ absl::Status VirtioBus::ReleaseInterrupts() {
 
 absl::Status VirtioBus::Start() {
   // One that has lost its interrupt takes none of the others along.
-  absl::Status status = ConnectInterrupts();
+  absl::Status status = Connect();
   for (const Slot& slot : slots_) {
     if (slot.has_interrupt) slot.device->Start();
   }

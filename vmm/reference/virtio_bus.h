@@ -60,15 +60,18 @@ class VirtioBus {
   // Serves an access; false if no device is there.
   bool Access(const MmioAccess& access);
 
-  // Takes no further request and finishes those in hand. DEVICE_BUSY, with all devices running, if
-  // they need longer than `limit` together.
+  // Takes no further request, finishes those in hand, and lets the eventfds of the notifications
+  // go: a vCPU that still runs notifies by an exit. Here, with the guest running, because the
+  // kernel waits for a grace period with each, which in the blackout the guest would wait for.
+  // DEVICE_BUSY if the requests need longer than `limit` together, and errors of
+  // Vm::DeassignIoeventfd(): all devices run then, as after Start().
   absl::Status Stop(std::chrono::milliseconds limit);
   // Lets the interrupts go, so that every edge under way is in the irqchip when this returns.
-  // REQUIRES: stopped, and no vCPU runs. The eventfds of the notifications stay: no vCPU can write
-  // there, a device that starts looks at its queues anyhow, and to let them go would cost a grace
-  // period of the kernel's in the blackout.
+  // REQUIRES: stopped, and no vCPU runs.
   absl::Status ReleaseInterrupts();
-  // Connects interrupts again if they were let go, and serves requests, those that wait first.
+  // Connects what was let go, and serves requests, those that wait first. An error tells of one
+  // that cannot be connected again; the others run. A device without interrupt is not started; one
+  // without eventfd is, since the guest's notifications are exits then.
   absl::Status Start();
 
   // REQUIRES: stopped, and no vCPU runs; out.size() == size().
@@ -78,12 +81,14 @@ class VirtioBus {
  private:
   struct Slot {
     std::unique_ptr<virtio::VirtioDevice> device;
-    bool has_interrupt = false;
+    bool has_notification = false;  // an ioeventfd
+    bool has_interrupt = false;     // an irqfd
   };
 
   VirtioBus(Vm& vm, std::vector<virtio::MappedGuestMemory::Region> ram);
   absl::Status Add(DevicePart part);
-  absl::Status ConnectInterrupts();
+  absl::Status Connect();
+  absl::Status ReleaseNotifications();
 
   Vm& vm_;
   virtio::MappedGuestMemory memory_;

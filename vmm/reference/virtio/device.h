@@ -6,8 +6,8 @@
 //
 //   source                                   target
 //   Stop()      (may come before the pause)  MakeBlockDevice() or the like, over fd() as it came
-//   pause the vCPUs                          Restore()
-//   DeassignIrqfd, DeassignIoeventfd         RestoreState() of the irqchip
+//   DeassignIoeventfd (the same)             Restore()
+//   pause the vCPUs, DeassignIrqfd           RestoreState() of the irqchip
 //   SaveState() of the irqchip               AssignIrqfd, AssignIoeventfd
 //   Save()                                   Start()
 //
