@@ -27,12 +27,23 @@ std::string KernelRelease() {
   return uname(&name) == 0 ? name.release : "";
 }
 
+// A source that is out of touch for a moment connects again, as an agent does for ever.
+void MeetSourceAgain(EffectContext& context, const Migration& record) {
+  Escrow& escrow = context.escrow;
+  if (!escrow.source_link->closed() || HasExited(escrow.source_pidfd.borrow())) return;
+  const EffectTimeouts& timeouts = context.dependencies.timeouts;
+  absl::StatusOr<std::shared_ptr<VmmLink>> link =
+      context.dependencies.await_link(record.source, timeouts.release, nullptr);
+  if (link.ok()) escrow.source_link = *std::move(link);
+}
+
 // The kernel's word that MOVE killed the source VM: EIO in the process that created it. Asked while
 // that process lives; silence proves nothing. False: that VM is alive, so nobody has moved it,
 // whatever the verdict says.
 bool WasMoved(EffectContext& context, Migration& record) {
   if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return true;
   if (record.fence.kernel_vm_dead) return true;  // it does not come to life again
+  MeetSourceAgain(context, record);
   absl::StatusOr<VmmLink::Probe> probe =
       context.escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
   if (!probe.ok()) return true;
@@ -41,6 +52,12 @@ bool WasMoved(EffectContext& context, Migration& record) {
   record.fence.kernel_observer = {"source", record.source};
   record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
   return true;
+}
+
+absl::Status NotMoved(const Migration& record) {
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kVmNotMoved,
+                    absl::StrCat("the target has declared that it runs VM ", record.request.vm_id,
+                                 ", but the kernel has not moved it: the source's VM is alive"));
 }
 
 // Polite first, then certain. The proof is the exit, however it came about.
@@ -204,8 +221,7 @@ Outcome AwaitTargetsWord(EffectContext& context, Migration record) {
 // that the target left behind, as a rule. Noted for people; the guest is where it was, and no
 // rollback fails because of it, nor because nobody could look.
 void NoteForeignHolders(EffectContext& context, Migration& record) {
-  const bool target_had_it = record.target.pid != 0 && !record.memory_inodes.empty();
-  if (record.owner != GuestOwner::kSource || !target_had_it) return;
+  if (record.owner != GuestOwner::kSource) return;
   // Or the service manager is found among them.
   context.dependencies.store->Barrier().IgnoreError();
   absl::StatusOr<HolderSearch> search =
@@ -231,25 +247,29 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record) {
   Outcome outcome = AwaitTargetsWord(context, std::move(record));
   // Here and not when the source is ended: what it says is then in the journal before it can no
   // longer be asked.
-  if (!WasMoved(context, outcome.update) && outcome.event == Event::kFirstRunSeen) {
-    outcome.event = Event::kFenceIncomplete;
-    outcome.cause = {std::string(reason::kVmNotMoved),
-                     absl::StrCat("the target says that it runs VM ", outcome.update.request.vm_id,
-                                  ", but the kernel has not moved it: the source's VM is alive")};
+  if (WasMoved(context, outcome.update)) return outcome;
+  // It explains a target that is silent; one that is dead has lost the guest in any case.
+  const absl::Status not_moved = NotMoved(outcome.update);
+  if (outcome.event == Event::kTargetLost) {
+    absl::StrAppend(&outcome.cause.message, "; ", std::string(not_moved.message()));
+    return outcome;
   }
-  return outcome;
+  return FailedOutcome(Event::kFenceIncomplete, not_moved, std::move(outcome.update));
 }
 
 Outcome FenceSourceEffect(EffectContext& context, Migration record) {
   record.fence.observer = {"rehomed", IdentifySelf()};
   record.fence.source = record.source;
   record.fence.kernel_release = KernelRelease();
+  // Once more: the answer may have been a daemon's that ended before it was in the journal.
+  const bool was_moved = WasMoved(context, record);
   absl::Status status = EndSource(context, record);
   // After RUNNING nothing is rescued, and the service manager would be found among the holders. If
   // it does not listen, the search says so.
   context.dependencies.store->Remove(record.id).IgnoreError();
   context.dependencies.store->Barrier().IgnoreError();
   if (status.ok()) status = CheckHolders(context, record);
+  if (status.ok() && !was_moved) status = NotMoved(record);
   // Last of all, because it explains whatever else was found.
   const bool target_lost = TargetIsLost(context, record);
   // A target that found back late has registered while its id was still taken.
@@ -288,8 +308,10 @@ Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
     }
   }
   if (escrow.target_link != nullptr) escrow.target_link->Close();
+  // A target that was never prepared has had nothing of the guest, and nobody waits for a search.
+  const bool target_had_memory = escrow.target.has_value();
   DropEscrow(context, record);
-  if (status.ok()) NoteForeignHolders(context, record);
+  if (status.ok() && target_had_memory) NoteForeignHolders(context, record);
   if (status.ok()) return {Event::kTargetDiscarded, {}, std::move(record)};
   return {Event::kFenceIncomplete,
           {"TARGET_NOT_DISCARDED", std::string(status.message())},

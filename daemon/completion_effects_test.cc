@@ -138,6 +138,38 @@ TEST_F(HandoverTest, ATargetThatRunsWithoutAMoveIsNoSuccess) {
   EXPECT_EQ(fencing->record.failure.reason, "VM_NOT_MOVED");
 }
 
+TEST_F(HandoverTest, ASilentTargetThatNeverMovedTheGuestIsToldFromOneThatIsSlow) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_alive = true}; };
+  const Outcome outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
+  EXPECT_EQ(outcome.cause.reason, "VM_NOT_MOVED");
+}
+
+// The daemon that asked first has ended before the answer was in the journal.
+TEST_F(HandoverTest, ADaemonThatTookOverInFencingAsksTheSourceAgain) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_alive = true}; };
+  const Outcome outcome = world_.Perform(Effect::kFenceSource, record_);
+  EXPECT_EQ(outcome.event, Event::kFenceIncomplete);
+  EXPECT_EQ(outcome.cause.reason, "VM_NOT_MOVED");
+  EXPECT_FALSE(world_.source_child.alive());
+}
+
+TEST_F(HandoverTest, ASourceThatLosesItsConnectionIsMetAgainAndAsked) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  world_.source->Close();
+  const auto again =
+      std::make_shared<FakeVmmLink>(world_.source->process(), world_.source->hello());
+  again->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_alive = true}; };
+  world_.source = again;
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).cause.reason, "VM_NOT_MOVED");
+}
+
 TEST_F(HandoverTest, ADeadVmIsProofOfTheMoveAndASilentSourceIsNoDoubt) {
   Arm(FencePolicy::kAfterResume);
   record_.strategy = Strategy::kLinkMove;
@@ -224,6 +256,14 @@ TEST_F(HandoverTest, DiscardKillsTheTargetAndSparesTheSource) {
   EXPECT_TRUE(world_.source_child.alive());
   const std::vector<std::string> calls = world_.source->calls();
   EXPECT_NE(std::find(calls.begin(), calls.end(), "CANCEL m-1"), calls.end());
+}
+
+TEST_F(HandoverTest, ATargetThatHadNothingOfTheGuestIsNotSearchedFor) {
+  record_ = world_.Perform(Effect::kRunPreflight, world_.NewRecord()).update;
+  record_ = world_.Perform(Effect::kLaunchTarget, record_).update;
+  const size_t searches = world_.fence.searched.size();
+  EXPECT_EQ(world_.Perform(Effect::kDiscardTarget, record_).event, Event::kTargetDiscarded);
+  EXPECT_EQ(world_.fence.searched.size(), searches);
 }
 
 // A grandchild of the target's that has one of its memory descriptors, say.
