@@ -21,7 +21,6 @@
 #include "bench/linux_guest/host/echo_driver.h"
 #include "bench/linux_guest/host/echo_stream.h"
 #include "bench/linux_guest/host/progress.h"
-#include "bench/linux_guest/host/time_probe.h"
 #include "bench/linux_guest/init/echo_server.h"
 #include "gtest/gtest.h"
 #include "tests/harness/process.h"
@@ -316,65 +315,6 @@ TEST_F(ProgressTest, WhatIsNotToldStandsStill) {
   now_.Set("vcpus", kVcpus - 1);
   EXPECT_EQ(WhatStandsStill(before_, now_), "the guest does not tell its vCPUs");
   EXPECT_NE(WhatStandsStill({}, AccountOf(1, 1)), "");
-}
-
-// --- the wall clock ---
-
-constexpr uint64_t kSecond = 1'000'000'000;
-
-TEST(WallClockTest, TheMiddleOfTheExchangeCounts) {
-  const TimeSample sample = SampleOf(1000, 5000, 1400, 7);
-  EXPECT_EQ(sample.offset, 3800);
-  EXPECT_EQ(sample.error, 201u);
-  EXPECT_EQ(sample.host_mono, 7u);
-}
-
-std::vector<TimeSample> Samples(const std::vector<int64_t>& offsets, uint64_t error) {
-  std::vector<TimeSample> samples;
-  for (const int64_t offset : offsets) {
-    samples.push_back({.host_mono = samples.size() * kSecond, .offset = offset, .error = error});
-  }
-  return samples;
-}
-
-TEST(WallClockTest, FindsTheTimeOfABlackoutThatTheClockDidNotCount) {
-  EXPECT_TRUE(JudgeWallClock(Samples({500, 600, 550, 580}, 1000), 2, 1'000'000).kept);
-  const WallClock lost = JudgeWallClock(Samples({500, 500, 550, -1'100'000}, 1000), 2, 1'000'000);
-  EXPECT_FALSE(lost.kept);
-  EXPECT_EQ(lost.worst_shift, -1'100'500);
-  // Both exchanges, and a drift that is known to 2000 ns per second, over three seconds.
-  EXPECT_NEAR(static_cast<double>(lost.own_error), 2000 + 3 * 2000, 1);
-}
-
-TEST(WallClockTest, FindsManySmallLosses) {
-  std::vector<int64_t> offsets(20, 0);
-  for (int64_t i = 1; i <= 20; ++i) offsets.push_back(-i * 100'000);
-  const WallClock clock = JudgeWallClock(Samples(offsets, 1000), 20, 1'000'000);
-  EXPECT_FALSE(clock.kept);
-  EXPECT_EQ(clock.worst_shift, -2'000'000);
-}
-
-TEST(WallClockTest, AMachineThatDriftsIsNotTheMovesFault) {
-  // 100 ppm from the beginning on.
-  std::vector<TimeSample> samples = Samples({0, 100'000, 200'000, 300'000, 4'000'000}, 10);
-  samples[4].host_mono = 40 * kSecond;
-  const WallClock clock = JudgeWallClock(samples, 3, 1'000'000);
-  EXPECT_TRUE(clock.kept);
-  EXPECT_NEAR(clock.drift_ppm, 100, 0.1);
-  samples[4].offset += 1'100'000;
-  EXPECT_FALSE(JudgeWallClock(samples, 3, 1'000'000).kept);
-}
-
-TEST(WallClockTest, TheBestExchangesTellTheDrift) {
-  std::vector<TimeSample> samples = Samples({900'000, 0, 0, 0, 0, 0}, 1000);
-  samples[0].error = 1'000'000;
-  EXPECT_LT(JudgeWallClock(samples, 5, 1000).own_error, 10'000u);
-  EXPECT_TRUE(JudgeWallClock(samples, 5, 1000).kept);
-}
-
-TEST(WallClockTest, WithoutSamplesNothingIsKept) {
-  EXPECT_FALSE(JudgeWallClock(Samples({0, 0}, 10), 2, 1'000'000).kept);
-  EXPECT_FALSE(JudgeWallClock(Samples({0, 0, 0}, 10), 1, 1'000'000).kept);
 }
 
 }  // namespace

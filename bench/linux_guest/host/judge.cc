@@ -143,17 +143,20 @@ Verdict JudgeClocks(const Evidence& evidence) {
 }
 
 Verdict JudgeWall(const Evidence& evidence) {
-  Finding finding("wall_clock", "the wall clock is right within 1 ms and the measurement's error");
+  Finding finding("wall_clock",
+                  "the wall clock is right within 1 ms, by each move within 0.1 ms, and the "
+                  "measurement's error");
   finding.Demand(evidence.times_before_hops >= 2 &&
                      evidence.times.size() >= evidence.times_before_hops + evidence.hops_wanted,
                  "the clock was not read often enough");
-  const WallClock clock =
-      JudgeWallClock(evidence.times, evidence.times_before_hops, kAllowedShiftNs);
+  const WallClock clock = JudgeWallClock(evidence.times, evidence.times_before_hops,
+                                         {.shift = kAllowedShiftNs, .step = kAllowedStepNs});
   const std::string figures = absl::StrFormat(
-      "worst shift %.3f ms, error of the measurement there %.3f ms, drift before the first move "
-      "%.1f ppm",
+      "worst shift %.3f ms, error of the measurement there %.3f ms; of two looks those that show "
+      "most, %d moves apart, %.3f ms, error there %.3f ms; drift before the first move %.1f ppm",
       static_cast<double>(clock.worst_shift) / 1e6, static_cast<double>(clock.own_error) / 1e6,
-      clock.drift_ppm);
+      clock.step_moves, static_cast<double>(clock.worst_step) / 1e6,
+      static_cast<double>(clock.step_error) / 1e6, clock.drift_ppm);
   finding.Demand(clock.kept, figures);
   return std::move(finding).Tell(figures);
 }

@@ -94,6 +94,16 @@ const Loss kLosses[] = {
     {"the wall clock lags", "wall_clock", [](Evidence& e) { e.times.back().offset -= 1'200'000; }},
     {"the wall clock is ahead once", "wall_clock",
      [](Evidence& e) { e.times[2].offset += 1'200'000; }},
+    {"each move loses a third of what all may", "wall_clock",
+     [](Evidence& e) {
+       e.times[2].offset -= 300'000;
+       e.times[3].offset -= 600'000;
+     }},
+    {"one move loses a little", "wall_clock",
+     [](Evidence& e) {
+       e.times[2].offset -= 300'000;
+       e.times[3].offset -= 300'000;
+     }},
     {"the wall clock was not read after a move", "wall_clock",
      [](Evidence& e) { e.times.pop_back(); }},
     {"a register was lost", "registers",

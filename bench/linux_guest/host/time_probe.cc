@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/linux_guest/host/time_probe.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <span>
 
 namespace rehome::linux_guest {
@@ -37,6 +39,45 @@ Drift DriftOf(std::span<const TimeSample> samples) {
   return best;
 }
 
+// What a clock is off, and what cannot be told from 0.
+struct Shift {
+  int64_t ns = 0;
+  uint64_t error = 0;
+};
+
+// From one sample to another one, less the drift.
+Shift ShiftBetween(const TimeSample& from, const TimeSample& to, const Drift& drift) {
+  const double elapsed = NsBetween(from, to);
+  return {
+      .ns =
+          static_cast<int64_t>(static_cast<double>(to.offset - from.offset) - drift.rate * elapsed),
+      .error = from.error + to.error + static_cast<uint64_t>(std::abs(drift.rate_error * elapsed))};
+}
+
+// How far beyond what is allowed and cannot be told from 0; not positive: it is within.
+int64_t Excess(const Shift& shift, uint64_t allowed) {
+  return std::abs(shift.ns) - static_cast<int64_t>(allowed + shift.error);
+}
+
+// Any two looks of which one is after a move, by index in `samples`.
+void JudgeSteps(std::span<const TimeSample> samples, size_t before_hops, const Drift& drift,
+                const WallClockLimits& limits, WallClock& found) {
+  int64_t worst = std::numeric_limits<int64_t>::min();
+  for (size_t to = before_hops; to < samples.size(); ++to) {
+    for (size_t from = before_hops - 1; from < to; ++from) {
+      const uint64_t moves = to - from;
+      const Shift step = ShiftBetween(samples[from], samples[to], drift);
+      const int64_t excess = Excess(step, std::min(limits.shift, limits.step * moves));
+      if (excess > 0) found.kept = false;
+      if (excess <= worst) continue;
+      worst = excess;
+      found.step_moves = moves;
+      found.worst_step = step.ns;
+      found.step_error = step.error;
+    }
+  }
+}
+
 }  // namespace
 
 TimeSample SampleOf(uint64_t asked, uint64_t guest, uint64_t answered, uint64_t host_mono) {
@@ -47,7 +88,7 @@ TimeSample SampleOf(uint64_t asked, uint64_t guest, uint64_t answered, uint64_t 
 }
 
 WallClock JudgeWallClock(const std::vector<TimeSample>& samples, size_t before_hops,
-                         uint64_t allowed) {
+                         const WallClockLimits& limits) {
   WallClock found;
   if (before_hops < 2 || samples.size() <= before_hops) return found;
   const Drift drift = DriftOf(std::span(samples).first(before_hops));
@@ -55,17 +96,14 @@ WallClock JudgeWallClock(const std::vector<TimeSample>& samples, size_t before_h
   found.drift_ppm = drift.rate * 1e6;
   found.kept = true;
   for (size_t i = before_hops; i < samples.size(); ++i) {
-    const double elapsed = NsBetween(*drift.since, samples[i]);
-    const auto shift = static_cast<int64_t>(
-        static_cast<double>(samples[i].offset - drift.since->offset) - drift.rate * elapsed);
-    const uint64_t own = drift.since->error + samples[i].error +
-                         static_cast<uint64_t>(std::abs(drift.rate_error * elapsed));
-    if (static_cast<uint64_t>(std::abs(shift)) > allowed + own) found.kept = false;
-    if (std::abs(shift) >= std::abs(found.worst_shift)) {
-      found.worst_shift = shift;
-      found.own_error = own;
+    const Shift shift = ShiftBetween(*drift.since, samples[i], drift);
+    if (Excess(shift, limits.shift) > 0) found.kept = false;
+    if (std::abs(shift.ns) >= std::abs(found.worst_shift)) {
+      found.worst_shift = shift.ns;
+      found.own_error = shift.error;
     }
   }
+  JudgeSteps(samples, before_hops, drift, limits, found);
   return found;
 }
 

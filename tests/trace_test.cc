@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A migration of a real guest can be looked at afterwards: as a trace file, and as a page that a
-// browser draws. What the browser drew is left in the test's outputs.
+// A migration can be looked at afterwards: as a trace file, and as a page that a browser draws.
+// What the browser drew is left in the test's outputs. REHOME_TEST_KERNEL is "kvm" or "sim".
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +13,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -30,6 +31,7 @@ using harness::HostUnderTest;
 using harness::Process;
 using nlohmann::json;
 
+constexpr char kKernel[] = REHOME_TEST_KERNEL;
 constexpr char kChromium[] = "/usr/bin/chromium";
 // A browser starts in seconds, on a loaded machine in tens of them.
 constexpr std::chrono::milliseconds kProgramTimeout{180'000};
@@ -47,14 +49,15 @@ size_t CountOf(const std::string& text, const std::string& part) {
   return count;
 }
 
-class TraceKvm : public ::testing::Test {
+class TraceTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    if (std::string_view(kKernel) == "sim") return;
     if (const std::string why = WhyNoKvm(); !why.empty()) GTEST_SKIP() << why;
   }
 
   void Start(std::vector<std::string> daemon_lines = {}) {
-    auto host = HostUnderTest::Start({.kernel = "kvm", .daemon_lines = std::move(daemon_lines)});
+    auto host = HostUnderTest::Start({.kernel = kKernel, .daemon_lines = std::move(daemon_lines)});
     ASSERT_TRUE(host.ok()) << host.status();
     host_ = *std::move(host);
     auto vmm = host_->StartVmm({.vm_id = "web-1", .version = 1, .vcpus = 2});
@@ -123,7 +126,7 @@ class TraceKvm : public ::testing::Test {
 
 // The source is killed under this policy before the guest goes on; those of its calls that took
 // long enough are there all the same.
-TEST_F(TraceKvm, HasBothSidesAndOutlivesTheDaemon) {
+TEST_F(TraceTest, HasBothSidesAndOutlivesTheDaemon) {
   ASSERT_NO_FATAL_FAILURE(Start());
   ASSERT_NO_FATAL_FAILURE(Migrate(v1::Migration::BEFORE_RESUME));
   const auto trace = GetTrace();
@@ -154,7 +157,7 @@ TEST_F(TraceKvm, HasBothSidesAndOutlivesTheDaemon) {
   EXPECT_EQ(again->SerializeAsString(), trace->SerializeAsString());
 }
 
-TEST_F(TraceKvm, IsNotMadeWhereItIsNotWanted) {
+TEST_F(TraceTest, IsNotMadeWhereItIsNotWanted) {
   ASSERT_NO_FATAL_FAILURE(Start({"trace = false"}));
   ASSERT_NO_FATAL_FAILURE(Migrate(v1::Migration::BEFORE_RESUME));
   EXPECT_EQ(ApiReasonOf(GetTrace().status()), "TRACE_NOT_FOUND");
@@ -162,7 +165,7 @@ TEST_F(TraceKvm, IsNotMadeWhereItIsNotWanted) {
 
 // What trace viewers ask of the file: known kinds of events, in order, on each thread apart or one
 // within another; and that all is there.
-TEST_F(TraceKvm, FileIsOrderedBalancedAndComplete) {
+TEST_F(TraceTest, FileIsOrderedBalancedAndComplete) {
   ASSERT_NO_FATAL_FAILURE(Start());
   ASSERT_NO_FATAL_FAILURE(Migrate(v1::Migration::AFTER_RESUME));
   const json file = json::parse(ReadFile(Export("hop.json")), nullptr, false);
@@ -205,7 +208,7 @@ TEST_F(TraceKvm, FileIsOrderedBalancedAndComplete) {
   EXPECT_GE(categories["fence"], 1);
 }
 
-TEST_F(TraceKvm, PageIsDrawnByABrowser) {
+TEST_F(TraceTest, PageIsDrawnByABrowser) {
   if (access(kChromium, X_OK) != 0) GTEST_SKIP() << "no " << kChromium << " (Debian: chromium)";
   ASSERT_NO_FATAL_FAILURE(Start());
   ASSERT_NO_FATAL_FAILURE(Migrate(v1::Migration::AFTER_RESUME));
@@ -215,9 +218,10 @@ TEST_F(TraceKvm, PageIsDrawnByABrowser) {
   EXPECT_EQ(CountOf(dom, "data-group=\"rehomed\""), 1u);
   EXPECT_EQ(CountOf(dom, "data-name=\"paused"), 1u);
   EXPECT_GE(CountOf(dom, "class=\"bar k-phase\""), 4u);
+  // The simulated kernel's ioctls may all be too quick for a bar, but for the target's KVM_RUN.
   EXPECT_GE(CountOf(dom, "class=\"bar k-read\"") + CountOf(dom, "class=\"bar k-write\"") +
                 CountOf(dom, "class=\"bar k-run\""),
-            2u);
+            std::string_view(kKernel) == "sim" ? 1u : 2u);
   // Nothing is fetched and nothing runs.
   for (const char* foreign : {"<script", "http-equiv", " src=", " href=", "@import", "url("}) {
     EXPECT_EQ(CountOf(dom, foreign), 0u) << foreign;
