@@ -113,6 +113,7 @@ struct Guest {
   std::string vm_id;
   bool moves = false;
   FencePolicy policy = FencePolicy::kUnspecified;
+  bool unsupported = false;  // preflight finds that its host cannot move it
   uint64_t progress = 1;
   // Who had the guest died of itself, so that it is lost by rights.
   bool holder_crashed = false;
