@@ -90,7 +90,7 @@ std::vector<Variant> Variants(const std::string& backend) {
                          .strategy = Migration::LINK_MOVE};
   // No kernel of today can MOVE a VM whose memory is LINKed.
   if (backend == "kvm") return {before, after};
-  return {moves, before};
+  return {moves, before, after};
 }
 
 std::vector<Phase> Phases(const Variant& variant) {

@@ -59,6 +59,16 @@ TEST(PlantedBugTest, ARecoveryThatTakesAnOpenVerdictForAResumedSourceIsFound) {
             0u);
 }
 
+TEST(PlantedBugTest, ASourceThatLooksAtNoDeadlineIsFound) {
+  EXPECT_NE(FindBug([](Plan& plan) {
+              plan.before_step = [](World& world, Process& process) {
+                SourceSide& source = process.source;
+                source.claim_deadline = source.resolve_deadline = world.now() + kSecond;
+              };
+            }),
+            0u);
+}
+
 TEST(PlantedBugTest, AJournalThatLosesTheAnnouncementOfTheHandoverIsFound) {
   // QUEUED, PREFLIGHT, LAUNCHING, PREPARING_TARGET, ARMING, and then this one.
   constexpr size_t kHandingOver = 6;

@@ -43,7 +43,8 @@ Outcome SimPreflight(SimContext& context, Migration record) {
   Process* source = context.source;
   if (!context.Ask(source)) return Refused("AGENT_TIMEOUT", std::move(record));
   if (source->source.at != SourceAt::kIdle) return Refused("AGENT_REFUSED_BUSY", std::move(record));
-  if (context.GoesWrong()) return Refused("LINK_UNSUPPORTED", std::move(record));
+  const bool unsupported = context.world.guests[source->guest].unsupported;
+  if (unsupported || context.GoesWrong()) return Refused("LINK_UNSUPPORTED", std::move(record));
   source->source.at = SourceAt::kHeld;
   source->source.migration = record.id;
   const Guest& guest = context.world.guests[source->guest];

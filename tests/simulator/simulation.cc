@@ -79,6 +79,7 @@ class Simulation {
   std::map<std::string, std::string> answered_;  // by request_id, what a client was told
   std::atomic<bool> work_given_ = false;
   bool cancelled_ = false;
+  int resolves_ = 0;
 };
 
 std::string Simulation::ActiveOf(const Process& process) {
@@ -248,7 +249,9 @@ void Simulation::Settle() {
   for (int i = 0; i < kMaxResolves && world_.violation().empty(); ++i) {
     for (const Migration& record : Records()) {
       if (record.state != MigrationState::kIndeterminate || !world_.violation().empty()) continue;
-      if (registry_->Resolve(record.id).ok()) AwaitWorker();
+      if (!registry_->Resolve(record.id).ok()) continue;
+      ++resolves_;
+      AwaitWorker();
     }
     RunUntil(world_.now() + 20 * kSecond);
   }
@@ -281,6 +284,7 @@ Result Simulation::Run() {
   result.log = world_.log();
   result.appends = journal_.appends();
   result.deaths = daemon_.deaths;
+  result.resolves = resolves_;
   result.steps = world_.steps;
   return result;
 }

@@ -44,6 +44,7 @@ struct Result {
   std::vector<Migration> records;
   size_t appends = 0;
   int deaths = 0;
+  int resolves = 0;  // of what had ended undecided, in the end
   uint64_t steps = 0;
 };
 

@@ -9,6 +9,7 @@ namespace rehome::sim {
 namespace {
 
 // The only guest's source is the first process, its target the second.
+constexpr size_t kSource = 1;
 constexpr size_t kFirstTarget = 2;
 
 Plan OneGuest(bool moves, bool service_manager) {
@@ -32,6 +33,49 @@ Plan TargetHangsAt(TargetAt at, bool moves) {
   Plan plan = OneGuest(moves, true);
   plan.before_step = [at](World& world, Process& process) {
     if (process.number == kFirstTarget && process.target.at == at) world.Hang(process, 0);
+  };
+  return plan;
+}
+
+Plan AfterResume() {
+  Plan plan = OneGuest(false, true);
+  plan.guests[0].policy = FencePolicy::kAfterResume;
+  return plan;
+}
+
+Plan RefusedByPreflight() {
+  Plan plan = OneGuest(true, true);
+  plan.guests[0].unsupported = true;
+  return plan;
+}
+
+Plan SourceDiesAt(SourceAt at) {
+  Plan plan = OneGuest(false, true);
+  plan.before_step = [at](World& world, Process& process) {
+    if (process.number == kSource && process.source.at == at) world.Crash(process);
+  };
+  return plan;
+}
+
+// Once. `for_long`: 0 is for good.
+Plan SourceHangsAt(SourceAt at, Micros for_long) {
+  Plan plan = OneGuest(false, true);
+  plan.before_step = [at, for_long](World& world, Process& process) {
+    const bool first = world.guests[0].hangs == 0;
+    if (process.number == kSource && process.source.at == at && first) {
+      world.Hang(process, for_long);
+    }
+  };
+  return plan;
+}
+
+// The first target and each that takes its place, until a client asks for one more.
+Plan EveryRescueFails() {
+  constexpr size_t kLast = kFirstTarget + kMaxRescueAttempts;
+  Plan plan = OneGuest(true, true);
+  plan.before_step = [](World& world, Process& process) {
+    const bool doomed = process.number >= kFirstTarget && process.number <= kLast;
+    if (doomed && process.target.at == TargetAt::kCommitted) world.Crash(process);
   };
   return plan;
 }
@@ -88,6 +132,8 @@ class Sweeper {
 }  // namespace
 
 std::vector<Story> Stories() {
+  // Longer than a daemon looks for who has the guest, shorter than the run.
+  constexpr Micros kLongHang = 25 * kSecond;
   std::vector<Story> stories = {
       {"Success", OneGuest(false, true)},
       {"SuccessWithMove", OneGuest(true, true)},
@@ -102,6 +148,17 @@ std::vector<Story> Stories() {
       {"Rescue", TargetDiesAt(TargetAt::kCommitted, true, true)},
       {"RescueBetweenMoveAndCommit", TargetDiesAt(TargetAt::kMoved, true, true)},
       {"RescueWithoutStore", TargetDiesAt(TargetAt::kCommitted, true, false)},
+      {"SuccessAfterResume", AfterResume()},
+      {"RefusedByPreflight", RefusedByPreflight(), MigrationState::kFailed},
+      {"SourceDiesInThePause", SourceDiesAt(SourceAt::kSaving), MigrationState::kFailed},
+      {"SourceDiesWithItsStateSaved", SourceDiesAt(SourceAt::kWatching)},
+      {"SourceHangsWithItsStateSaved", SourceHangsAt(SourceAt::kWatching, 0)},
+      {"SourceHangsForGoodInThePause", SourceHangsAt(SourceAt::kSaving, 0),
+       MigrationState::kIndeterminate, true},
+      {"SourceHangsInThePauseAndIsAskedAgain", SourceHangsAt(SourceAt::kSaving, kLongHang),
+       MigrationState::kFailed, true},
+      {"EveryRescueFailsUntilSomebodyAsksAgain", EveryRescueFails(), MigrationState::kSucceeded,
+       true},
   };
   return stories;
 }

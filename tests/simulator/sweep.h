@@ -16,6 +16,7 @@ struct Story {
   std::string name;
   Plan plan;                                         // without a crash of the daemon
   MigrationState ends = MigrationState::kSucceeded;  // then
+  bool undecided = false;  // it was INDETERMINATE before that, and had to be resolved
 };
 std::vector<Story> Stories();
 

@@ -18,6 +18,7 @@ TEST_P(SweepTest, TheStoryEndsAsItsNameSaysWithoutACrash) {
   EXPECT_EQ(result.violation, "");
   ASSERT_EQ(result.records.size(), 1u);
   EXPECT_EQ(result.records[0].state, GetParam().ends);
+  EXPECT_EQ(result.resolves > 0, GetParam().undecided);
 }
 
 TEST_P(SweepTest, NoPairOfDaemonCrashesAtAnyAppendBreaksAPromise) {
@@ -33,7 +34,7 @@ TEST_P(SweepTest, NoPairOfDaemonCrashesAtAnyAppendBreaksAPromise) {
   }
   std::cout << GetParam().name << ": " << cases << " cases\n";
   // Each append of the shortest story, before and after, and each again in the run that follows.
-  EXPECT_GT(cases, 100 * kWorlds);
+  EXPECT_GT(cases, 20 * kWorlds);
 }
 
 INSTANTIATE_TEST_SUITE_P(Stories, SweepTest, testing::ValuesIn(Stories()),

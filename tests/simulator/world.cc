@@ -164,6 +164,7 @@ void World::Check() {
       }
     }
     if (runners > 1) Violate(absl::StrCat(runners, " processes run ", guests[i].vm_id));
+    CheckStandstill(i);
   }
 }
 
@@ -207,6 +208,7 @@ void World::ScheduleTick(Process& process) {
     delay = random.Between(2, waits && !random.OneIn(3) ? 10 * kMillisecond : 200);
     if (faults.slow_one_in > 0 && now_ < faults.until && random.OneIn(faults.slow_one_in)) {
       delay = random.Between(kMillisecond, 1800 * kMillisecond);
+      process.slow_until = now_ + delay;
       ++guests[process.guest].hangs;
     }
   }

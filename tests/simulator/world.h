@@ -102,6 +102,7 @@ struct Process {
   bool runs_guest = false;
   bool connection_lost = false;
   Micros connected_at = 0;  // to the present daemon
+  Micros slow_until = 0;    // the scheduler does not let it run before
   uint64_t progress = 0;    // of the guest, as this process has it
   std::shared_ptr<KvmVm> kvm;
   std::shared_ptr<FakeVmmLink> link;
@@ -113,12 +114,16 @@ struct Guest {
   std::string vm_id;
   bool moves = false;
   FencePolicy policy = FencePolicy::kUnspecified;
+  bool unsupported = false;  // preflight finds that its host cannot move it
   uint64_t progress = 1;
   // Who had the guest died of itself, so that it is lost by rights.
   bool holder_crashed = false;
   // Its source died between a refusing target's look at it and the swap: the verdict ABORTED cannot
   // tell that from a source that went on before it died, so nobody does.
   bool refused_without_source = false;
+  // Nobody has run it since, and somebody could have gone on with it all the time; 0: it runs, or
+  // nobody can.
+  Micros still_since = 0;
   // Of the processes that ever had to do with it, without being killed.
   int crashes = 0;
   int hangs = 0;  // or were so slow that it could be taken for that
@@ -201,6 +206,7 @@ class World {
   void Tick(Process& process);
   bool MeetsFault(Process& process);
   void Check();
+  void CheckStandstill(size_t guest);
 
   Micros now_ = kSecond;  // 0 is "never"
   uint64_t order_ = 0;
