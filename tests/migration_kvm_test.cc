@@ -106,13 +106,18 @@ TEST_F(KvmScenario, TwentyHopsInARowLeaveTheGuestAndItsUserUndisturbed) {
   EXPECT_TRUE(echo.ok()) << echo;
 }
 
-TEST_F(KvmScenario, ADowngradeIsRefusedAndTheGuestRunsOn) {
+TEST_F(KvmScenario, AGuestGoesBackToTheVersionBeforeAndOnAgain) {
   StartHost({.kernel = "kvm"});
-  StartGuest({.version = 2});
-  const Migration record = Migrate(RequestFor(ProfileOfVersion(1)));
-  ExpectFailed(record, guest(), "STATE_FORMAT_UNSUPPORTED");
-  EXPECT_FALSE(record.guest_paused());
-  ExpectMoved(Migrate(RequestFor(ProfileOfVersion(2))), guest(), {});
+  StartGuest({.version = 2, .arguments = {kHeartbeat}});
+  absl::StatusOr<Heartbeats> user = Heartbeats::Attach(guest().console_path, kPatience);
+  ASSERT_TRUE(user.ok()) << user.status();
+  for (const int version : {1, 2, 1}) {
+    ExpectMoved(Migrate(RequestFor(ProfileOfVersion(version))), guest(), {});
+    ASSERT_FALSE(HasFailure());
+    EXPECT_EQ(GetVm("guest").process().vmm(), harness::VmmOfVersion(version));
+    const absl::Status echo = user->TypeAndAwaitEcho("there and back again", kPatience);
+    EXPECT_TRUE(echo.ok()) << echo;
+  }
 }
 
 TEST_F(KvmScenario, ADryRunReportsEveryCheckAndStartsNothing) {

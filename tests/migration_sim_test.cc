@@ -81,7 +81,7 @@ TEST_P(StrategyTest, ThreeHopsLeaveGuestAndUserUndisturbed) {
   StartGuest(options);
   absl::StatusOr<Heartbeats> user = Heartbeats::Attach(guest().console_path, kPatience);
   ASSERT_TRUE(user.ok()) << user.status();
-  for (const int version : {1, 2, 2}) {
+  for (const int version : {2, 2, 1}) {
     v1::CreateMigrationRequest request = RequestFor(ProfileOfVersion(version));
     request.set_fence_policy(row.wish);
     const Migration record = Migrate(request);
@@ -99,6 +99,75 @@ INSTANTIATE_TEST_SUITE_P(, StrategyTest, testing::ValuesIn(Rows()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 class SimScenario : public Scenario {};
+
+// There and back again, with the guest's chain unbroken and its memory that of a guest which never
+// left off (ExpectMoved), in the ways that state goes: with the memory, and through MOVE.
+struct RoundTrip {
+  const char* name;
+  int from;
+  std::vector<int> through;
+  const char* vm_type;
+  Move move;
+};
+
+class RoundTripTest : public Scenario, public testing::WithParamInterface<RoundTrip> {};
+
+TEST_P(RoundTripTest, AGuestGoesThereAndBackAgainIntact) {
+  const RoundTrip& trip = GetParam();
+  StartHost({.kernel = "sim"});
+  StartGuest(
+      {.version = trip.from, .vm_type = trip.vm_type, .vcpus = 2, .arguments = {kHeartbeat}});
+  absl::StatusOr<Heartbeats> user = Heartbeats::Attach(guest().console_path, kPatience);
+  ASSERT_TRUE(user.ok()) << user.status();
+  EXPECT_EQ(GetVm("guest").process().vmm(), harness::VmmOfVersion(trip.from));
+  for (const int version : trip.through) {
+    const Migration record = Migrate(RequestFor(ProfileOfVersion(version)));
+    ExpectMoved(record, guest(), trip.move);
+    ASSERT_FALSE(HasFailure());
+    EXPECT_EQ(GetVm("guest").process().vmm(), harness::VmmOfVersion(version));
+    // More at once than the smaller of the two serial ports holds.
+    const absl::Status echo = user->TypeAndAwaitEcho("there and back again", kPatience);
+    EXPECT_TRUE(echo.ok()) << echo;
+  }
+}
+
+constexpr Move kLinks = {Migration::LINK, Migration::BEFORE_RESUME};
+constexpr Move kMoves = {Migration::LINK_MOVE, Migration::KERNEL};
+
+INSTANTIATE_TEST_SUITE_P(, RoundTripTest,
+                         testing::Values(RoundTrip{"From2", 2, {1, 2}, "default", kLinks},
+                                         RoundTrip{"From1", 1, {2, 1}, "default", kLinks},
+                                         RoundTrip{"TdxFrom2", 2, {1, 2}, "tdx", kMoves},
+                                         RoundTrip{"TdxFrom1", 1, {2, 1}, "tdx", kMoves}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// A profile of a VMM that reads nothing which the source can write.
+TEST_F(SimScenario, ADryRunToATargetThatCannotReadTheStateFailsAndNamesBoth) {
+  const std::string program = harness::BinaryPath("vmm/reference/" + ProfileOfVersion(2));
+  StartHost({.kernel = "sim",
+             .profiles = {{.name = "future",
+                           .command = {program, "--target", "--kernel", "sim"},
+                           .environment = {},
+                           .more = {"reads_state_formats = [3, 4]"}}}});
+  StartGuest({.version = 2});
+  v1::CreateMigrationRequest request = RequestFor("future");
+  request.set_validate_only(true);
+  const absl::StatusOr<Migration> dry = host().client().CreateMigration(request);
+  ASSERT_TRUE(dry.ok()) << dry.status();
+  EXPECT_EQ(dry->state(), Migration::FAILED) << dry->DebugString();
+  EXPECT_EQ(ReasonIn(*dry), "STATE_FORMAT_UNSUPPORTED");
+  EXPECT_EQ(dry->error().message(),
+            "the source VMM rehome-vmm 2.0 writes state format 1 to 2 for this guest, the target "
+            "profile future reads 3, 4");
+  EXPECT_FALSE(dry->has_target()) << "nothing is started for what is refused";
+  ExpectStayed(guest());
+  // The same, in earnest.
+  request.set_validate_only(false);
+  const Migration record = Migrate(request);
+  ExpectFailed(record, guest(), "STATE_FORMAT_UNSUPPORTED");
+  EXPECT_FALSE(record.has_target());
+  EXPECT_FALSE(record.guest_paused());
+}
 
 TEST_F(SimScenario, AnSnpGuestIsRefusedInPreflightAndRunsOn) {
   StartHost({.kernel = "sim"});

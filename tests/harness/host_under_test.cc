@@ -52,6 +52,9 @@ std::string ProgramOfVersion(int version) {
   return BinaryPath(absl::StrCat("vmm/reference/", ProfileOfVersion(version)));
 }
 
+// What that version reads (vmm/reference/version.cc), as an administrator would write it down.
+const char* FormatsOfVersion(int version) { return version == 1 ? "[1]" : "[1, 2, 3]"; }
+
 bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) {
   pollfd poll_fd{.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
   return poll(&poll_fd, 1, static_cast<int>(timeout.count())) == 1;
@@ -60,6 +63,8 @@ bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) {
 }  // namespace
 
 std::string ProfileOfVersion(int version) { return absl::StrCat("rehome-vmm-", version); }
+
+std::string VmmOfVersion(int version) { return absl::StrCat("rehome-vmm ", version, ".0"); }
 
 HostUnderTest::HostUnderTest(const HostOptions& options) : options_(options) {
   client_ = std::make_unique<MigrationClient>(ClientOptions{.socket_path = api_socket()});
@@ -88,7 +93,9 @@ absl::Status HostUnderTest::WriteConfig() const {
     for (const int version : kVersions) {
       ProfileConfig profile = {
           .name = ProfileOfVersion(version),
-          .command = {ProgramOfVersion(version), "--target", "--kernel", options_.kernel}};
+          .command = {ProgramOfVersion(version), "--target", "--kernel", options_.kernel},
+          .environment = {},
+          .more = {absl::StrCat("reads_state_formats = ", FormatsOfVersion(version))}};
       profile.command.insert(profile.command.end(), options_.target_arguments.begin(),
                              options_.target_arguments.end());
       config.profiles.push_back(std::move(profile));

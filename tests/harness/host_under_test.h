@@ -48,6 +48,8 @@ struct HostOptions {
 
 // "rehome-vmm-1": the name of the program and of its profile.
 std::string ProfileOfVersion(int version);
+// "rehome-vmm 1.0": what it calls itself.
+std::string VmmOfVersion(int version);
 
 struct VmmOptions {
   std::string vm_id = "guest";

@@ -188,6 +188,11 @@ TEST_F(LinuxGuestTest, IsRefusedByAVmmThatLacksWhatItHas) {
   EXPECT_EQ(record->state(), Migration::FAILED) << record->DebugString();
   EXPECT_NE(record->DebugString().find("STATE_FORMAT_UNSUPPORTED"), std::string::npos)
       << record->DebugString();
+  EXPECT_EQ(
+      record->error().message(),
+      "the source VMM rehome-vmm 2.0 writes state format 3 for this guest, the target profile "
+      "rehome-vmm-1 reads 1");
+  EXPECT_FALSE(record->has_target()) << "nothing is started for what is refused";
   EXPECT_FALSE(record->guest_paused());
   ExpectBeats(kBeatsBetween);
 }
