@@ -203,9 +203,24 @@ absl::StatusOr<bool> Stage::ReachPhase() {
   const absl::StatusOr<harness::MeetingPlace::Arrival> arrival = meeting_->Await(kArriveTimeout);
   if (!arrival.ok()) return arrival.status();
   if (absl::Status status = FindTarget(*arrival); !status.ok()) return status;
-  if (!AwaitsTheFence(cell_)) return true;
-  if (absl::Status status = AwaitThreads(source_pid_, kDead); !status.ok()) return status;
-  return true;
+  if (AwaitsTheFence(cell_)) {
+    if (absl::Status status = AwaitThreads(source_pid_, kDead); !status.ok()) return status;
+    return true;
+  }
+  const absl::StatusOr<bool> late = IsTooLate();
+  if (late.ok() && *late) meeting_->Release();
+  return late.ok() ? absl::StatusOr<bool>(!*late) : late;
+}
+
+// A target that is held in the midst of the handover is taken for one that hangs when the deadline
+// has passed, and then the guest goes on elsewhere: whoever is struck then is struck after that.
+absl::StatusOr<bool> Stage::IsTooLate() const {
+  if (cell_.phase.side != Side::kTarget || !IsMidHandover(cell_.phase)) return false;
+  const absl::StatusOr<v1::Migration> record = Record();
+  if (!record.ok()) return record.status();
+  const bool over =
+      record->state() == v1::Migration::ROLLING_BACK || record->state() == v1::Migration::FAILED;
+  return over || std::chrono::steady_clock::now() - arrived_ > kResolveTimeout / 2;
 }
 
 absl::Status Stage::FindTarget(const harness::MeetingPlace::Arrival& arrival) {

@@ -72,6 +72,7 @@ class Stage {
   absl::Status StartGuest();
   absl::Status StartMigration();
   absl::StatusOr<bool> AwaitArrival();
+  absl::StatusOr<bool> IsTooLate() const;
   absl::StatusOr<v1::Migration> Record() const;
   absl::Status FindTarget(const harness::MeetingPlace::Arrival& arrival);
   void Signal(int signal_number);
