@@ -20,6 +20,7 @@
 #include "kvmglue/status_reason.h"
 #include "vmm/agent/handover_block.h"
 #include "vmm/agent/protocol.h"
+#include "vmm/reference/state_format.h"
 
 namespace rehome {
 namespace {
@@ -28,6 +29,7 @@ using Calls = std::vector<std::string>;
 
 constexpr uint64_t kRamBytes = 1 << 20;
 constexpr size_t kDisks = 2;
+constexpr FormatRange kFormats = {kLinuxStateFormat, kLinuxStateFormat};
 // Nobody waits for it: the devices have nothing in hand, and no target claims.
 constexpr uint64_t kTimeoutNs = 20'000'000'000;
 
@@ -116,11 +118,11 @@ class SourceSideTest : public ::testing::Test {
     machine_->devices().Thaw();
     crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(), listener_);
     ASSERT_TRUE(crew_->Start(nullptr).ok());
-    source_ = std::make_unique<SourceSide>(*machine_, *crew_, kNewestStateFormat, TestHooks{});
+    source_ = std::make_unique<SourceSide>(*machine_, *crew_, kFormats, TestHooks{});
     auto description = std::make_unique<rehome_vm>();
     source_->Describe(/*hold=*/true, *description);
     MapBlock(description->state_capacity);
-    source_->Arm();
+    source_->Arm(kFormats.newest);
     kernel_.Take();
   }
   void TearDown() override {
@@ -159,7 +161,7 @@ TEST_F(SourceSideTest, EventfdsGoBeforeTheIrqchipIsSavedAndComeBackWhenTheGuestG
     EXPECT_EQ(kernel_.Take(), kInterruptsOffThenSaved);
     source_->Resume();
     EXPECT_EQ(kernel_.Take(), kAllOn);
-    source_->Arm();
+    source_->Arm(kFormats.newest);
   }
 }
 
