@@ -306,9 +306,7 @@ absl::StatusOr<uint64_t> Machine::PreFaultResident(KvmSyscalls& kernel,
   return warmed;
 }
 
-absl::StatusOr<uint64_t> Machine::WarmUp(KvmSyscalls& kernel, std::chrono::milliseconds budget) {
-  const auto pre_faulted = PreFaultResident(kernel, budget);
-  if (!absl::IsUnimplemented(pre_faulted.status())) return pre_faulted;
+absl::StatusOr<uint64_t> Machine::TouchResident(std::chrono::milliseconds budget) {
   // The memory says so too, but it is the guest's.
   if (config_.guest != GuestKind::kPayload) return 0;
   auto warmed = PageWarmer::Warm(*vm_, *vcpus_[0], *ram_, FreeSlot(), budget);
@@ -317,6 +315,12 @@ absl::StatusOr<uint64_t> Machine::WarmUp(KvmSyscalls& kernel, std::chrono::milli
     absl::Status status = vcpus_[0]->LearnState();
     if (!status.ok()) warmed = status;
   }
+  return warmed;
+}
+
+absl::StatusOr<uint64_t> Machine::WarmUp(KvmSyscalls& kernel, std::chrono::milliseconds budget) {
+  auto warmed = PreFaultResident(kernel, budget);
+  if (absl::IsUnimplemented(warmed.status())) warmed = TouchResident(budget);
   // Or the guest's first KVM_RUN would come back before the guest has run, and count as its first.
   vcpus_[0]->ClearImmediateExit();
   return warmed;

@@ -95,6 +95,7 @@ class Machine {
   absl::Status MakePrivate();
   uint32_t FreeSlot() const;
   absl::StatusOr<uint64_t> PreFaultResident(KvmSyscalls& kernel, std::chrono::milliseconds budget);
+  absl::StatusOr<uint64_t> TouchResident(std::chrono::milliseconds budget);
 
   VmConfig config_;
   UniqueFd config_file_;
