@@ -148,9 +148,9 @@ class World {
       answer_ = Perform(call);
       done_ = true;
     });
-    // Until it has sent, or has failed to.
+    // Until it has sent, or has failed to. libFuzzer's alarm (EINTR) is neither.
     pollfd poller = {.fd = agent_.borrow().raw(), .events = POLLIN, .revents = 0};
-    while (!done_ && poll(&poller, 1, /*timeout_ms=*/1) == 0) {
+    while (!done_ && poll(&poller, 1, /*timeout_ms=*/1) <= 0) {
     }
     DrainRequests();
   }

@@ -191,8 +191,8 @@ class Daemon {
 
   bool Receive() {
     pollfd poller = {.fd = socket_.borrow().raw(), .events = POLLIN, .revents = 0};
-    int ready = 0;  // in slices: a machine that stands still for a while uses up one
-    for (int i = 0; i < kAnswerSlices && ready == 0; ++i) ready = poll(&poller, 1, kAnswerSliceMs);
+    int ready = 0;  // A slice is used up by a machine that stands still, or by libFuzzer's alarm.
+    for (int i = 0; i < kAnswerSlices && ready <= 0; ++i) ready = poll(&poller, 1, kAnswerSliceMs);
     REHOME_PROMISE(ready == 1);
     const int result = rehome_wire_receive(socket_.borrow().raw(), REHOME_END_DAEMON, &packet_);
     ended_ = result != 0;
