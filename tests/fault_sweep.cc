@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/fault_sweep.h"
 
-#include <poll.h>
 #include <signal.h>
 
 #include <chrono>
-#include <functional>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tests/harness/eventually.h"
 #include "tests/harness/guest_probe.h"
 #include "tests/harness/proc.h"
 #include "vmm/reference/guest_check.h"
 
 namespace rehome {
 
+using harness::Eventually;
 using harness::GuestProbe;
 using harness::ScopedStop;
 using std::chrono::milliseconds;
@@ -28,22 +28,14 @@ constexpr milliseconds kPatience{60'000};
 // A guest that steps every millisecond has stepped in this time, unless nobody runs it. Who is said
 // to run it has kPatience.
 constexpr milliseconds kStandsStill{500};
+// Of one look at a guest that may not have been started yet.
+constexpr milliseconds kGlance{3};
 // For descriptors and processes that go by themselves when a migration has ended.
 constexpr milliseconds kLeaves{5'000};
-constexpr int kLookAgainMs = 3;
 // Of a request, up to START: so that a message that never comes does not cost PREPARE's minute.
 constexpr int kDropDeadlineSeconds = 4;
 // Nothing else is waited for but this machine.
 constexpr int kDeadlineSeconds = 30;
-
-bool Eventually(milliseconds patience, const std::function<bool()>& holds) {
-  const auto deadline = std::chrono::steady_clock::now() + patience;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() >= deadline) return false;
-    poll(nullptr, 0, kLookAgainMs);
-  }
-  return true;
-}
 
 std::optional<uint64_t> StepsIn(const GuestProbe& probe) {
   const absl::StatusOr<rehome_guest_mailbox> mailbox = ReadMailbox(probe, 0);
@@ -113,6 +105,7 @@ absl::Status SweptHost::Migrate(const SweptFault& fault, SweptRun& run) {
   v1::CreateMigrationRequest request;
   request.set_vm("virtualMachines/guest");
   request.set_target_profile(harness::ProfileOfVersion(2));
+  request.set_fence_policy(strategy_.fence_policy);
   const bool drops =
       fault.what == SweptFault::What::kMessage && fault.message == MessageFault::kDrop;
   request.mutable_deadline()->set_seconds(drops ? kDropDeadlineSeconds : kDeadlineSeconds);
@@ -152,7 +145,7 @@ absl::StatusOr<SweptHost::Guest> SweptHost::StartGuest(const SweptFault& fault) 
   Guest guest;
   guest.source = source->process.pid();
   guest.vmm = std::move(source->process);
-  if (!Eventually(kPatience, [&] { return GoesOn(guest.source, milliseconds(kLookAgainMs)); })) {
+  if (!Eventually(kPatience, [&] { return GoesOn(guest.source, kGlance); })) {
     return absl::UnavailableError("the guest does not start");
   }
   const absl::StatusOr<GuestProbe> probe = GuestProbe::Attach(guest.source);

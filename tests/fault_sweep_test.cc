@@ -58,6 +58,9 @@ SweptStrategy Row() {
   const std::string row = REHOME_SWEEP_ROW;
   const std::vector<std::string> memfd = {"--memory-kind=memfd"};
   if (row == "kvm_map") return {"kvm", "default", memfd, Migration::MAP};
+  if (row == "map_after_resume") {
+    return {"sim", "default", memfd, Migration::MAP, Migration::AFTER_RESUME};
+  }
   if (row == "map") return {"sim", "default", memfd, Migration::MAP};
   if (row == "link") return {"sim", "default", {}, Migration::LINK};
   if (row == "map_move") return {"sim", "sev", {}, Migration::MAP_MOVE};

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/api_error.h"
 #include "kvmglue/fd_passing.h"
+#include "tests/harness/eventually.h"
 #include "tests/harness/proc.h"
 
 namespace rehome {
@@ -22,7 +23,6 @@ using v1::Migration;
 
 namespace {
 
-constexpr int kLookAgainMs = 2;
 constexpr int kHeartbeatsHeard = 3;
 
 bool HasExited(const UniqueFd& pidfd) {
@@ -69,12 +69,7 @@ bool WentOn(const GuestProbe& probe, const std::vector<uint64_t>& before) {
 }  // namespace
 
 bool Eventually(const std::function<bool()>& holds) {
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() >= deadline) return false;
-    poll(nullptr, 0, kLookAgainMs);
-  }
-  return true;
+  return harness::Eventually(kPatience, holds);
 }
 
 std::string ReasonIn(const Migration& record) { return DetailsOf(record.error()).info.reason(); }

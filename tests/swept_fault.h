@@ -22,6 +22,8 @@ struct SweptStrategy {
   std::string vm_type;
   std::vector<std::string> vmm_arguments;
   v1::Migration::Strategy strategy = v1::Migration::MAP;
+  // What is asked for; with MOVE the kernel is the fence.
+  v1::Migration::FencePolicy fence_policy = v1::Migration::FENCE_POLICY_UNSPECIFIED;
   bool moves() const {
     return strategy == v1::Migration::LINK_MOVE || strategy == v1::Migration::MAP_MOVE;
   }

@@ -2,7 +2,6 @@
 #include "tests/crash_sweep/crash_case.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -10,18 +9,19 @@
 
 #include <algorithm>
 #include <chrono>
-#include <functional>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/api_error.h"
+#include "tests/harness/eventually.h"
 #include "tests/harness/guest_probe.h"
 #include "tests/harness/proc.h"
 #include "vmm/reference/guest_check.h"
 
 namespace rehome {
 
+using harness::Eventually;
 using harness::GuestProbe;
 using harness::ScopedStop;
 using std::chrono::milliseconds;
@@ -35,20 +35,10 @@ constexpr milliseconds kPatience{120'000};
 constexpr milliseconds kLeaves{10'000};
 // A stopped process is given so long to show that the guest runs all the same, elsewhere.
 constexpr milliseconds kStillness{20};
-constexpr int kLookAgainMs = 3;
 constexpr uint64_t kMemoryMib = 8;
 // A busy machine must not decide how the story goes: long deadlines, which nobody waits for.
 constexpr char kLongHandover[] = "handover_timeout_ms = 10000";
 constexpr char kLongExit[] = "exit_timeout_ms = 60000";
-
-bool Eventually(milliseconds patience, const std::function<bool()>& holds) {
-  const auto deadline = std::chrono::steady_clock::now() + patience;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() >= deadline) return false;
-    poll(nullptr, 0, kLookAgainMs);
-  }
-  return true;
-}
 
 std::string Brief(const Migration& record) {
   return absl::StrCat(Migration::State_Name(record.state()), " ",

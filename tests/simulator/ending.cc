@@ -53,6 +53,8 @@ class Ending {
     const Process* source = world_.Find(record.source);
     if (!record.fence.complete(record.memory_inodes)) Violate("a success without proof");
     if (source == nullptr || source->alive) Violate("a success with a living source");
+    const bool moves = source != nullptr && world_.guests[source->guest].moves;
+    if (moves && !source->kvm->dead) Violate("a success of a VM that was not moved");
     if (record.owner != GuestOwner::kTarget) Violate("a success that the target does not own");
   }
 

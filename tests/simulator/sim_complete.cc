@@ -9,11 +9,13 @@
 namespace rehome::sim {
 namespace {
 
-// Silence proves nothing.
-void AskKernel(SimContext& context, Migration& record) {
+// Silence proves nothing. False: the source's VM is alive.
+bool WasMoved(SimContext& context, Migration& record) {
   const bool moves = context.world.guests[context.source->guest].moves;
-  if (!moves || record.fence.kill_sent_ns != 0 || !context.Ask(context.source)) return;
-  if (!context.daemon.dead) record.fence.kernel_vm_dead |= context.source->kvm->dead;
+  if (!moves || record.fence.kill_sent_ns != 0 || record.fence.kernel_vm_dead) return true;
+  if (!context.Ask(context.source) || context.daemon.dead) return true;
+  record.fence.kernel_vm_dead = context.source->kvm->dead;
+  return record.fence.kernel_vm_dead;
 }
 
 bool EndSource(SimContext& context, Migration& record) {
@@ -63,13 +65,8 @@ void EndHold(SimContext& context) {
   if (source.at == SourceAt::kHeld || source.at == SourceAt::kArmed) source = SourceSide();
 }
 
-}  // namespace
-
-Outcome SimFirstRun(SimContext& context, Migration record) {
+Outcome AwaitTargetsWord(SimContext& context, Migration record) {
   Process* target = context.target;
-  if (target != nullptr && context.world.Answers(*target)) {
-    context.daemon.vms->HandOver(record.request.vm_id, target->link);
-  }
   if (record.restarts > 0 && context.TargetSaysItRuns()) {
     return Answer(Event::kFirstRunSeen, std::move(record));
   }
@@ -85,16 +82,29 @@ Outcome SimFirstRun(SimContext& context, Migration record) {
   return Answer(Event::kUnreachable, "FIRST_RUN_NOT_SEEN", std::move(record));
 }
 
+}  // namespace
+
+Outcome SimFirstRun(SimContext& context, Migration record) {
+  Process* target = context.target;
+  if (target != nullptr && context.world.Answers(*target)) {
+    context.daemon.vms->HandOver(record.request.vm_id, target->link);
+  }
+  Outcome outcome = AwaitTargetsWord(context, std::move(record));
+  if (WasMoved(context, outcome.update) || outcome.event == Event::kTargetLost) return outcome;
+  return Answer(Event::kFenceIncomplete, "VM_NOT_MOVED", std::move(outcome.update));
+}
+
 Outcome SimFence(SimContext& context, Migration record) {
   record.fence.observer = {"rehomed", {1, 1, 1}};
   record.fence.source = record.source;
-  AskKernel(context, record);
-  const bool complete = EndSource(context, record) && CheckHolders(context, record);
+  const bool was_moved = WasMoved(context, record);
+  const bool ended = EndSource(context, record) && CheckHolders(context, record);
   const bool target_lost = context.IsDead(context.target);
   context.DropEscrow(record.id);
   if (target_lost) return Answer(Event::kTargetLost, "TARGET_DIED", std::move(record));
-  if (complete) return Answer(Event::kFenceProven, std::move(record));
-  return Answer(Event::kFenceIncomplete, "FENCE_TIMEOUT", std::move(record));
+  if (ended && was_moved) return Answer(Event::kFenceProven, std::move(record));
+  const char* reason = was_moved ? "FENCE_TIMEOUT" : "VM_NOT_MOVED";
+  return Answer(Event::kFenceIncomplete, reason, std::move(record));
 }
 
 Outcome SimDiscard(SimContext& context, Migration record) {

@@ -15,6 +15,9 @@ constexpr Micros kMaxDying = 20 * kMillisecond;
 constexpr Micros kMaxReconnect = 250 * kMillisecond;
 // Nothing is awaited of a process that runs a guest or idles.
 constexpr Micros kIdleTick = 400 * kMillisecond;
+// The shortest deadline at which anybody gives a process up: the source's, for the claim. All
+// delays of a process together, because several can fall within one.
+constexpr Micros kTakenForHung = 200 * kMillisecond;
 
 }  // namespace
 
@@ -209,7 +212,8 @@ void World::ScheduleTick(Process& process) {
     if (faults.slow_one_in > 0 && now_ < faults.until && random.OneIn(faults.slow_one_in)) {
       delay = random.Between(kMillisecond, 1800 * kMillisecond);
       process.slow_until = now_ + delay;
-      ++guests[process.guest].hangs;
+      process.slow_for += delay;
+      if (process.slow_for >= kTakenForHung) ++guests[process.guest].hangs;
     }
   }
   // Nobody looks at it meanwhile.

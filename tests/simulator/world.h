@@ -103,6 +103,7 @@ struct Process {
   bool connection_lost = false;
   Micros connected_at = 0;  // to the present daemon
   Micros slow_until = 0;    // the scheduler does not let it run before
+  Micros slow_for = 0;      // all that it has been kept from running
   uint64_t progress = 0;    // of the guest, as this process has it
   std::shared_ptr<KvmVm> kvm;
   std::shared_ptr<FakeVmmLink> link;
@@ -126,7 +127,7 @@ struct Guest {
   Micros still_since = 0;
   // Of the processes that ever had to do with it, without being killed.
   int crashes = 0;
-  int hangs = 0;  // or were so slow that it could be taken for that
+  int hangs = 0;  // or were so slow that it could be taken for that (kTakenForHung)
 };
 
 // Chances are "one in N of the steps of an agent in a handover"; 0: never.
