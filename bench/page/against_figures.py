@@ -35,7 +35,7 @@ PROGRAMS = {
     "kvm": Program("blackout", (("--vcpus", "1"), ("--memory", "64")),
                    (("--floor-runs", "0"), ("--fenced-runs", "0")), "--runs", "rehome_us",
                    ("rehome_phases_p50_us",)),
-    # The same way on the simulated kernel: mapped memory, and the fence after the resume.
+    # As alike as the simulated kernel can: no MOVE, and the fence after the resume.
     "sim": Program("demo", (("--backend", "sim"), ("--vm-type", "default"), ("--fence", "after"),
                             ("--vcpus", "1"), ("--memory", "64")), (), "--hops", "blackout_us",
                    ("blackout_us", "phases")),
