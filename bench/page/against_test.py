@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import select
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,11 @@ import against  # pylint: disable=wrong-import-position
 import against_tree  # pylint: disable=wrong-import-position
 from junit_main import junit_main  # pylint: disable=wrong-import-position
 
+# For a process that was killed to be gone, on a machine that does much else.
+END_BOUND_S = 60
+# A build is given up after the first of these in which it has got so far that there is something
+# to be left.
+GIVE_UP_S = (0.3, 3, 30)
 # "Builds" bench/demo.cc, which is the program already, unless it says that it is broken.
 DEV = """#!/bin/bash
 [[ $1 == build ]] || exit 0
@@ -183,6 +189,30 @@ class Against(unittest.TestCase):
         said = self.refused("old")
         self.assertIn("of the working tree (", said)
         self.assertIn("with changes) cannot be built; mend it first", said)
+
+    def test_a_build_that_is_given_up_leaves_nothing_running(self):
+        self.write("dev", "#!/bin/bash\nbash -c 'echo up; tail -f /dev/null'\ntrue\n")
+        said = b""
+        for seconds in GIVE_UP_S:
+            said = self.what_a_given_up_build_said(seconds)
+            if said:
+                break
+        self.assertEqual(said, b"up\n")
+
+    def what_a_given_up_build_said(self, seconds):
+        reader, writer = os.pipe()
+        with open(reader, "rb", buffering=0) as output:
+            with self.assertRaises(subprocess.TimeoutExpired):
+                against_tree.dev(self.root, "build", timeout=seconds, stdout=writer)
+            os.close(writer)
+            said = b""
+            while True:
+                # The end of what it writes comes when none of its processes is left.
+                self.assertTrue(select.select([output], [], [], END_BOUND_S)[0], "one still runs")
+                part = output.read(100)
+                if not part:
+                    return said
+                said += part
 
     def test_an_option_that_one_side_does_not_know(self):
         self.add("newer", demo(300, OPTIONS + " --memfd"))

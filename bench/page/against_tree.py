@@ -5,8 +5,11 @@ import fcntl
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+
+import bench_run
 
 # Below the checkout's .cache. One tree for all commits, so that the next needs a new build of what
 # differs only.
@@ -106,17 +109,28 @@ def check_out(root, commit):
     return tree
 
 
-def dev(tree, *arguments, **options):
-    """Runs a command of the tree's own ./dev, which knows how to build it."""
-    return subprocess.run([tree / "dev", *arguments], cwd=tree, env=environment(), check=False,
-                          stdin=subprocess.DEVNULL, **options)
+def dev(tree, *arguments, timeout, **streams):
+    """Exit code of a command of the tree's own ./dev, which knows how to build it. Whatever ends
+    the wait for it, what it started is ended with it."""
+    process = subprocess.Popen([tree / "dev", *arguments], cwd=tree, env=environment(),
+                               stdin=subprocess.DEVNULL, start_new_session=True, **streams)
+    try:
+        return process.wait(timeout)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)  # on which Bazel's client cancels the build
+            try:
+                process.wait(bench_run.END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def build(tree, program, name, what_to_do):
     """The built program's path."""
     try:
         done = dev(tree, "build", f"//bench:{program}", stdout=sys.stderr,
-                   timeout=BUILD_TIMEOUT_S).returncode == 0
+                   timeout=BUILD_TIMEOUT_S) == 0
     except (OSError, subprocess.TimeoutExpired):
         done = False
     path = tree / "bazel-bin/bench" / program
@@ -128,7 +142,7 @@ def build(tree, program, name, what_to_do):
 def leave(tree):
     """Ends the tree's Bazel server, which would hold a GiB beside what is measured."""
     try:
-        dev(tree, "bazel", "shutdown", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            timeout=COMMAND_TIMEOUT_S)
+        dev(tree, "bazel", "shutdown", timeout=COMMAND_TIMEOUT_S, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
         pass  # it goes by itself when it has been idle
