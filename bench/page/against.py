@@ -102,14 +102,17 @@ def compare(root, arguments, extra):
     program = figures.PROGRAMS[backend]
     against_tree.require_source(root, arguments.rev, commit, f"bench/{program.name}.cc")
     head, changed = against_tree.working_tree(root)
-    names = {"old": f"{arguments.rev} ({against_tree.short(root, commit)})",
+    old = against_tree.short(root, commit)
+    names = {"old": arguments.rev if arguments.rev == old else f"{arguments.rev} ({old})",
              "new": f"the working tree ({head}{', with changes' if changed else ''})"}
     with against_tree.Lock(root):
         paths = {"new": against_tree.build(root, program.name, names["new"], "mend it first")}
         tree = against_tree.check_out(root, commit)
-        paths["old"] = against_tree.build(tree, program.name, names["old"],
-                                          f"see {tree}/.cache/log, or give another commit")
-        against_tree.leave(tree)
+        try:
+            paths["old"] = against_tree.build(tree, program.name, names["old"],
+                                              f"see {tree}/.cache/log, or give another commit")
+        finally:
+            against_tree.leave(tree)
         both = common_options(paths, names, program, extra)
         options = figures.command_line(program, arguments.hops, extra, both)
         say(f"{backend_text}: {program.name} {' '.join(options)}")
@@ -162,8 +165,6 @@ def parse(argv):
 def main(argv, root=ROOT):
     """The exit code."""
     options, extra = parse(argv)
-    # What is running is ended then, instead of left behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     try:
         result = compare(root, options, extra)
     except Refusal as refusal:
@@ -179,4 +180,6 @@ def main(argv, root=ROOT):
 
 
 if __name__ == "__main__":
+    # What is running is ended then, instead of left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     sys.exit(main(sys.argv[1:]))
