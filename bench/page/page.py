@@ -8,9 +8,9 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 
+import bench_run
 import page_figures as figures
 import page_host
 import page_plots
@@ -19,10 +19,6 @@ import page_text
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BIN = ROOT / "bazel-bin/bench"
 PEER_GUEST = BIN / "page/peer/peer-guest.elf"
-# No benchmark of the page takes longer on a busy machine; one that hangs ends the run.
-BENCH_TIMEOUT_S = 1800
-# From SIGTERM, on which a benchmark ends what it has started, to SIGKILL.
-END_TIMEOUT_S = 30
 # Hops of a guest whose page tables take seconds to make.
 LARGE_RUNS = 10
 # The fence comes first in so many hops, where it is no row of its own.
@@ -33,44 +29,15 @@ REGISTERED_VMS = (10, 100, 1000)
 PEER_RUNS = 10
 
 
-def parse_json(output):
-    """The last line of a benchmark's output, or None if it has none."""
-    lines = output.strip().splitlines()
-    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
+def say(text):
+    """A line about what is done, on stderr."""
+    print("page:", text, file=sys.stderr)
 
 
 def run(command):
-    """A program's JSON; None, with the reason on stderr, if it failed or left everything out."""
-    name = " ".join(map(str, (pathlib.Path(command[0]).name, *command[1:])))
-    print("page:", name, file=sys.stderr)
-    try:
-        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE,
-                                   text=True)
-    except OSError as error:
-        print(f"page: {error}; its rows are not taken", file=sys.stderr)
-        return None
-    try:
-        output, _ = process.communicate(timeout=BENCH_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        print(f"page: it did not end in {BENCH_TIMEOUT_S} s", file=sys.stderr)
-        return None
-    finally:
-        end(process)
-    result = parse_json(output) if process.returncode == 0 else None
-    if result is None:
-        print(f"page: it gave no result, exit code {process.returncode}", file=sys.stderr)
-    return result
-
-
-def end(process):
-    """Ends the program if it still runs."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    """A program's JSON, or None; its rows are not taken then."""
+    say(" ".join(map(str, (pathlib.Path(command[0]).name, *command[1:]))))
+    return bench_run.run(command, say)
 
 
 def bench(name, *arguments):
