@@ -88,8 +88,9 @@ Closed CloseHandover(EffectContext& context, const Migration& record, Failure* w
   return Closed::kClosed;
 }
 
-// PREPARE tells of the VM that the context is in; for the rest of the daemon source.vm stays what
-// it is.
+// PREPARE tells of the VM that the context is in, and gives the guest's memory by that VM's own
+// files: a binding ends with its file, and a target that has them needs this daemon no more. For
+// the rest of the daemon the source's description stays what it is.
 class ContextInPlace {
  public:
   explicit ContextInPlace(Escrow& escrow) : escrow_(escrow) { Swap(); }
@@ -102,7 +103,10 @@ class ContextInPlace {
     if (escrow_.context.empty() || is_sources_) return;
     ContextVm& first = escrow_.context.front();
     is_sources_ = !first.vm.valid();
-    if (!is_sources_) std::swap(escrow_.source->vm, first.vm);
+    if (is_sources_) return;
+    std::swap(escrow_.source->vm, first.vm);
+    const bool both = !first.memory.empty() && !escrow_.source->memory.empty();
+    if (both) std::swap(escrow_.source->memory, first.memory);
   }
   Escrow& escrow_;
   bool is_sources_ = false;

@@ -106,6 +106,23 @@ TEST_F(RescueTest, AfterCommittedTheContextIsInTheDeadTargetsVm) {
   EXPECT_TRUE(outcome.update.rescue.context_from_target);
 }
 
+// MOVE compares bindings, and a binding ends with its file. A daemon that dies from here on takes
+// its own descriptors along.
+TEST_F(RescueTest, TheMemoryComesByTheFilesThatTheContextIsBoundTo) {
+  Strand(REHOME_VERDICT_COMMITTED, /*moves=*/true);
+  world_.target_child.Kill();
+  ASSERT_EQ(world_.Perform(Effect::kBuildRescue, record_).event, Event::kTargetPrepared);
+  EXPECT_NE(offered_flags_ & kFlagOfFirstTargets, 0);
+}
+
+TEST_F(RescueTest, WhereTheContextIsTheSourcesSoAreTheFiles) {
+  Strand(REHOME_VERDICT_OPEN, /*moves=*/true);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  ASSERT_EQ(world_.Perform(Effect::kBuildRescue, record_).event, Event::kTargetPrepared);
+  EXPECT_EQ(offered_flags_ & kFlagOfFirstTargets, 0);
+}
+
 TEST_F(RescueTest, ATargetThatNeverClaimedHasNoContext) {
   Strand(REHOME_VERDICT_OPEN, /*moves=*/true);
   world_.source_child.Kill();

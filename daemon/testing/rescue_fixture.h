@@ -5,6 +5,7 @@
 #ifndef REHOME_DAEMON_TESTING_RESCUE_FIXTURE_H_
 #define REHOME_DAEMON_TESTING_RESCUE_FIXTURE_H_
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
@@ -23,6 +24,8 @@
 namespace rehome {
 
 inline constexpr char kState[] = "registers and devices";
+// Tells the first target's memory file from the source's: the inode is the same.
+inline constexpr int kFlagOfFirstTargets = O_APPEND;
 inline constexpr uint64_t kAtOnce = 1;  // a deadline that has passed
 inline constexpr uint64_t kBoundNs = 20'000'000'000;
 
@@ -56,6 +59,10 @@ class RescueTest : public testing::Test {
     world_.spoil_target = [this](VmDescription& vm) {
       vm.layout.slots[0].flags = kMemslotGuestMemfd;
       vm.vm = *Duplicate(first_target_vm_.borrow());
+      // As after LINK: the same memory, by a file of its own.
+      const std::string path = "/proc/self/fd/" + std::to_string(world_.memory.borrow().raw());
+      vm.memory.clear();
+      vm.memory.emplace_back(open(path.c_str(), O_RDWR | kFlagOfFirstTargets | O_CLOEXEC));
     };
     record_ = world_.Armed(FencePolicy::kAfterResume);
     ASSERT_EQ(record_.strategy, Strategy::kLink);
@@ -81,6 +88,7 @@ class RescueTest : public testing::Test {
     next.link->set_pidfd(next.child.Pidfd());
     next.link->script.prepare = [this, &next](const VmmLink::PrepareRequest& request) {
       offered_.push_back(Identify(request.source->vm.borrow())->id);
+      offered_flags_ = fcntl(request.source->memory.at(0).borrow().raw(), F_GETFL);
       offered_format_ = request.source->state_format;
       world_.block_fd = *Duplicate(request.block);
       if (!prepared_.ok()) return absl::StatusOr<VmDescription>(prepared_);
@@ -123,6 +131,7 @@ class RescueTest : public testing::Test {
   std::vector<std::unique_ptr<NewTarget>> targets_;
   uint32_t writes_oldest_ = 1, writes_newest_ = 1;  // state formats of the source
   std::vector<InodeId> offered_;                    // VMs that came with PREPARE
+  int offered_flags_ = 0;                           // of the memory file that came with it
   uint32_t offered_format_ = 0;                     // and the state's
   absl::Status prepared_ = absl::OkStatus();        // an error: what PREPARE answers
   Migration record_;
