@@ -37,10 +37,9 @@ bool HasPtraceCapability() {
   constexpr int kCapSysPtrace = 19;
   absl::StatusOr<std::string> status = ReadProcFile("/proc/self/status");
   if (!status.ok()) return false;
-  constexpr std::string_view kField = "\nCapEff:\t";
-  const size_t at = status->find(kField);
-  if (at == std::string::npos) return false;
-  const uint64_t effective = std::strtoull(status->c_str() + at + kField.size(), nullptr, 16);
+  const std::optional<std::string_view> value = FieldOf(*status, "CapEff");
+  if (!value.has_value()) return false;
+  const uint64_t effective = std::strtoull(std::string(*value).c_str(), nullptr, 16);
   return (effective >> kCapSysPtrace & 1) != 0;
 }
 

@@ -89,13 +89,14 @@ class Salvage {
  private:
   absl::Status Prepare() {
     absl::Status status = put_.Prepare(
-        to_, "INSERT OR IGNORE INTO migrations (seq, id, finished, record) VALUES (?, ?, ?, ?)");
+        to_, "INSERT OR IGNORE INTO migrations (id, finished, record) VALUES (?, ?, ?)");
     if (!status.ok()) return status;
     return put_transition_.Prepare(to_, "INSERT OR IGNORE INTO transitions VALUES (?, ?, ?, ?, ?)");
   }
 
   // A lookup per row: a scan ends at the first page that is damaged, a lookup finds its way to all
-  // others. A row that fails is skipped by its number.
+  // others. A row that fails is skipped by its number. The order stays, the numbers do not: one
+  // that is damaged may be the last that there is.
   absl::Status CopyMigrations(JournalRepair* repair) {
     Statement next;
     if (!next.Prepare(from_,
@@ -110,16 +111,18 @@ class Salvage {
       next.BindInteger(1, seq);
       absl::StatusOr<bool> row = next.Step();
       if (row.ok() && !*row) break;
-      if (!row.ok() && seq >= last) break;
-      if (!row.ok()) {
+      // A page in the wrong place answers with a row that has been passed, over and over.
+      if (!row.ok() || next.Integer(0) < seq) {
+        next.Reset();
+        if (seq >= last) break;
         ++unreadable;
         continue;
       }
       seq = next.Integer(0);
-      absl::Status status = CopyRow(next);
+      absl::Status status = CopyRow(next, repair);
       next.Reset();
       if (!status.ok()) return status;
-      ++repair->records_saved;
+      if (seq == INT64_MAX) break;
     }
     absl::StatusOr<int64_t> all = QueryInteger(from_, "SELECT count(*) FROM migrations");
     if (all.ok() && static_cast<uint64_t>(*all) >= repair->records_saved) {
@@ -137,14 +140,15 @@ class Salvage {
     return 0;
   }
 
-  absl::Status CopyRow(Statement& row) {
+  // Not one whose migration has been saved: a page can be there twice.
+  absl::Status CopyRow(Statement& row, JournalRepair* repair) {
     const std::string id(row.Bytes(1)), record(row.Bytes(3));
-    put_.BindInteger(1, row.Integer(0));
-    put_.BindText(2, id);
-    put_.BindInteger(3, row.Integer(2) != 0 ? 1 : 0);
-    put_.BindBlob(4, record);
+    put_.BindText(1, id);
+    put_.BindInteger(2, row.Integer(2) != 0 ? 1 : 0);
+    put_.BindBlob(3, record);
     absl::Status status = put_.Run();
-    if (!status.ok()) return status;
+    if (!status.ok() || sqlite3_changes(to_) == 0) return status;
+    ++repair->records_saved;
     return CopyTransitions(id);
   }
 

@@ -147,6 +147,25 @@ TEST_F(JournalRepairTest, ALogWithADamagedHeaderIsReportedWhole) {
   Overwrite(wal(), 8, "damage");
   Open();
   EXPECT_EQ(repair_.torn_bytes, size);
+  EXPECT_GE(repair_.torn_commits, 5u);
+  EXPECT_TRUE(repair_.may_miss_records());
+}
+
+// Or all behind it would pass for what an earlier log has left there.
+TEST_F(JournalRepairTest, AFrameWithADamagedSaltDoesNotHideTheCommitsBehindIt) {
+  AppendAndDie(20);
+  const uint64_t frames = (fs::file_size(wal()) - 32) / (24 + 4096);
+  const uint64_t salt = 32 + (frames / 2) * (24 + 4096) + 8;
+  std::string counted(4, '\0');
+  std::ifstream(wal(), std::ios::binary)
+      .seekg(static_cast<std::streamoff>(salt))
+      .read(&counted[0], 4);
+  // A little smaller, as an earlier log's.
+  counted[3] = static_cast<char>(counted[3] - 1);
+  Overwrite(wal(), salt, counted);
+  const size_t records = LoadAll(*Open()).size();
+  EXPECT_LT(records, 20u);
+  EXPECT_EQ(records + repair_.torn_commits, 20u);
 }
 
 // ---- records ----
@@ -227,6 +246,20 @@ TEST_F(JournalRepairTest, OfADamagedDatabaseTheReadableRowsAreSavedAndTheFileIsK
   EXPECT_TRUE(repair_.none());
 }
 
+TEST_F(JournalRepairTest, ADamagedDatabaseWithADamagedLogIsRepairedAndReportedAtTheSameStart) {
+  AppendAndDie(5);
+  Overwrite(wal(), 8, "damage");
+  Overwrite(db(), 100, std::string(200, '\xee'));
+  auto journal = Open();
+  ASSERT_NE(journal, nullptr);
+  EXPECT_NE(repair_.set_aside, "");
+  EXPECT_GT(repair_.torn_bytes, 0u);
+  EXPECT_TRUE(journal->Append(Record(1, 1)).ok());
+  journal.reset();
+  EXPECT_EQ(LoadAll(*Open()).size(), 1u);
+  EXPECT_TRUE(repair_.none()) << "reported once";
+}
+
 TEST_F(JournalRepairTest, AFileThatIsNoDatabaseIsKeptAndANewJournalBegun) {
   fs::create_directory(directory_);
   std::ofstream(db()) << std::string(8192, 'x');
@@ -235,6 +268,20 @@ TEST_F(JournalRepairTest, AFileThatIsNoDatabaseIsKeptAndANewJournalBegun) {
   EXPECT_EQ(repair_.records_saved, 0u);
   EXPECT_FALSE(repair_.records_lost.has_value()) << "nobody knows";
   EXPECT_EQ(fs::file_size(db() + ".damaged-1"), 8192u);
+}
+
+TEST_F(JournalRepairTest, ANumberThatLeavesNoneBehindItIsDamageAndAppendsGoOn) {
+  {
+    auto journal = Open();
+    for (uint64_t number = 1; number <= 3; ++number) {
+      ASSERT_TRUE(journal->Append(Record(number, 1)).ok());
+    }
+  }
+  Sql("UPDATE migrations SET seq = 9223372036854775807 WHERE seq = 2");
+  auto journal = Open();
+  EXPECT_NE(repair_.set_aside, "");
+  EXPECT_EQ(LoadAll(*journal), (std::vector<Migration>{Record(1, 1), Record(3, 1), Record(2, 1)}));
+  EXPECT_TRUE(journal->Append(Record(4, 1)).ok());
 }
 
 TEST_F(JournalRepairTest, TheNumberOfDamagedFilesIsBoundedAndTheLatestAreKept) {

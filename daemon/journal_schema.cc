@@ -65,6 +65,31 @@ absl::Status Newer(int64_t version) {
                                  ", this rehomed knows up to ", kJournalSchemaVersion));
 }
 
+absl::Status Foreign() {
+  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kJournalForeign,
+                    "journal.db is a database, but no journal of rehomed");
+}
+
+absl::Status Corrupt(const std::string& what) {
+  return MakeStatus(absl::StatusCode::kDataLoss, reason::kJournalCorrupt,
+                    absl::StrCat("journal.db: ", what));
+}
+
+// Nothing can be added behind the largest number that there is, so one that nobody can have reached
+// is damage.
+absl::Status CheckNumbers(sqlite3* db) {
+  for (const std::string table : {"migrations", "damaged", "sqlite_sequence"}) {
+    const std::string there = "SELECT count(*) FROM sqlite_schema WHERE name = '" + table + "'";
+    absl::StatusOr<int64_t> number = QueryInteger(db, there.c_str());
+    if (number.ok() && *number != 0) {
+      number = QueryInteger(db, ("SELECT max(seq) FROM " + table).c_str());
+    }
+    if (!number.ok()) return number.status();
+    if (*number > kMaxJournalSeq) return Corrupt(table + " has counted too far");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckSchema(sqlite3* db) {
@@ -73,9 +98,17 @@ absl::Status CheckSchema(sqlite3* db) {
   if (*version > kJournalSchemaVersion) return Newer(*version);
   absl::StatusOr<int64_t> tables = QueryInteger(db, "SELECT count(*) FROM sqlite_schema");
   if (!tables.ok()) return tables.status();
-  if (*version >= 0 && (*version > 0 || *tables == 0)) return absl::OkStatus();
-  return MakeStatus(absl::StatusCode::kFailedPrecondition, reason::kJournalForeign,
-                    "journal.db is a database, but no journal of rehomed");
+  if (*version == 0 && *tables == 0) return absl::OkStatus();
+  if (*version <= 0) return Foreign();
+  // Others number their versions too.
+  for (const char* sql : {"SELECT seq, id, finished, record FROM migrations",
+                          "SELECT id, revision, step, state, time_unix_ns FROM transitions"}) {
+    Statement ours;
+    const absl::Status status = ours.Prepare(db, sql);
+    if (absl::IsInternal(status)) return Foreign();
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckVersionInHeader(const std::string& path) {
@@ -98,9 +131,7 @@ absl::Status CheckIntegrity(sqlite3* db) {
   absl::StatusOr<bool> row = check.Step();
   if (!row.ok()) return row.status();
   const std::string answer = *row ? std::string(check.Bytes(0)) : "no answer";
-  if (answer == "ok") return absl::OkStatus();
-  return MakeStatus(absl::StatusCode::kDataLoss, reason::kJournalCorrupt,
-                    absl::StrCat("journal.db: ", answer));
+  return answer == "ok" ? CheckNumbers(db) : Corrupt(answer);
 }
 
 // WAL: a commit is one appended write, whole or ignored after a crash, and readers do not block it.

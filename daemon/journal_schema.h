@@ -4,6 +4,7 @@
 #ifndef REHOME_DAEMON_JOURNAL_SCHEMA_H_
 #define REHOME_DAEMON_JOURNAL_SCHEMA_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -19,6 +20,10 @@ inline constexpr int kJournalSchemaVersion = 2;
 // if a reader has kept it longer: large enough that folding is rare (each is a rewrite of the
 // pages that changed), small enough to be read at a start in milliseconds.
 inline constexpr int kWalPages = 256;
+
+// What `seq` stays below: a number a nanosecond for 146 years. SQLite gives out none behind
+// INT64_MAX.
+inline constexpr int64_t kMaxJournalSeq = int64_t{1} << 62;
 
 // Refuses what is not ours, without writing: FAILED_PRECONDITION / JOURNAL_FROM_NEWER_VERSION,
 // FAILED_PRECONDITION / JOURNAL_FOREIGN (a database, but no journal), DATA_LOSS / JOURNAL_CORRUPT.

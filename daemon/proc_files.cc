@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <utility>
@@ -118,6 +119,18 @@ absl::StatusOr<std::vector<int32_t>> ListNumbers(BorrowedFd directory, const std
       at += entry->d_reclen;
     }
   }
+}
+
+std::optional<std::string_view> FieldOf(std::string_view text, std::string_view name) {
+  const std::string begin = "\n" + std::string(name) + ":";
+  const size_t at = text.find(begin);
+  if (at == std::string_view::npos) return std::nullopt;
+  std::string_view value = text.substr(at + begin.size());
+  const size_t end = value.find('\n');
+  if (end == std::string_view::npos) return std::nullopt;
+  value = value.substr(0, end);
+  value.remove_prefix(std::min(value.find_first_not_of("\t "), value.size()));
+  return value;
 }
 
 std::optional<TaskStat> ParseTaskStat(std::string_view line) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reading /proc: whole small files, directories of numbers, and the two line formats that proofs
-// are made of. A process may vanish between any two calls; that is "gone", never an error of ours.
+// Reading /proc: whole small files, directories of numbers, and the line formats that proofs are
+// made of. A process may vanish between any two calls; that is "gone", never an error of ours.
 #ifndef REHOME_DAEMON_PROC_FILES_H_
 #define REHOME_DAEMON_PROC_FILES_H_
 
@@ -32,6 +32,11 @@ absl::StatusOr<UniqueFd> OpenDirectory(const std::string& path);
 // The same as above, of a directory that is open and has not been read; `path` is for messages.
 absl::StatusOr<std::vector<int32_t>> ListNumbers(BorrowedFd directory, const std::string& path);
 
+// The value of the line "NAME:\tVALUE" in a status or fdinfo file (proc(5)), without blanks before
+// it; of the first one, should there be two. nullopt if there is none, or if it is cut off. The
+// file's first line is none: in a status file that is the name that the process gave itself.
+std::optional<std::string_view> FieldOf(std::string_view text, std::string_view name);
+
 // The fields of /proc/PID/stat and /proc/PID/task/TID/stat that are used here (proc(5)).
 struct TaskStat {
   std::string command;        // 2, without parentheses
@@ -54,6 +59,7 @@ struct Mapping {
   bool shared = false;
   uint64_t offset = 0;  // of `begin`, in bytes into the file
   InodeId inode;        // {0, 0} for anonymous memory
+  friend bool operator==(const Mapping&, const Mapping&) = default;
 };
 std::optional<Mapping> ParseMapping(std::string_view line);
 

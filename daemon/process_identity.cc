@@ -41,26 +41,27 @@ absl::Status ProcessGone(std::string_view what) {
 
 std::string ProcPath(int32_t pid) { return absl::StrCat("/proc/", pid); }
 
+std::optional<int32_t> ParsePidfdInfo(std::string_view fdinfo) {
+  const std::optional<std::string_view> value = FieldOf(fdinfo, "Pid");
+  if (!value.has_value()) return std::nullopt;
+  int32_t pid = 0;
+  const auto [end, error] = std::from_chars(value->data(), value->data() + value->size(), pid);
+  if (error != std::errc() || end != value->data() + value->size()) return std::nullopt;
+  return pid;
+}
+
 absl::StatusOr<int32_t> PidOf(BorrowedFd pidfd) {
   absl::StatusOr<std::string> text = ReadProcFile(absl::StrCat("/proc/self/fdinfo/", pidfd.raw()));
   if (!text.ok()) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not an open descriptor");
   }
-  constexpr std::string_view kField = "\nPid:";
-  const size_t at = text->find(kField);
-  if (at == std::string::npos) {
-    return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not a pidfd");
-  }
-  const char* begin = text->data() + at + kField.size();
-  const char* end = text->data() + text->size();
-  while (begin != end && (*begin == '\t' || *begin == ' ')) ++begin;
-  int32_t pid = 0;
-  if (std::from_chars(begin, end, pid).ec != std::errc()) {
+  const std::optional<int32_t> number = ParsePidfdInfo(*text);
+  if (!number.has_value()) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not a pidfd");
   }
   // -1: reaped. 0: in a PID namespace that ours does not contain; such a process cannot be watched.
-  if (pid <= 0) return ProcessGone("the process behind the pidfd has been reaped");
-  return pid;
+  if (*number <= 0) return ProcessGone("the process behind the pidfd has been reaped");
+  return *number;
 }
 
 absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd) {

@@ -5,13 +5,20 @@
 #define REHOME_DAEMON_PROCESS_IDENTITY_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "daemon/migration.h"
 #include "kvmglue/fd.h"
 
 namespace rehome {
+
+// What the fdinfo of a pidfd says (kernel/pid.c, pidfd_show_fdinfo()): the process's number, -1
+// once it has been reaped, 0 if our PID namespace does not contain it. nullopt if it is none of a
+// pidfd.
+std::optional<int32_t> ParsePidfdInfo(std::string_view fdinfo);
 
 // The process's number in our PID namespace, from the pidfd's fdinfo. NOT_FOUND / PROCESS_GONE once
 // it has been reaped: from then on the number may be somebody else's. A zombie still has its

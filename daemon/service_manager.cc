@@ -41,12 +41,17 @@ std::string TakeAddress() {
   return address[0] == '\0' || address[0] == '/' ? address : "";
 }
 
+// If there are not as many names as descriptors, it is not known which is which. Then all are
+// closed here: a forgotten one would pin a guest's memory as long as this process lives.
 std::vector<NamedFd> TakeListenFds() {
+  const int came = sd_listen_fds(/*unset_environment=*/0);
   char** names = nullptr;
-  const int count = sd_listen_fds_with_names(/*unset_environment=*/1, &names);
+  const int named = sd_listen_fds_with_names(/*unset_environment=*/1, &names);
   std::vector<NamedFd> fds;
-  for (int i = 0; i < count; ++i) {
-    fds.push_back({.name = names[i], .fd = UniqueFd(SD_LISTEN_FDS_START + i)});
+  for (int i = 0; i < came; ++i) {
+    UniqueFd fd(SD_LISTEN_FDS_START + i);
+    if (named != came) continue;
+    fds.push_back({.name = names[i], .fd = std::move(fd)});
     free(names[i]);
   }
   free(names);

@@ -28,7 +28,8 @@ inline constexpr std::chrono::milliseconds kServiceManagerTimeout{2000};
 class ServiceManager {
  public:
   // Takes socket and descriptors over from the environment and removes the variables from it
-  // (NOTIFY_SOCKET, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES). The descriptors become close-on-exec.
+  // (NOTIFY_SOCKET, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES). The descriptors become close-on-exec;
+  // they are closed if LISTEN_FDNAMES has not as many names.
   // REQUIRES: no other thread runs, and no descriptor has been closed since exec. Without a manager
   // present() is false.
   static std::unique_ptr<ServiceManager> FromEnvironment();

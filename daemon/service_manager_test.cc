@@ -89,6 +89,23 @@ TEST(ServiceManager, VariablesForAnotherProcessAreNotOursAndAreDroppedAllTheSame
   EXPECT_EQ(failed, 0) << "the number of the check that failed";
 }
 
+TEST(ServiceManager, DescriptorsWithoutANameEachAreClosedAndNotLeftOpenForLife) {
+  NotifySocket socket;
+  const UniqueFd first = MakeMemfd(), second = MakeMemfd();
+  for (const char* names : {"", "m-1.block", "m-1.block:m-1.config:m-1.vm", "m-1.block:\\"}) {
+    const int failed = InStartedProcess(socket, first.borrow(), second.borrow(), [&] {
+      setenv("LISTEN_FDNAMES", names, 1);
+      const auto manager = ServiceManager::FromEnvironment();
+      if (!manager->TakeDescriptors().empty()) return 1;
+      for (const char* variable : kVariables) {
+        if (getenv(variable) != nullptr) return 2;
+      }
+      return fcntl(3, F_GETFD) < 0 && fcntl(4, F_GETFD) < 0 ? 0 : 3;
+    });
+    EXPECT_EQ(failed, 0) << "the number of the check that failed, with \"" << names << '"';
+  }
+}
+
 TEST(ServiceManager, WithoutOneNothingIsSentAndNothingFails) {
   for (const char* address : {"", "relative/path", "/", "@"}) {
     setenv("NOTIFY_SOCKET", address, 1);

@@ -265,9 +265,10 @@ absl::StatusOr<Database> OpenAndRepair(const std::string& directory,
   repair->torn_frames = tail.frames;
   repair->torn_commits = tail.commits;
   status = ConfigureJournal(db->get(), options.max_pages);
-  // The next start must not find, and report, the same tail.
-  if (status.ok() && !tail.none()) status = Execute(db->get(), "PRAGMA wal_checkpoint(TRUNCATE)");
   if (status.ok()) status = CreateOrUpgradeSchema(db->get());
+  // The next start must not find, and report, the same tail. Behind a transaction: until one ends,
+  // SQLite keeps a new database locked that was changed to have a log.
+  if (status.ok() && !tail.none()) status = Execute(db->get(), "PRAGMA wal_checkpoint(TRUNCATE)");
   if (status.ok()) status = Compact(db->get());
   if (!status.ok()) return status;
   return db;

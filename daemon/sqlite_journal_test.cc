@@ -225,6 +225,17 @@ TEST_F(SqliteJournalTest, ADatabaseThatIsNoJournalIsRefused) {
   EXPECT_EQ(Sql("SELECT count(*) FROM recipes"), "0") << "left alone";
 }
 
+TEST_F(SqliteJournalTest, ADatabaseThatIsNoJournalIsLeftUntouchedWhateverItsVersion) {
+  fs::create_directory(directory_);
+  Sql("CREATE TABLE recipes (name TEXT)");
+  for (const char* version : {"PRAGMA user_version = 1", "PRAGMA user_version = 2"}) {
+    Sql(version);
+    const auto before = Contents(directory_);
+    EXPECT_EQ(OpenError(), reason::kJournalForeign);
+    EXPECT_EQ(Contents(directory_), before);
+  }
+}
+
 TEST_F(SqliteJournalTest, AFullDiskIsSaidSoAndLosesNothing) {
   auto journal = Open({.max_pages = 24});
   uint64_t number = 0;

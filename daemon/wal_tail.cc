@@ -20,6 +20,8 @@ constexpr size_t kHeaderBytes = 32;
 constexpr size_t kFrameHeaderBytes = 24;
 constexpr uint32_t kMagic = 0x377f0682;  // with bit 0: sums over big-endian words
 constexpr uint32_t kMinPage = 512, kMaxPage = 65536;
+// SQLite's default, of which every journal is made.
+constexpr uint32_t kJournalPage = 4096;
 // A log that is begun anew counts its first salt up by one, so what is behind it has one a little
 // smaller; a journal is not begun anew this often between two starts.
 constexpr uint32_t kMaxEarlierLogs = 1u << 20;
@@ -79,34 +81,55 @@ class Log {
 
   WalTail Tail() {
     uint64_t used_until = kHeaderBytes;
-    bool sound = true;  // no frame so far was damaged
-    WalTail tail;
+    bool sound = true;     // no frame so far was damaged
+    bool is_ours = true;   // the latest frame is this log's
+    WalTail tail, behind;  // behind `used_until`: up to the last frame of this log, and all
     std::vector<std::byte> frame(kFrameHeaderBytes + page_);
     uint64_t at = kHeaderBytes;
     for (; at + frame.size() <= size_ && ReadAt(file_, at, frame); at += frame.size()) {
-      if (IsOfEarlierLog(frame)) break;
       sound = sound && IsNext(frame);
+      is_ours = !IsOfEarlierLog(frame);
       const bool commit = BigEndian(frame, 4) != 0;
+      ++behind.frames;
+      behind.commits += commit ? 1 : 0;
+      if (sound && commit) {
+        used_until = at + frame.size();
+        tail = behind = WalTail();
+      } else if (is_ours) {
+        // An earlier log's frames are behind this one's; one among them is a damaged one.
+        tail = behind;
+        tail.bytes = at + frame.size() - used_until;
+      }
+    }
+    // A last piece, too short for a frame.
+    if (at >= size_ || at + frame.size() <= size_) return tail;
+    std::vector<std::byte> rest(static_cast<size_t>(size_ - at));
+    if (!ReadAt(file_, at, rest)) return tail;
+    if (rest.size() < kFrameHeaderBytes ? !is_ours : IsOfEarlierLog(rest)) return tail;
+    behind.bytes = size_ - used_until;
+    return behind;
+  }
+
+  // Of a log whose header says nothing: which frames are of an earlier one cannot be told, so all
+  // are taken for its own. As if they had the pages that a journal has.
+  WalTail WithoutHeader() {
+    WalTail tail{.bytes = size_};
+    std::vector<std::byte> head(kFrameHeaderBytes);
+    constexpr uint64_t kFrame = kFrameHeaderBytes + kJournalPage;
+    for (uint64_t at = kHeaderBytes; at + kFrame <= size_ && ReadAt(file_, at, head);
+         at += kFrame) {
       ++tail.frames;
-      tail.commits += commit ? 1 : 0;
-      if (!sound || !commit) continue;
-      used_until = at + frame.size();
-      tail.frames = tail.commits = 0;
+      tail.commits += BigEndian(head, 4) != 0 ? 1 : 0;
     }
-    // A last piece, too short for a frame, if it is this log's.
-    if (at < size_ && at + frame.size() > size_) {
-      std::vector<std::byte> rest(static_cast<size_t>(size_ - at));
-      if (!ReadAt(file_, at, rest)) return tail;
-      if (rest.size() < kFrameHeaderBytes || !IsOfEarlierLog(rest)) at = size_;
-    }
-    tail.bytes = at - used_until;
     return tail;
   }
 
  private:
+  // The second salt is another random number for each log.
   bool IsOfEarlierLog(std::span<const std::byte> frame) const {
     const uint32_t behind = BigEndian(header_, 16) - BigEndian(frame, 8);
-    return behind != 0 && behind <= kMaxEarlierLogs;
+    return behind != 0 && behind <= kMaxEarlierLogs &&
+           BigEndian(header_, 20) != BigEndian(frame, 12);
   }
   bool IsNext(std::span<const std::byte> frame) {
     if (std::memcmp(frame.data() + 8, header_.data() + 16, 8) != 0) return false;
@@ -130,8 +153,7 @@ WalTail InspectWal(const std::string& path) {
   if (!file || fstat(file.borrow().raw(), &info) != 0 || info.st_size == 0) return {};
   const auto size = static_cast<uint64_t>(info.st_size);
   Log log(file.borrow(), size);
-  if (!log.ReadHeader()) return {.bytes = size};
-  return log.Tail();
+  return log.ReadHeader() ? log.Tail() : log.WithoutHeader();
 }
 
 }  // namespace rehome

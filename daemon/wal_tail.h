@@ -18,8 +18,9 @@ struct WalTail {
 };
 
 // Reads the log at `path`; changes nothing. None for a file that is not there, is empty, or cannot
-// be read. Frames of an earlier use of the file, which a log has behind its own, are no tail.
-// SQLite's format: https://www.sqlite.org/fileformat2.html, section 4.
+// be read. Frames of an earlier use of the file, which a log has behind its own, are no tail; if
+// the header is damaged, they cannot be told from its own and are counted. SQLite's format:
+// https://www.sqlite.org/fileformat2.html, section 4.
 WalTail InspectWal(const std::string& path);
 
 }  // namespace rehome
