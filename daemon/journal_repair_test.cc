@@ -270,6 +270,28 @@ TEST_F(JournalRepairTest, AFileThatIsNoDatabaseIsKeptAndANewJournalBegun) {
   EXPECT_EQ(fs::file_size(db() + ".damaged-1"), 8192u);
 }
 
+TEST_F(JournalRepairTest, AnIndexThatHasLostItsEntriesIsDamageAndAppendsGoOn) {
+  {
+    auto journal = Open();
+    for (uint64_t number = 1; number <= 3; ++number) {
+      ASSERT_TRUE(journal->Append(Record(number, 1)).ok());
+    }
+  }
+  const std::string page_of = "SELECT rootpage FROM sqlite_schema WHERE name = ";
+  const uint64_t index = std::stoul(Sql(page_of + "'sqlite_autoindex_migrations_1'"));
+  const uint64_t none = std::stoul(Sql(page_of + "'traces'"));  // an index too, and empty
+  std::string page(4096, '\0');
+  std::ifstream(db(), std::ios::binary)
+      .seekg(static_cast<std::streamoff>((none - 1) * page.size()))
+      .read(page.data(), static_cast<std::streamsize>(page.size()));
+  Overwrite(db(), (index - 1) * page.size(), page);
+  auto journal = Open();
+  EXPECT_EQ(LoadAll(*journal).size(), 3u);
+  EXPECT_NE(repair_.set_aside, "");
+  EXPECT_TRUE(journal->Append(Record(1, 2)).ok());
+  EXPECT_EQ(LoadAll(*journal).size(), 3u);
+}
+
 TEST_F(JournalRepairTest, ANumberThatLeavesNoneBehindItIsDamageAndAppendsGoOn) {
   {
     auto journal = Open();

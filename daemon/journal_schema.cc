@@ -126,7 +126,9 @@ absl::Status CheckVersionInHeader(const std::string& path) {
 
 absl::Status CheckIntegrity(sqlite3* db) {
   Statement check;
-  absl::Status status = check.Prepare(db, "PRAGMA quick_check(1)");
+  // Not quick_check, which does not look whether an index has the rows of its table: that costs 5
+  // ms more with 10,000 of them, and without it a journal passes that no record can be added to.
+  absl::Status status = check.Prepare(db, "PRAGMA integrity_check(1)");
   if (!status.ok()) return status;
   absl::StatusOr<bool> row = check.Step();
   if (!row.ok()) return row.status();
