@@ -170,7 +170,7 @@ bool InStartedProcess(std::span<const std::byte> input, const std::vector<InodeI
   // Without an address, so that nothing is sent to whoever listens there.
   ServiceManager silent("", std::move(taken));
   CheckStore(&silent, named, count);
-  REHOME_PROMISE(!variables.for_us || count == 0 || CountOpen(variables.passed) == 0);
+  REHOME_PROMISE(!variables.for_us || CountOpen(count) == 0);
   return count == variables.passed && count != 0;
 }
 

@@ -173,14 +173,16 @@ absl::StatusOr<TaskStat> ReadTaskStat(const std::string& path) {
 std::optional<Mapping> ParseMapping(std::string_view line) {
   Mapping mapping;
   const std::string_view begin = TakeWord(line, '-');
+  bool is_joined = !line.starts_with(' ');
   const std::string_view end = TakeWord(line);
   const std::string_view permissions = TakeWord(line);
   const std::string_view offset = TakeWord(line);
   const std::string_view major_number = TakeWord(line, ':');
+  is_joined = is_joined && !line.starts_with(' ');
   const std::string_view minor_number = TakeWord(line);
   const std::string_view inode = TakeWord(line);
   uint32_t device_major = 0, device_minor = 0;
-  if (permissions.size() != 4 || !ParseNumber(begin, 16, &mapping.begin) ||
+  if (!is_joined || permissions.size() != 4 || !ParseNumber(begin, 16, &mapping.begin) ||
       !ParseNumber(end, 16, &mapping.end) || !ParseNumber(offset, 16, &mapping.offset) ||
       !ParseNumber(major_number, 16, &device_major) ||
       !ParseNumber(minor_number, 16, &device_minor) ||
