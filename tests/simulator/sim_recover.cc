@@ -83,13 +83,6 @@ void TakeFromAgents(SimContext& context, const Migration& record) {
   }
 }
 
-// Its VM is dead: its end makes the loss a proof.
-bool EndEmptySource(SimContext& context) {
-  if (context.IsDead(context.source)) return true;
-  context.world.Kill(*context.source);
-  return context.AwaitDeath(context.source, kExitTimeout);
-}
-
 }  // namespace
 
 bool KnowsVerdict(const SimEscrow& escrow, const Migration& record) {
@@ -120,8 +113,7 @@ Outcome SimRecover(SimContext& context, Migration record) {
   found.target_dead = context.IsDead(context.target);
   context.Pause(50);
   if (KnowsVerdict(context.escrow, record)) found.verdict = context.escrow.block->verdict;
-  Event event = context.daemon.rules.event_of(found);
-  if (event == Event::kSourceLost && !EndEmptySource(context)) event = Event::kUnreachable;
+  const Event event = context.daemon.rules.event_of(found);
   context.world.Log(
       absl::StrCat("recover: ", EventName(event), ", verdict ", found.verdict.value_or(0)));
   const char* reason = event == Event::kSourceLost    ? "GUEST_LOST"
