@@ -132,13 +132,6 @@ absl::Status Rebuild(EffectContext& context, const Migration& record) {
 
 namespace {
 
-// Its end makes the loss a proof.
-bool EndEmptySource(EffectContext& context) {
-  const UniqueFd& pidfd = context.escrow.source_pidfd;
-  if (!KillProcess(context, pidfd).ok()) return false;
-  return context.dependencies.fence->AwaitExit(pidfd.borrow(), ExitTimeout(context)).ok();
-}
-
 // Whether the guest has been paused, whatever the record says.
 bool HasStarted(const Findings& found) {
   return found.source == SourceSight::kPaused || found.source == SourceSight::kVmDead ||
@@ -164,9 +157,7 @@ Event EventOf(const Findings& found) {
   }
   // A source drops its block once it runs the guest again.
   if (found.source == SourceSight::kRunsGuest) return Event::kSourceResumed;
-  // A source whose VM is dead has nothing to run, for good.
-  const bool source_out = source_dead || found.source == SourceSight::kVmDead;
-  return source_out && found.target_dead ? Event::kSourceLost : Event::kUnreachable;
+  return source_dead && found.target_dead ? Event::kSourceLost : Event::kUnreachable;
 }
 
 Outcome RecoverEffect(EffectContext& context, Migration record) {
@@ -182,9 +173,7 @@ Outcome RecoverEffect(EffectContext& context, Migration record) {
     found.verdict = escrow.block->verdict();
     record.phases = escrow.Phases(record.armed_ns);
   }
-  Event event = EventOf(found);
-  const bool is_empty = event == Event::kSourceLost && found.source == SourceSight::kVmDead;
-  if (is_empty && !EndEmptySource(context)) event = Event::kUnreachable;
+  const Event event = EventOf(found);
   return {event, CauseOf(event, record), std::move(record)};
 }
 

@@ -71,17 +71,6 @@ TEST(EventOfTest, WhereNothingSpeaksAgainstTheRecordAGuestThatWasNotStartedIsWhe
   }
 }
 
-TEST(EventOfTest, WithoutABlockAGuestIsLostWhereNeitherSideCanRunIt) {
-  EXPECT_EQ(EventOf({.source = SourceSight::kDead, .target_dead = true}), Event::kSourceLost);
-  EXPECT_EQ(EventOf({.source = SourceSight::kVmDead, .target_dead = true}), Event::kSourceLost);
-  for (SourceSight source : {SourceSight::kPaused, SourceSight::kSilent}) {
-    EXPECT_EQ(EventOf({.source = source, .target_dead = true}), Event::kUnreachable);
-  }
-  for (SourceSight source : {SourceSight::kDead, SourceSight::kVmDead}) {
-    EXPECT_EQ(EventOf({.source = source}), Event::kUnreachable);
-  }
-}
-
 // ---- a look that fails ----
 
 // A thread that leads no process: as long as it lives it is neither a process nor none, which is
