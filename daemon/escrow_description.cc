@@ -289,7 +289,7 @@ absl::StatusOr<RestoredEscrow> RestoreEscrow(std::vector<NamedFd> fds, const FdK
     for (size_t n = 0; n < REHOME_MAX_MEMORIES; ++n) {
       UniqueFd memory =
           items.TakeIfThere(absl::StrCat(kEscrowRescueMemoryPrefix, i * REHOME_MAX_MEMORIES + n));
-      // Only kept open for the bindings of its VM; nobody reads or passes it on.
+      // Kept open for the bindings of its VM; a next target gets them if none is missing.
       if (memory.valid()) rescue.memory.push_back(std::move(memory));
     }
     restored.rescue_vms.push_back(std::move(rescue));

@@ -14,6 +14,7 @@
 #include "daemon/strategy.h"
 #include "daemon/target_build.h"
 #include "daemon/trace_keeping.h"
+#include "kvmglue/fd.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -88,28 +89,44 @@ Closed CloseHandover(EffectContext& context, const Migration& record, Failure* w
   return Closed::kClosed;
 }
 
+// Whether these are files of the same memory, all of it: of what a store gave back some may be
+// missing.
+bool AreSameMemory(const std::vector<UniqueFd>& a, const std::vector<UniqueFd>& b) {
+  const auto inodes = [](const std::vector<UniqueFd>& files) {
+    std::vector<uint64_t> numbers;
+    for (const UniqueFd& file : files) {
+      const auto identity = Identify(file.borrow());
+      numbers.push_back(identity.ok() ? identity->id.inode : 0);
+    }
+    std::sort(numbers.begin(), numbers.end());
+    return numbers;
+  };
+  return inodes(a) == inodes(b);
+}
+
 // PREPARE tells of the VM that the context is in, and gives the guest's memory by that VM's own
 // files: a binding ends with its file, and a target that has them needs this daemon no more. For
 // the rest of the daemon the source's description stays what it is.
 class ContextInPlace {
  public:
-  explicit ContextInPlace(Escrow& escrow) : escrow_(escrow) { Swap(); }
+  explicit ContextInPlace(Escrow& escrow) : escrow_(escrow) {
+    if (escrow.context.empty()) return;
+    const ContextVm& first = escrow.context.front();
+    swaps_vm_ = first.vm.valid();
+    swaps_memory_ = swaps_vm_ && AreSameMemory(first.memory, escrow.source->memory);
+    Swap();
+  }
   ~ContextInPlace() { Swap(); }
   ContextInPlace(const ContextInPlace&) = delete;
   ContextInPlace& operator=(const ContextInPlace&) = delete;
 
  private:
   void Swap() {
-    if (escrow_.context.empty() || is_sources_) return;
-    ContextVm& first = escrow_.context.front();
-    is_sources_ = !first.vm.valid();
-    if (is_sources_) return;
-    std::swap(escrow_.source->vm, first.vm);
-    const bool both = !first.memory.empty() && !escrow_.source->memory.empty();
-    if (both) std::swap(escrow_.source->memory, first.memory);
+    if (swaps_vm_) std::swap(escrow_.source->vm, escrow_.context.front().vm);
+    if (swaps_memory_) std::swap(escrow_.source->memory, escrow_.context.front().memory);
   }
   Escrow& escrow_;
-  bool is_sources_ = false;
+  bool swaps_vm_ = false, swaps_memory_ = false;
 };
 
 absl::Status BuildOne(EffectContext& context, Migration& record) {
