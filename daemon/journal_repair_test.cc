@@ -260,6 +260,16 @@ TEST_F(JournalRepairTest, ADamagedDatabaseWithADamagedLogIsRepairedAndReportedAt
   EXPECT_TRUE(repair_.none()) << "reported once";
 }
 
+TEST_F(JournalRepairTest, AJournalThatHasLostItsTablesByDamageIsNotTakenForSomebodyElses) {
+  MakeLargeJournal();
+  // Of the page that lists the tables: it has none (fileformat2.html, 1.6).
+  Overwrite(db(), 103, std::string(2, '\0'));
+  auto journal = Open();
+  ASSERT_NE(journal, nullptr);
+  EXPECT_NE(repair_.set_aside, "");
+  EXPECT_TRUE(journal->Append(Record(1, 1)).ok());
+}
+
 TEST_F(JournalRepairTest, AFileThatIsNoDatabaseIsKeptAndANewJournalBegun) {
   fs::create_directory(directory_);
   std::ofstream(db()) << std::string(8192, 'x');

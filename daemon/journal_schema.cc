@@ -105,7 +105,11 @@ absl::Status CheckSchema(sqlite3* db) {
                           "SELECT id, revision, step, state, time_unix_ns FROM transitions"}) {
     Statement ours;
     const absl::Status status = ours.Prepare(db, sql);
-    if (absl::IsInternal(status)) return Foreign();
+    if (absl::IsInternal(status)) {
+      // Damage can take our tables away too.
+      const absl::Status sound = CheckIntegrity(db);
+      return sound.ok() ? Foreign() : sound;
+    }
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
