@@ -173,6 +173,10 @@ def main(argv, root=ROOT):
     except KeyboardInterrupt:
         say("stopped; nothing is compared")
         return 2
+    # Python's own exit code for it would say "worse".
+    except Exception as error:  # pylint: disable=broad-except
+        say(f"nothing is compared: {type(error).__name__}: {error}")
+        return 2
     print("\n".join(figures.table(result)))
     if options.json:
         print(json.dumps(result))

@@ -239,6 +239,12 @@ class Against(unittest.TestCase):
         self.assertEqual((code, out), (2, ""))
         self.assertIn("gave no result; run `", said)
 
+    def test_a_result_that_nobody_foresaw_is_no_verdict(self):
+        self.write("bench/demo.cc", demo(300).replace('{"claim": 9}', "7"))
+        code, out, said = self.run_against("old")
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("nothing is compared", said)
+
     def test_a_second_run_of_the_same_checkout(self):
         with against_tree.Lock(self.root):
             self.assertIn("is under way", self.refused("old"))
