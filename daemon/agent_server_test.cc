@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/agent_server.h"
 
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -116,12 +117,15 @@ TEST_F(AgentServerTest, AnOwnersVmIsInTheDirectoryWhileItIsConnected) {
 }
 
 TEST_F(AgentServerTest, ATakenOrBadIdIsRefusedInWordsAndMayBeTriedAgain) {
-  StartServer();
-  FakeAgent first = ConnectOwner();
-  ASSERT_EQ(first.Register(MakeRegister("vm-1")), REHOME_REFUSED_NONE);
+  int go[2];
+  ASSERT_EQ(pipe2(go, O_CLOEXEC), 0);
   // Another process: the directory lets a process take its own VM over from an earlier connection.
+  // Before there are threads, one of which could have the allocator's lock at the fork.
   const pid_t child = fork();
   if (child == 0) {
+    close(go[1]);
+    char byte;
+    if (read(go[0], &byte, 1) != 1) _exit(2);
     FakeAgent second = FakeAgent::Connect(options_.socket_path);
     bool good = second.Hello(REHOME_ROLE_OWNER) == REHOME_REFUSED_NONE;
     good = good && second.Register(MakeRegister("vm-1")) == REHOME_REFUSED_ID_TAKEN;
@@ -129,6 +133,12 @@ TEST_F(AgentServerTest, ATakenOrBadIdIsRefusedInWordsAndMayBeTriedAgain) {
     good = good && second.Register(MakeRegister("vm-2")) == REHOME_REFUSED_NONE;
     _exit(good ? 0 : 1);
   }
+  StartServer();
+  FakeAgent first = ConnectOwner();
+  EXPECT_EQ(first.Register(MakeRegister("vm-1")), REHOME_REFUSED_NONE);
+  EXPECT_EQ(write(go[1], "g", 1), 1);
+  close(go[0]);
+  close(go[1]);
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
