@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <new>
 #include <thread>
@@ -94,10 +95,22 @@ TEST_F(HandoverWords, DoesNotMoveAVerdictThatIsNotTheOneNamed) {
   }
 }
 
-// Runs `mine` here and `theirs` in another process at the same moment, `rounds` times; each says
-// whether it won. Returns in how many rounds exactly one did.
-int RaceProcesses(int rounds, const std::function<void()>& reset, const std::function<bool()>& mine,
-                  const std::function<bool()>& theirs) {
+// As many rounds as a quiet machine makes in a tenth of a second. Where every turn waits for a
+// processor, so many that both have won some, and not more than fit into the time.
+constexpr int kMaxRounds = 20'000;
+constexpr int kMinRounds = 100;
+constexpr std::chrono::seconds kRaceTime{5};
+
+struct Race {
+  int rounds = 0;
+  int decided = 0;  // rounds that exactly one of the two won
+};
+
+// Runs `mine` here and `theirs` in another process at the same moment, again and again; each says
+// whether it won.
+Race RaceProcesses(const std::function<void()>& reset, const std::function<bool()>& mine,
+                   const std::function<bool()>& theirs) {
+  constexpr int kOver = -1;
   struct Shared {
     std::atomic<int> started, finished;
     std::atomic<bool> they_won;
@@ -107,46 +120,46 @@ int RaceProcesses(int rounds, const std::function<void()>& reset, const std::fun
   Shared* shared = new (memory) Shared();
   pid_t child = fork();
   if (child == 0) {
-    for (int round = 1; round <= rounds; round++) {
-      while (shared->started.load() != round) sched_yield();
+    for (int round = 1;; round++) {
+      int started = shared->started.load();
+      for (; started != round && started != kOver; started = shared->started.load()) sched_yield();
+      if (started == kOver) _exit(0);
       shared->they_won.store(theirs());
       shared->finished.store(round);
     }
-    _exit(0);
   }
-  int decided = 0;
-  for (int round = 1; round <= rounds; round++) {
+  Race race;
+  const auto end = std::chrono::steady_clock::now() + kRaceTime;
+  while (race.rounds < kMaxRounds &&
+         (race.rounds < kMinRounds || std::chrono::steady_clock::now() < end)) {
     reset();
-    shared->started.store(round);
+    shared->started.store(++race.rounds);
     bool i_won = mine();
-    while (shared->finished.load() != round) sched_yield();
-    decided += i_won != shared->they_won.load();
+    while (shared->finished.load() != race.rounds) sched_yield();
+    race.decided += i_won != shared->they_won.load();
   }
+  shared->started.store(kOver);
   waitpid(child, nullptr, 0);
   munmap(memory, sizeof(Shared));
-  return decided;
+  return race;
 }
-
-constexpr int kRounds = 20000;
 
 TEST_F(HandoverWords, HasExactlyOneWinnerWhenTwoProcessesRaceForTheVerdict) {
   auto move_to = [&](uint32_t to) {
     return rehome_block_move_verdict(&block_, REHOME_VERDICT_OPEN, to) == 0;
   };
-  EXPECT_EQ(RaceProcesses(
-                kRounds, [&] { SetVerdict(REHOME_VERDICT_OPEN); },
-                [&] { return move_to(REHOME_VERDICT_ABORTED); },
-                [&] { return move_to(REHOME_VERDICT_CLAIMED); }),
-            kRounds);
+  const Race race = RaceProcesses([&] { SetVerdict(REHOME_VERDICT_OPEN); },
+                                  [&] { return move_to(REHOME_VERDICT_ABORTED); },
+                                  [&] { return move_to(REHOME_VERDICT_CLAIMED); });
+  EXPECT_EQ(race.decided, race.rounds);
 }
 
 TEST_F(HandoverWords, CondemnsExactlyOneSideWhenBothAreAccused) {
   auto condemn = [&](rehome_side side) { return rehome_block_condemn(&block_, side) == 0; };
-  EXPECT_EQ(
-      RaceProcesses(
-          kRounds, [&] { SetWord(&block_.shared->fence_word, REHOME_FENCE_STATE_OPEN); },
-          [&] { return condemn(REHOME_SIDE_SOURCE); }, [&] { return condemn(REHOME_SIDE_TARGET); }),
-      kRounds);
+  const Race race = RaceProcesses(
+      [&] { SetWord(&block_.shared->fence_word, REHOME_FENCE_STATE_OPEN); },
+      [&] { return condemn(REHOME_SIDE_SOURCE); }, [&] { return condemn(REHOME_SIDE_TARGET); });
+  EXPECT_EQ(race.decided, race.rounds);
 }
 
 TEST_F(HandoverWords, WakesWhoeverWaitsForAVerdictInAnotherProcess) {
