@@ -21,8 +21,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A boot takes longer than anything that comes after it.
-constexpr int kBootFactor = 10;
 // The shortest exchange is the one that counts: the others waited for a processor. So many in any
 // case, and more while none was short enough.
 constexpr int kExchanges = 12;
@@ -54,12 +52,15 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Start(harness::ConsoleClient c
 }
 
 absl::Status Session::AwaitReady() {
-  console_.Await(options_.timeout * kBootFactor, [](const ConsoleLog& log) {
+  console_.Await(options_.boot_timeout, [](const ConsoleLog& log) {
     return log.result().run != 0 || !log.failed().empty();
   });
   const ConsoleLog log = console_.log();
   if (!log.failed().empty()) return absl::InternalError("the guest failed: " + log.failed());
-  if (log.result().run == 0) return absl::DeadlineExceededError("the guest does not boot");
+  if (log.result().run == 0) {
+    return absl::AbortedError(absl::StrCat(
+        "the guest does not boot", log.result().hung_up.empty() ? " in time" : ", and has ended"));
+  }
   return absl::OkStatus();
 }
 

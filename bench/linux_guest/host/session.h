@@ -23,16 +23,20 @@ struct SessionOptions {
   std::string address;    // of the guest, IPv4
   std::string disk_path;  // the file behind its disk
   EchoOptions echo;
-  // For each single thing that a guest that runs does; its boot may take ten times as long. Minutes
-  // only if something is broken, also under two layers of emulation.
+  // For each single thing that a guest that runs does. A minute only if something is broken, also
+  // under two layers of emulation.
   std::chrono::milliseconds timeout{60'000};
+  // From the attached console to the guest that says it is ready. A boot takes longer than anything
+  // that comes after it.
+  std::chrono::milliseconds boot_timeout{600'000};
 };
 
 // Not thread-safe.
 class Session {
  public:
   // Waits for the guest to boot, and starts the stream. `console` was attached before it could be
-  // ready. An error has the end of the console's text.
+  // ready. An error has the end of the console's text; ABORTED is a guest that has not said within
+  // `boot_timeout` that it is ready, or whose VMM hung up before.
   static absl::StatusOr<std::unique_ptr<Session>> Start(harness::ConsoleClient console,
                                                         const SessionOptions& options);
 
