@@ -191,7 +191,9 @@ TEST_F(SourceSideTest, TheStateIsAnnouncedBeforeThePauseIsOverUnlessThatIsLeftOu
     if (left_out) hooks.without.Add(BlackoutStep::kAnnounce);
     rehome_block_unmap(&block_);
     MapBlock(MakeSource(hooks));
-    ASSERT_TRUE(source_->PauseAndSave(block_).ok());
+    ASSERT_TRUE(source_->Quiesce(block_).ok());
+    const absl::StatusOr<uint64_t> size = source_->PauseAndSave(block_);
+    ASSERT_TRUE(size.ok()) << size.status();
     EXPECT_EQ(rehome_block_wait_source_ready(&block_, /*deadline_ns=*/1, /*spin_ns=*/0) == 0,
               !left_out);
     source_->Resume();
