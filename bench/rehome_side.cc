@@ -30,13 +30,13 @@ absl::StatusOr<GuestProbe> AttachToGuest(HostUnderTest& host) {
   return GuestProbe::Attach(vm->process().pid());
 }
 
-absl::StatusOr<HopSample> Hop(HostUnderTest& host, v1::Migration::FencePolicy fence_policy) {
+absl::StatusOr<HopSample> Hop(HostUnderTest& host, const std::string& profile,
+                              v1::Migration::FencePolicy fence_policy) {
   absl::StatusOr<GuestProbe> before = AttachToGuest(host);
   if (!before.ok()) return before.status();
   Dwell();
   if (absl::Status status = before->ResetGaps(kGuestTimeout); !status.ok()) return status;
-  const absl::StatusOr<v1::Migration> migration =
-      host.Migrate(kVmId, harness::ProfileOfVersion(kVmmVersion), fence_policy);
+  const absl::StatusOr<v1::Migration> migration = host.Migrate(kVmId, profile, fence_policy);
   if (!migration.ok()) return migration.status();
   absl::StatusOr<HopSample> sample = SampleOf(*migration);
   if (!sample.ok()) return sample;
@@ -79,20 +79,26 @@ absl::StatusOr<HopSample> SampleOf(const v1::Migration& migration) {
 }
 
 absl::StatusOr<HopSamples> RunRehome(HostUnderTest& host, const GuestShape& shape, int hops,
-                                     v1::Migration::FencePolicy fence_policy) {
-  const absl::StatusOr<harness::StartedVmm> vmm = host.StartVmm(
-      {.vm_id = kVmId,
-       .version = kVmmVersion,
-       .memory_mib = shape.memory_mib,
-       .vcpus = shape.vcpus,
-       .arguments = {"--heartbeat-ms", "0", "--memory-kind", shape.memfd ? "memfd" : "auto"}});
+                                     v1::Migration::FencePolicy fence_policy,
+                                     const Movers& movers) {
+  harness::VmmOptions options = {
+      .vm_id = kVmId,
+      .version = kVmmVersion,
+      .memory_mib = shape.memory_mib,
+      .vcpus = shape.vcpus,
+      .arguments = {"--heartbeat-ms", "0", "--memory-kind", shape.memfd ? "memfd" : "auto"}};
+  options.arguments.insert(options.arguments.end(), movers.arguments.begin(),
+                           movers.arguments.end());
+  const std::string profile =
+      movers.profile.empty() ? harness::ProfileOfVersion(kVmmVersion) : movers.profile;
+  const absl::StatusOr<harness::StartedVmm> vmm = host.StartVmm(options);
   if (!vmm.ok()) return vmm.status();
   const absl::StatusOr<GuestProbe> probe = AttachToGuest(host);
   if (!probe.ok()) return probe.status();
   if (absl::Status status = probe->TouchAllPages(); !status.ok()) return status;
   HopSamples samples;
   for (int i = 0; i < hops; ++i) {
-    absl::StatusOr<HopSample> sample = Hop(host, fence_policy);
+    absl::StatusOr<HopSample> sample = Hop(host, profile, fence_policy);
     if (!sample.ok()) return sample.status();
     samples.push_back(*std::move(sample));
   }

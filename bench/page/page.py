@@ -87,6 +87,19 @@ def collect_vms(quick, memory_kind):
     return [row for row in rows if row]
 
 
+def collect_steps(quick, memory_kind):
+    """The blackout with and without each step, with each number of vCPUs."""
+    size = ["--rounds", 2, "--hops", 2] if quick else []
+    rows = [bench("steps", "--vcpus", vcpus, "--memory", figures.SMALL_MIB, *size, *memory_kind)
+            for vcpus in figures.STEP_VCPUS]
+    return [row for row in rows if row]
+
+
+def collect_fences(quick):
+    """The ways to fence; guest memory is a guest_memfd."""
+    return bench("fence_ways", *(["--runs", 2, "--large-runs", 0] if quick else []))
+
+
 def merged(parts):
     """All runs of the peer as one."""
     return {**parts[0], "rows": figures.merge_peers(parts)} if parts else None
@@ -97,14 +110,17 @@ def collect(quick, kvm_error, memfd):
     results = {"taken": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                "machine": page_host.machine(), "kvm_error": kvm_error, "quick": quick,
                "memfd": memfd, "load_before": os.getloadavg()[0], "blackout": [],
-               "vms": [], "refill": None}
+               "vms": [], "refill": None, "steps": [], "fences": None}
     parts, memory_kind = [], ["--memfd"] * memfd
     total = ["--runs", 3 if quick else 50, *memory_kind]
     if kvm_error is None:
         results["blackout"], parts = collect_blackout(quick, memory_kind)
         results["vms"] = collect_vms(quick, memory_kind)
         results["refill"] = bench("refill", "--memory", figures.TOUCH_MIB, "--runs",
-                                  1 if quick else 5, *memory_kind)
+                                  1 if quick else 5, "--second-runs", 1 if quick else 3,
+                                  *memory_kind)
+        results["steps"] = collect_steps(quick, memory_kind)
+        results["fences"] = collect_fences(quick) if not memfd else None
     else:
         for shape in figures.PEER_SHAPES:
             add_peer(parts, shape, quick)

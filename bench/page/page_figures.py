@@ -16,6 +16,8 @@ PEER_GOALS = {"ignore-shared": ("QEMU x-ignore-shared", 0.5),
 # (vCPUs, MiB) that QEMU moves as well; the peer guest has no memory beyond 2 GiB.
 PEER_SHAPES = ((1, 64), (2, 64), (1, 1024))
 VCPUS = (1, 2, 4, 8)
+# With which the steps of the blackout are left out: some make a difference with two only.
+STEP_VCPUS = (1, 2)
 SMALL_MIB = 64
 FENCE_MIB = 4096
 LARGE_MIB = 8192

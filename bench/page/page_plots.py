@@ -14,8 +14,8 @@ LEGEND_ROOM = 1.3
 # Of 8 by 4 inches: sharp on a page, and some 30 KiB.
 DOTS_PER_INCH = 110
 # Of every plot that there may be, so that a page leaves none of an older one's.
-NAMES = ("phases.png", "vcpus.png", "memory.png", "vms.png", "touch.png", "peers.png",
-         "throughput.png")
+NAMES = ("phases.png", "vcpus.png", "memory.png", "vms.png", "touch.png", "second.png",
+         "steps.png", "peers.png", "throughput.png")
 # The phases in the order of the blackout, as both sides name them.
 PHASES = ("stop_vcpus", "save_state", "claim", "move", "restore_state", "fence", "resume")
 
@@ -77,6 +77,42 @@ def touch(axes, refill):
     axes.bar_label(bars, fmt="%.1f ms", padding=3)
     axes.margins(x=0.2)
     axes.set_xlabel(f"time to touch {refill['memory_mib']} MiB after the move, p50, ms")
+
+
+def second(axes, seconds):
+    """p99 before and after, logarithmic: orders of magnitude lie between them."""
+    labels = [f"{row['name']}, {row['vcpus']} vCPU" for row in seconds]
+    for offset, side, label in ((0.2, "before_us", "second before"),
+                                (-0.2, "after_us", "first second after")):
+        bars = axes.barh([place + offset for place in range(len(labels))],
+                         [row[side]["p99"] for row in seconds], height=0.4, label=label)
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.2)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_xlabel("p99 of a round of the guest, us")
+    axes.legend(fontsize=8)
+
+
+def steps(axes, results):
+    """The blackout without each step, and a line where it is with all."""
+    places, labels = 0, []
+    for index, result in enumerate(results):
+        color, start = f"C{index}", places
+        for step in result["steps"]:
+            kind = "without" if step["taken"] else "and"
+            labels.append(f"{kind} {step['name']}, {result['vcpus']} vCPU")
+            bars = axes.barh(places, step["changed"]["blackout_us"]["p50"], color=color)
+            axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
+            places += 1
+        both = result["all_steps"]["blackout_us"]["p50"]
+        axes.plot([both, both], [start - 0.5, places - 0.5], "k--", lw=1)
+        axes.annotate(f"as it is: {both:.0f}", (both, start - 0.5), fontsize=8, ha="right",
+                      va="bottom", color="k")
+    axes.set_yticks(range(places), labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("blackout p50, us; dashed: as the product is")
 
 
 def peers(axes, results):
@@ -143,6 +179,12 @@ def wanted(results):
     if results["refill"]:
         yield ("touch.png", "What the guest pays after the move",
                lambda a: touch(a, results["refill"]))
+    if results["refill"] and results["refill"].get("first_second"):
+        yield ("second.png", "A round of the guest before and after the move",
+               lambda a: second(a, results["refill"]["first_second"]))
+    if results.get("steps"):
+        yield ("steps.png", "Blackout without each step that keeps it short, 64 MiB",
+               lambda a: steps(a, results["steps"]))
     if results["peers"]:
         yield "peers.png", "QEMU's same-host migration", lambda a: peers(a, results)
     if results["throughput"]:

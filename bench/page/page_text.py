@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The performance page's text, made of the results. No I/O."""
 
+import statistics
+
+import against_figures
 import page_figures as figures
 
 
@@ -97,6 +100,91 @@ def refill_part(results):
                 ["page tables:", "touch all p50:", "max:", "whole migration p50:"], rows)
 
 
+def second_part(results):
+    """What a round of the guest takes just after the move."""
+    refill = results["refill"]
+    seconds = refill.get("first_second") if refill else None
+    if not seconds:
+        return not_taken(results, "The first second after the move")
+    rows = [[row["name"], str(row["vcpus"]),
+             *(number(row[side][key]) for side in ("before_us", "after_us")
+               for key in ("p50", "p99", "p999", "max"))] for row in seconds]
+    return ["", "## The first second after the move", "",
+            f"How long one round of the guest's loop takes, in us, in the second before the move "
+            f"and in the first second after it, without the round that the blackout was in; "
+            f"{refill['memory_mib']} MiB, all of which the guest works on as fast as it goes; all "
+            f"rounds of {refill['second_runs']} moves, load {refill['load']:.1f}."] + table(
+                ["page tables", "vCPUs:", *(f"{key} {when}:" for when in ("before", "after")
+                                            for key in ("p50", "p99", "p99.9", "max"))], rows)
+
+
+def not_taken(results, title):
+    """A section without figures, with the reason."""
+    return ["", f"## {title}", "",
+            f"Not taken: {results['kvm_error'] or figures.NO_RESULT}."]
+
+
+def ratio_text(ratios):
+    """The median ratio of the rounds, and where it lies with 95 % confidence."""
+    text = f"{statistics.median(ratios):.2f}"
+    if len(ratios) < against_figures.MIN_ROUNDS:
+        return text
+    low, high, _ = against_figures.interval(ratios)
+    return f"{text} ({low:.2f} to {high:.2f})"
+
+
+def steps_part(results):
+    """The blackout with and without each step that keeps it short."""
+    title = "Each step of the blackout, with and without"
+    if not results.get("steps"):
+        return not_taken(results, title)
+    lines = ["", f"## {title}", "",
+             "p50 in us, fence after the resume; what the product does is *with*. The ratio is the "
+             "median over the rounds, in brackets where it lies with at least 95 % confidence (with "
+             "6 rounds or more). An interval around 1 means that no difference can be seen. The "
+             "phase is the one whose median differs most. Page tables that are not there cost the "
+             "guest time after the move, see the two sections above."]
+    for result in results["steps"]:
+        both = result["all_steps"]
+        rows = []
+        for step in result["steps"]:
+            changed = step["changed"]
+            sides = (both, changed) if step["taken"] else (changed, both)
+            rows.append([step["title"] + ("" if step["taken"] else " (not taken)"),
+                         *(number(side[key]["p50"]) for key in ("blackout_us", "guest_gap_us")
+                           for side in sides),
+                         ratio_text(step["round_ratios"] if step["taken"]
+                                    else [1 / ratio for ratio in step["round_ratios"]]),
+                         f"{step['phase']} {step['phase_us'] * (1 if step['taken'] else -1):+.0f}"])
+        lines += ["", f"{result['vcpus']} vCPU, {result['memory_mib']} MiB, {result['rounds']} "
+                      f"rounds of {result['hops_in_a_round']} hops, load {result['load']:.1f}:"]
+        lines += table(["step", "blackout with:", "without:", "guest gap with:", "without:",
+                        "without / with:", "phase, without - with:"], rows)
+    return lines
+
+
+def fences_part(results):
+    """The ways to fence."""
+    title = "Ways to fence"
+    if not results.get("fences"):
+        return not_taken(results, title)
+    lines = ["", f"## {title}", "",
+             "From the order until it is seen to be carried out, in us, at load "
+             f"{results['fences']['load']:.1f}. [blackout.md](../blackout.md) says which is used, "
+             "and why."]
+    for result in results["fences"]["rows"]:
+        vcpu = "in the guest" if result["vcpu_runs"] else "stopped"
+        rows = []
+        for way in result["ways"]:
+            us = way.get("us")
+            rows.append([way["title"], way["proof"], str(way["runs"]),
+                         number(us["p50"]) if us else f"not taken: {way['not_taken']}",
+                         number(us["max"]) if us else "-"])
+        lines += ["", f"{result['memory_mib']} MiB, vCPU {vcpu}:"]
+        lines += table(["way", "a proof?", "runs:", "p50:", "max:"], rows)
+    return lines
+
+
 def total_part(results):
     """A whole migration."""
     total = results["total_time"]
@@ -168,6 +256,7 @@ def page(results, goals, plots):
     lines += goals_table(goals, results["quick"]) + misses(goals)
     for name, title in plots:
         lines += ["", f"![{title}]({name})"]
-    lines += vms_part(results) + refill_part(results) + total_part(results) + peers_part(results)
+    lines += vms_part(results) + refill_part(results) + second_part(results) + steps_part(results)
+    lines += fences_part(results) + total_part(results) + peers_part(results)
     lines += throughput_part(results) + COMPARED.split("\n")
     return "\n".join(lines) + "\n"

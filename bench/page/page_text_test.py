@@ -28,6 +28,17 @@ REFILL = {"memory_mib": 1024, "runs": 5, "load": 1.0,
                     "migration_ms_p50": 479}]}
 
 
+def step(name, taken):
+    changed = {"blackout_us": {"p50": 330}, "guest_gap_us": {"p50": 430}}
+    return {"name": name, "title": name, "taken": taken, "changed": changed, "phase":
+            "restore_state", "phase_us": 12, "round_ratios": [1.1, 1.15, 1.15, 1.2, 1.15, 1.15]}
+
+
+STEPS = {"vcpus": 1, "memory_mib": 64, "rounds": 6, "hops_in_a_round": 5, "load": 0.4,
+         "all_steps": {"blackout_us": {"p50": 300}, "guest_gap_us": {"p50": 400}},
+         "steps": [step("not set again", True), step("spins", False)]}
+
+
 def page_of(results):
     return page_text.page(results, figures.all_goals(results), [("a.png", "A plot")])
 
@@ -66,6 +77,41 @@ class PageTest(unittest.TestCase):
     def test_what_warm_page_tables_cost_stands_beside_what_they_save(self):
         self.assertIn("| populated and warm | 4.20 | 5.00 | 479 |",
                       page_of({**WITHOUT_KVM, "refill": REFILL}))
+
+    def test_the_first_second_stands_beside_the_one_before(self):
+        def side(p50):
+            return {"rounds": 9, "p50": p50, "p99": 2.5, "p999": 3.5, "max": 450}
+        refill = {**REFILL, "second_runs": 3, "first_second": [
+            {"name": "empty page tables", "vcpus": 2, "before_us": side(0.5),
+             "after_us": side(4.5)}]}
+        self.assertIn("| empty page tables | 2 | 0.50 | 2.50 | 3.50 | 450 | 4.50 | 2.50 | 3.50 | "
+                      "450 |", page_of({**WITHOUT_KVM, "refill": refill}))
+
+    def test_each_step_has_its_blackout_with_and_without(self):
+        page = page_of({**WITHOUT_KVM, "steps": [STEPS]})
+        self.assertIn("| not set again | 300 | 330 | 400 | 430 | 1.15 (1.10 to 1.20) | "
+                      "restore_state +12 |", page)
+        # What the product does not do is without it, and faster so.
+        self.assertIn("| spins (not taken) | 330 | 300 | 430 | 400 | 0.87 (0.83 to 0.91) | "
+                      "restore_state -12 |", page)
+
+    def test_a_few_rounds_have_no_interval(self):
+        self.assertEqual(page_text.ratio_text([1.1, 1.3]), "1.20")
+
+    def test_a_way_to_fence_that_was_not_taken_says_why(self):
+        ways = [{"title": "SIGKILL", "proof": "yes", "runs": 3, "us": {"p50": 210, "max": 300}},
+                {"title": "frozen", "proof": "no", "runs": 0, "not_taken": "no cgroup2"}]
+        page = page_of({**WITHOUT_KVM, "fences": {"load": 1.0, "rows": [
+            {"memory_mib": 64, "vcpu_runs": False, "ways": ways}]}})
+        self.assertIn("64 MiB, vCPU stopped:", page)
+        self.assertIn("| SIGKILL | yes | 3 | 210 | 300 |", page)
+        self.assertIn("| frozen | no | 0 | not taken: no cgroup2 | - |", page)
+
+    def test_sections_without_figures_say_why(self):
+        page = page_of(WITHOUT_KVM)
+        for title in ("The first second after the move", "Ways to fence",
+                      "Each step of the blackout, with and without"):
+            self.assertIn(f"## {title}\n\nNot taken: no KVM here.", page)
 
     def test_every_plot_is_on_the_page(self):
         self.assertIn("![A plot](a.png)", page_of(WITHOUT_KVM))

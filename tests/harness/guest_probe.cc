@@ -153,21 +153,25 @@ absl::Status GuestProbe::TouchAllPages() const {
   return absl::OkStatus();
 }
 
-absl::Status GuestProbe::ResetGaps(std::chrono::milliseconds timeout) {
-  std::vector<uint64_t> requests;
+absl::Status GuestProbe::RequestReset() {
   for (uint32_t i = 0; i < boot_.vcpu_count; ++i) {
     const absl::StatusOr<rehome_guest_mailbox> mailbox = ReadMailbox(*this, i);
     if (!mailbox.ok()) return mailbox.status();
-    requests.push_back(mailbox->gap_reset_done + 1);
+    const uint64_t request = mailbox->gap_reset_done + 1;
     absl::Status status = Write(MailboxOffset(i, offsetof(rehome_guest_mailbox, gap_reset_request)),
-                                std::as_bytes(std::span(&requests.back(), 1)));
+                                std::as_bytes(std::span(&request, 1)));
     if (!status.ok()) return status;
   }
+  return absl::OkStatus();
+}
+
+absl::Status GuestProbe::ResetGaps(std::chrono::milliseconds timeout) {
+  if (absl::Status status = RequestReset(); !status.ok()) return status;
   int64_t waited_ms = 0;
   for (uint32_t i = 0; i < boot_.vcpu_count;) {
     const absl::StatusOr<rehome_guest_mailbox> mailbox = ReadMailbox(*this, i);
     if (!mailbox.ok()) return mailbox.status();
-    if (mailbox->gap_reset_done == requests[i]) {
+    if (mailbox->gap_reset_done == mailbox->gap_reset_request) {
       ++i;
       continue;
     }
@@ -178,6 +182,16 @@ absl::Status GuestProbe::ResetGaps(std::chrono::milliseconds timeout) {
     waited_ms += kAnswerPollMs;
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<uint64_t>> GuestProbe::RoundCounts() const {
+  std::vector<uint64_t> counts(REHOME_GUEST_ROUND_BUCKETS);
+  for (uint32_t i = 0; i < boot_.vcpu_count; ++i) {
+    const absl::StatusOr<rehome_guest_mailbox> mailbox = ReadMailbox(*this, i);
+    if (!mailbox.ok()) return mailbox.status();
+    for (size_t k = 0; k < counts.size(); ++k) counts[k] += mailbox->rounds[k];
+  }
+  return counts;
 }
 
 absl::StatusOr<double> GuestProbe::TimeToTouchAllUs(std::chrono::milliseconds timeout) {

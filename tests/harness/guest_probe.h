@@ -48,6 +48,12 @@ class GuestProbe : public GuestMemoryReader {
 
   // The guest forgets the longest gap it saw. Returns once every vCPU has answered.
   absl::Status ResetGaps(std::chrono::milliseconds timeout);
+  // The same, without waiting. Asked of a guest that stands still, it forgets once it runs again,
+  // after the round that it stood still in.
+  absl::Status RequestReset();
+  // How many rounds of the guest's loop took how long since then, all vCPUs together, by the
+  // buckets of vmm/reference/guest/rounds.h.
+  absl::StatusOr<std::vector<uint64_t>> RoundCounts() const;
   // The longest time between two turns of the guest's loop since then, of the vCPU that saw the
   // longest, by the guest's own TSC.
   absl::StatusOr<double> LongestGapUs() const;

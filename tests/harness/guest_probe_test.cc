@@ -120,6 +120,29 @@ TEST_F(GuestProbeTest, ReportsTheLongestGapOfAllVcpusAndForgetsIt) {
   EXPECT_EQ(probe->LongestGapUs().value(), 0);
 }
 
+TEST_F(GuestProbeTest, AddsUpTheRoundsOfAllVcpus) {
+  mailbox(0).rounds[rehome_guest_round_bucket(300)] = 5;
+  mailbox(1).rounds[rehome_guest_round_bucket(300)] = 2;
+  mailbox(1).rounds[REHOME_GUEST_ROUND_BUCKETS - 1] = 1;
+  const auto probe = GuestProbe::Attach(getpid());
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  const auto counts = probe->RoundCounts();
+  ASSERT_TRUE(counts.ok()) << counts.status();
+  EXPECT_EQ((*counts)[rehome_guest_round_bucket(300)], 7u);
+  EXPECT_EQ(counts->back(), 1u);
+}
+
+TEST_F(GuestProbeTest, AGuestThatStandsStillIsAskedToForgetForLater) {
+  auto probe = GuestProbe::Attach(getpid());
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  mailbox(1).gap_max = 800'000;
+  ASSERT_TRUE(probe->RequestReset().ok());
+  EXPECT_EQ(mailbox(1).gap_max, 800'000u);
+  for (uint32_t i = 0; i < kVcpus; ++i) {
+    EXPECT_NE(mailbox(i).gap_reset_request, mailbox(i).gap_reset_done);
+  }
+}
+
 TEST_F(GuestProbeTest, AVcpuThatDoesNotAnswerIsNamed) {
   auto probe = GuestProbe::Attach(getpid());
   ASSERT_TRUE(probe.ok()) << probe.status();

@@ -162,6 +162,7 @@ absl::Status Machine::CreateVm(const Host& host) {
   auto vm = Vm::Create(host.kernel, config_.vm_type, host.link_abi);
   if (!vm.ok()) return vm.status();
   vm_ = *std::move(vm);
+  if (!host.sync_regs) vm_->DisableSyncRegs();
   return absl::OkStatus();
 }
 

@@ -35,6 +35,7 @@ struct Host {
   LinkAbi link_abi;
   size_t serial_depth = kSerialFifoMax;  // of the serial port of this VMM's version
   bool has_linux = true;                 // this VMM's version runs Linux guests
+  bool sync_regs = true;                 // without: as Vm::DisableSyncRegs()
   rehome_trace* trace = nullptr;         // where `kernel` notes its calls; null: nowhere
 };
 

@@ -91,6 +91,7 @@ absl::StatusOr<int> Main(const Options& options) {
                      .link_abi = link_abi,
                      .serial_depth = SerialDepthOf(version.writes.newest),
                      .has_linux = version.has_linux(),
+                     .sync_regs = !options.hooks.without.Has(BlackoutStep::kSyncRegs),
                      .trace = trace};
   Vmm vmm(options, host, version, signals->borrow(), *std::move(connection));
   // Not return: threads may be waiting in the kernel or in the agent library, and everything that

@@ -36,9 +36,11 @@ void AddGuestOptions(CLI::App& app, GuestOptions& guest) {
   app.add_option("--memory", guest.memory_mib, "RAM in MiB")
       ->check(CLI::Range(kMinMemoryMib, kMaxMemoryMib));
   app.add_option("--memory-kind", guest.memory_kind,
-                 "what RAM is made of (default: what the VM type needs)")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, MemoryKind>{
-          {"gmem", MemoryKind::kGuestMemfd}, {"memfd", MemoryKind::kMemfd}}));
+                 "what RAM is made of (auto, the default: what the VM type needs)")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, MemoryKind>{{"auto", MemoryKind::kAuto},
+                                            {"gmem", MemoryKind::kGuestMemfd},
+                                            {"memfd", MemoryKind::kMemfd}}));
   app.add_option("--memories", guest.memories, "files that RAM consists of")
       ->check(CLI::Range(1u, REHOME_GUEST_MAX_MEMORIES));
   app.add_option("--vcpus", guest.vcpus, "virtual CPUs")
@@ -90,7 +92,7 @@ void AddLinuxOptions(CLI::App& app, GuestOptions& guest) {
 // Names as they were given; ToTestHooks() after parsing.
 struct TestHookNames {
   std::string die_at, hang_at, stop_at, once_file, meet_socket, misbehave;
-  std::vector<std::string> meet_at;
+  std::vector<std::string> meet_at, without;
 };
 
 void AddTestHooks(CLI::App& app, TestHookNames& names) {
@@ -115,6 +117,10 @@ void AddTestHooks(CLI::App& app, TestHookNames& names) {
                  "as a target, answer PREPARE with a lie, or run too early")
       ->check(CLI::IsMember(MisbehaviourNames()))
       ->group(kGroup);
+  app.add_option("--blackout-without", names.without,
+                 "leave a step of the blackout out, to see what it is worth; repeatable")
+      ->check(CLI::IsMember(BlackoutStepNames()))
+      ->group(kGroup);
 }
 
 TestHooks ToTestHooks(const TestHookNames& names) {
@@ -128,8 +134,12 @@ TestHooks ToTestHooks(const TestHookNames& names) {
       .meet_at = {},
       .meet_socket = names.meet_socket,
       .once_file = names.once_file,
-      .misbehave = MisbehaviourFromName(names.misbehave).value_or(Misbehaviour::kNone)};
+      .misbehave = MisbehaviourFromName(names.misbehave).value_or(Misbehaviour::kNone),
+      .without = {}};
   for (const std::string& name : names.meet_at) hooks.meet_at.push_back(place(name));
+  for (const std::string& name : names.without) {
+    if (const auto step = BlackoutStepFromName(name)) hooks.without.Add(*step);
+  }
   return hooks;
 }
 

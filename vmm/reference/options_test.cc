@@ -101,6 +101,24 @@ TEST(OptionsTest, ALinuxGuestHasOptionsOfItsOwn) {
   EXPECT_FALSE(Parse({"--vm-id=a"}).options.guest.is_linux());
 }
 
+TEST(OptionsTest, TheKindOfMemoryThatIsTheDefaultCanBeSaid) {
+  const ParsedOptions parsed = Parse({"--vm-id=a", "--memory-kind=auto"});
+  ASSERT_FALSE(parsed.exit_now) << parsed.text;
+  EXPECT_EQ(parsed.options.guest.memory_kind, MemoryKind::kAuto);
+}
+
+TEST(OptionsTest, StepsOfTheBlackoutCanBeLeftOut) {
+  EXPECT_FALSE(Parse({"--vm-id=a"}).options.hooks.without.Has(BlackoutStep::kLearn));
+  for (const std::string& name : BlackoutStepNames()) {
+    const ParsedOptions parsed = Parse({"--target", "--blackout-without", name.c_str()});
+    ASSERT_FALSE(parsed.exit_now) << parsed.text;
+    for (const std::string& other : BlackoutStepNames()) {
+      EXPECT_EQ(parsed.options.hooks.without.Has(*BlackoutStepFromName(other)), other == name);
+    }
+  }
+  EXPECT_EQ(Parse({"--target", "--blackout-without=fence"}).exit_code, kUsageExitCode);
+}
+
 TEST(OptionsTest, ATargetNeedsNoNameAndMayMisbehave) {
   const ParsedOptions parsed = Parse({"--target", "--misbehave=overlap"});
   ASSERT_FALSE(parsed.exit_now) << parsed.text;

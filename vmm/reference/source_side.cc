@@ -7,6 +7,7 @@
 #include <string>
 
 #include "vmm/reference/serial.h"
+#include "vmm/reference/wait.h"
 
 namespace rehome {
 namespace {
@@ -138,14 +139,18 @@ void SourceSide::OnAllStopped(bool guest_ended) {
 
 void SourceSide::Run(uint32_t index) {
   const uint32_t count = machine_.vcpu_count();
+  const bool in_turn = hooks_.without.Has(BlackoutStep::kParallel);
+  if (in_turn) AwaitAtLeast(saved_, index, std::chrono::nanoseconds(0));
   buffers_->results[index] = SaveVcpu(index);
-  if (saved_.fetch_add(1) + 1 != count) return;
+  const uint32_t saved = saved_.fetch_add(1) + 1;
+  if (in_turn) saved_.notify_all();
+  if (saved != count) return;
   buffers_->results[count] = SaveTheRest();
   for (const absl::Status& result : buffers_->results) {
     if (!result.ok()) return;
   }
   // A guest that switched itself off at this moment must not go on elsewhere.
-  if (!guest_ended_) Announce();
+  if (!guest_ended_ && !hooks_.without.Has(BlackoutStep::kAnnounce)) Announce();
 }
 
 // The library announces the state when PauseAndSave() returns, and finds it announced: done here,

@@ -118,12 +118,17 @@ class SourceSideTest : public ::testing::Test {
     machine_->devices().Thaw();
     crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(), listener_);
     ASSERT_TRUE(crew_->Start(nullptr).ok());
-    source_ = std::make_unique<SourceSide>(*machine_, *crew_, kFormats, TestHooks{});
+    const uint64_t capacity = MakeSource(TestHooks{});
+    MapBlock(capacity);
+    kernel_.Take();
+  }
+  // Armed; what the state may need.
+  uint64_t MakeSource(const TestHooks& hooks) {
+    source_ = std::make_unique<SourceSide>(*machine_, *crew_, kFormats, hooks);
     auto description = std::make_unique<rehome_vm>();
     source_->Describe(/*hold=*/true, *description);
-    MapBlock(description->state_capacity);
     source_->Arm(kFormats.newest);
-    kernel_.Take();
+    return description->state_capacity;
   }
   void TearDown() override {
     if (block_.shared != nullptr) rehome_block_unmap(&block_);
@@ -178,6 +183,21 @@ TEST_F(SourceSideTest, AnEventfdThatDoesNotGoEndsTheAttemptAndTheDevicesRun) {
   EXPECT_EQ(kernel_.Take(), (Calls{kNotificationsOff[0], kNotificationsOff[1], kAllOn[0]}));
   DeviceState state;
   EXPECT_EQ(ReasonOf(machine_->devices().Save(state)), "DEVICE_RUNNING");
+}
+
+TEST_F(SourceSideTest, TheStateIsAnnouncedBeforeThePauseIsOverUnlessThatIsLeftOut) {
+  for (const bool left_out : {false, true}) {
+    TestHooks hooks;
+    if (left_out) hooks.without.Add(BlackoutStep::kAnnounce);
+    rehome_block_unmap(&block_);
+    MapBlock(MakeSource(hooks));
+    ASSERT_TRUE(source_->Quiesce(block_).ok());
+    const absl::StatusOr<uint64_t> size = source_->PauseAndSave(block_);
+    ASSERT_TRUE(size.ok()) << size.status();
+    EXPECT_EQ(rehome_block_wait_source_ready(&block_, /*deadline_ns=*/1, /*spin_ns=*/0) == 0,
+              !left_out);
+    source_->Resume();
+  }
 }
 
 }  // namespace

@@ -177,7 +177,8 @@ TargetSide::TargetSide(Machine& machine, const Proposal& proposal, rehome_agent*
       block_(block),
       events_(events),
       settings_(settings),
-      spin_(SpinBudget(machine.vcpu_count())),
+      spin_(SpinBudget(machine.vcpu_count(), settings.hooks.without)),
+      in_turn_(settings.hooks.without.Has(BlackoutStep::kParallel)),
       vcpu_states_(machine.vcpu_count()),
       vm_state_(std::make_unique<VmState>()),
       results_(machine.vcpu_count()) {
@@ -229,6 +230,7 @@ bool TargetSide::Lead(int wait_result) {
 bool TargetSide::Follow(uint32_t index) {
   AwaitAtLeast(stage_, kMayRestore, spin_);
   if (stage_ == kOff) return false;
+  if (in_turn_) AwaitAtLeast(restored_, index - 1, spin_);
   results_[index] = RestoreVcpu(index);
   restored_.fetch_add(1, std::memory_order_release);
   restored_.notify_all();
@@ -291,8 +293,9 @@ bool TargetSide::Commit() {
 bool TargetSide::Restore() {
   absl::Status status = RestoreVm();
   if (!status.ok()) return Refuse(status);
-  Advance(kMayRestore);
+  if (!in_turn_) Advance(kMayRestore);
   status = RestoreVcpu(0);
+  if (in_turn_) Advance(kMayRestore);
   if (status.ok()) status = RestoreDevices();
   const absl::Status others = AwaitRestored();
   if (status.ok()) status = others;

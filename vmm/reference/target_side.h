@@ -95,6 +95,7 @@ class TargetSide : public TakeOverWork {
   VmmEvents& events_;
   const Settings settings_;
   const std::chrono::nanoseconds spin_;
+  const bool in_turn_;  // without BlackoutStep::kParallel
 
   // Private copies, made before the blackout.
   std::vector<VcpuState> vcpu_states_;

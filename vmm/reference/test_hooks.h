@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Switches with which tests make a VMM fail at a named place or lie about itself. They are part of
-// the program, because what is tested is the program; without its flags none of them does anything.
+// Switches with which tests make a VMM fail at a named place or lie about itself, and benchmarks
+// make it leave out a step. They are part of the program, because what is tested is the program;
+// without its flags none of them does anything.
 #ifndef REHOME_VMM_REFERENCE_TEST_HOOKS_H_
 #define REHOME_VMM_REFERENCE_TEST_HOOKS_H_
 
@@ -10,6 +11,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "vmm/reference/blackout_steps.h"
 
 namespace rehome {
 
@@ -74,6 +77,7 @@ struct TestHooks {
   // with the same command line. "" = always.
   std::string once_file;
   Misbehaviour misbehave = Misbehaviour::kNone;
+  BlackoutSteps without;  // as source and as target
 
   // Called at each place, on whatever thread passes it. Dies as from SIGKILL, stops the calling
   // thread for ever, stops the process as from SIGSTOP, or meets whoever listens at `meet_socket`

@@ -51,11 +51,11 @@ void BecomeVcpuThread(uint32_t index) {
 }  // namespace
 
 VcpuCrew::VcpuCrew(std::vector<std::unique_ptr<Vcpu>>& vcpus, Devices& devices,
-                   CrewListener& listener)
+                   CrewListener& listener, BlackoutSteps without)
     : vcpus_(vcpus),
       devices_(devices),
       listener_(listener),
-      spin_(SpinBudget(static_cast<uint32_t>(vcpus.size()))),
+      spin_(SpinBudget(static_cast<uint32_t>(vcpus.size()), without)),
       was_in_guest_(vcpus.size()) {}
 
 VcpuCrew::~VcpuCrew() { Stop(); }

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "kvmglue/vcpu.h"
+#include "vmm/reference/blackout_steps.h"
 #include "vmm/reference/devices.h"
 
 namespace rehome {
@@ -60,7 +61,9 @@ class TakeOverWork {
 class VcpuCrew {
  public:
   // Everything must outlive the crew. `listener` and `devices` are called from any vCPU thread.
-  VcpuCrew(std::vector<std::unique_ptr<Vcpu>>& vcpus, Devices& devices, CrewListener& listener);
+  // `without`: only kSpin is the crew's.
+  VcpuCrew(std::vector<std::unique_ptr<Vcpu>>& vcpus, Devices& devices, CrewListener& listener,
+           BlackoutSteps without = {});
   // Stops.
   ~VcpuCrew();
 

@@ -56,9 +56,7 @@ absl::Status Vmm::StartOwner() {
   auto machine = Machine::Start(host_, options_.guest);
   if (!machine.ok()) return machine.status();
   machine_ = *std::move(machine);
-  crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
-                                     static_cast<CrewListener&>(*this));
-  source_side_ = std::make_unique<SourceSide>(*machine_, *crew_, StateFormats(), options_.hooks);
+  MakeCrew();
   absl::Status status = crew_->Start(nullptr);
   if (!status.ok()) return status;
   guest_ = Guest::kHere;
@@ -72,6 +70,12 @@ absl::Status Vmm::StartOwner() {
   if (rehome_agent_register(agent_->agent(), &registration) == 0) return absl::OkStatus();
   return MakeStatus(absl::StatusCode::kInvalidArgument, "VM_ID_INVALID",
                     "not a valid VM id: " + options_.guest.vm_id);
+}
+
+void Vmm::MakeCrew() {
+  crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
+                                     static_cast<CrewListener&>(*this), options_.hooks.without);
+  source_side_ = std::make_unique<SourceSide>(*machine_, *crew_, StateFormats(), options_.hooks);
 }
 
 absl::Status Vmm::StartTarget() { return StartAgent(REHOME_ROLE_TARGET); }
@@ -247,9 +251,8 @@ absl::Status Vmm::Prepare(rehome_agent* agent, uint32_t strategy, const rehome_v
     if (!populated.ok()) return populated.status();
     WarmUp();
   }
-  crew_ = std::make_unique<VcpuCrew>(machine_->vcpus(), machine_->devices(),
-                                     static_cast<CrewListener&>(*this));
-  source_side_ = std::make_unique<SourceSide>(*machine_, *crew_, StateFormats(), options_.hooks);
+  if (absl::Status status = ForgetVcpus(); !status.ok()) return status;
+  MakeCrew();
   target_side_ = std::make_unique<TargetSide>(
       *machine_, *proposal_, agent, block, *events_,
       TargetSide::Settings{.spin_ns = options_.spin_us * 1000ull, .hooks = options_.hooks});
@@ -267,6 +270,17 @@ void Vmm::WarmUp() {
   if (host_.kind != KernelKind::kKvm || options_.warm_ms == 0) return;
   const auto warmed = machine_->WarmUp(host_.kernel, std::chrono::milliseconds(options_.warm_ms));
   if (!warmed.ok()) Log("page tables are not warm: %s", warmed.status().ToString());
+}
+
+// Without BlackoutStep::kLearn: of a vCPU that has been in KVM_RUN nothing is known any more.
+absl::Status Vmm::ForgetVcpus() {
+  if (!options_.hooks.without.Has(BlackoutStep::kLearn)) return absl::OkStatus();
+  for (const std::unique_ptr<Vcpu>& vcpu : machine_->vcpus()) {
+    absl::Status status = vcpu->CompletePendingIo();
+    if (!status.ok()) return status;
+    vcpu->ClearImmediateExit();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Vmm::ArmTarget(rehome_block&) {

@@ -53,6 +53,8 @@ class Vmm : private AgentHandler, private CrewListener {
   std::optional<int> Handle(const VmmEvent& event);
   void OnGuestRunsHere();
   void WarmUp();
+  absl::Status ForgetVcpus();
+  void MakeCrew();  // and what a source does with it
   int EndGuest();
   int CheckGuest();
   FormatRange StateFormats() const;  // that this VMM writes for its guest

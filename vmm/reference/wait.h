@@ -6,12 +6,14 @@
 #include <chrono>
 #include <cstdint>
 
+#include "vmm/reference/blackout_steps.h"
+
 namespace rehome {
 
 // How long threads of one VMM spin for each other in a blackout before they sleep: about what a
 // futex wake-up costs. 0 where there are fewer CPUs than threads, since there spinning takes the
-// CPU from whoever is waited for.
-std::chrono::nanoseconds SpinBudget(uint32_t threads);
+// CPU from whoever is waited for, and without BlackoutStep::kSpin.
+std::chrono::nanoseconds SpinBudget(uint32_t threads, BlackoutSteps without);
 
 // Waits until `word` is at least `value`: spins for `spin`, then sleeps. Whoever stores must
 // notify.

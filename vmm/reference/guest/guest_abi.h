@@ -2,7 +2,7 @@
  *
  * What the built-in guest and the host agree on: where things are in guest-physical memory, and the
  * structures in which the guest reports. Fixed layout, little-endian, C11 and C++20. The guest is
- * freestanding, so nothing but <stdint.h> is used here.
+ * freestanding, so nothing but <stdint.h> and rounds.h is used here.
  *
  * The first 2 MiB belong to the loader (addresses below, all identity-mapped); the rest of RAM is
  * split evenly among the vCPUs, see step.h. Fresh memory must read as zeroes.
@@ -11,6 +11,8 @@
 #define REHOME_VMM_REFERENCE_GUEST_GUEST_ABI_H_
 
 #include <stdint.h>
+
+#include "vmm/reference/guest/rounds.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -124,7 +126,8 @@ struct rehome_guest_mailbox {
 
   /* The longest time between two turns of the loop since the last reset, TSC cycles, and the TSC
    * values around it. The host resets by writing a new number to gap_reset_request; the vCPU
-   * answers in gap_reset_done, from when on the three values are of the new period. */
+   * answers in gap_reset_done, from when on the three values are of the new period, `rounds` too.
+   */
   uint64_t gap_max;
   uint64_t gap_before;
   uint64_t gap_after;
@@ -145,6 +148,10 @@ struct rehome_guest_mailbox {
   uint64_t touch_request;
   uint64_t touch_done;
   uint64_t touch_tsc;
+
+  /* How many rounds of the loop took how long (rounds.h), since the last reset of the gaps. The
+   * simulated CPU counts none. */
+  uint32_t rounds[REHOME_GUEST_ROUND_BUCKETS];
 };
 
 #ifdef __cplusplus

@@ -137,9 +137,11 @@ static void measure_gap(struct vcpu *v, uint64_t now) {
     m->gap_before = v->last_tsc;
     m->gap_after = now;
   }
+  m->rounds[rehome_guest_round_bucket(gap)]++;
   const uint64_t request = m->gap_reset_request;
   if (request != m->gap_reset_done) {
     m->gap_max = m->gap_before = m->gap_after = 0;
+    for (uint32_t i = 0; i < REHOME_GUEST_ROUND_BUCKETS; i++) m->rounds[i] = 0;
     m->gap_reset_done = request;
   }
   v->last_tsc = now;
