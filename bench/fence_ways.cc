@@ -62,7 +62,7 @@ constexpr Way kWayTable[kWays] = {
     {"exiting", "SIGKILL, every task exiting",
      "yes: no task runs user or guest code again, or is in a system call (the daemon's fence)"},
     {"visit", "SIGKILL, then once on each CPU",
-     "yes: no task runs user or guest code again; a system call under way may still end"},
+     "argued, not shown: no task runs user or guest code again"},
     {"stop", "SIGSTOP, every task stopped", "no: whoever may signal it lets it go on"},
     {"freeze", "cgroup.freeze, frozen", "no: whoever may write there lets it go on"},
     {"give-up", "closes its KVM files, none in /proc, no task in KVM_RUN",
