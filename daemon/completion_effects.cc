@@ -38,8 +38,8 @@ void MeetSourceAgain(EffectContext& context, const Migration& record) {
 }
 
 // The kernel's word that MOVE killed the source VM: EIO in the process that created it. Asked while
-// that process lives; silence proves nothing. False: that VM is alive, so nobody has moved it,
-// whatever the verdict says.
+// that process lives; silence proves nothing, nor does an agent that says so of any failure. False:
+// that VM is alive, so nobody has moved it, whatever the verdict says.
 bool WasMoved(EffectContext& context, Migration& record) {
   if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return true;
   if (record.fence.kernel_vm_dead) return true;  // it does not come to life again
@@ -48,9 +48,7 @@ bool WasMoved(EffectContext& context, Migration& record) {
       context.escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
   if (!probe.ok()) return true;
   if (probe->vm_alive) return false;
-  record.fence.kernel_vm_dead = true;
-  record.fence.kernel_observer = {"source", record.source};
-  record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
+  if (probe->vm_dead) NoteVmDead(record);
   return true;
 }
 

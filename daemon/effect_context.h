@@ -78,6 +78,10 @@ std::optional<std::string> WhyResumed(EffectContext& context, const Migration& r
 // Says in the block that the source has stopped for good, as seen at `stopped_ns`, and notes under
 // BEFORE_RESUME that it was we who saw it.
 void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns);
+// Notes the kernel's word, by the source's own mouth (VmmLink::Probe::vm_dead), that its VM is
+// dead. The first time is kept.
+void NoteVmDead(Migration& record);
+
 
 uint64_t Nanoseconds(std::chrono::milliseconds duration);
 // Of the blackout, as the block has it (ClaimTimeoutOf() of rescue_rules.h).

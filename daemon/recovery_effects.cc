@@ -135,7 +135,8 @@ namespace {
 // Whether the guest has been paused, whatever the record says.
 bool HasStarted(const Findings& found) {
   return found.source == SourceSight::kPaused || found.source == SourceSight::kVmDead ||
-         found.verdict == REHOME_VERDICT_CLAIMED || found.verdict == REHOME_VERDICT_COMMITTED;
+         found.source == SourceSight::kVmDeadUnproven || found.verdict == REHOME_VERDICT_CLAIMED ||
+         found.verdict == REHOME_VERDICT_COMMITTED;
 }
 
 }  // namespace

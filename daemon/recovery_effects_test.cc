@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <thread>
 
@@ -23,7 +24,8 @@ namespace {
 
 constexpr SourceSight kEverySight[] = {SourceSight::kDead, SourceSight::kRunsGuest,
                                        SourceSight::kPaused, SourceSight::kVmDead,
-                                       SourceSight::kSilent};
+                                       SourceSight::kSilent, SourceSight::kVmDeadUnproven};
+static_assert(std::size(kEverySight) == kSourceSightCount);
 
 TEST(EventOfTest, ATargetThatRunsTheGuestCountsForMoreThanAnyRecordAndAnythingElseThatIsSeen) {
   for (bool before_start : {false, true}) {
@@ -51,7 +53,8 @@ TEST(EventOfTest, AGuestThatIsSeenToBePausedHasBeenStartedWhateverTheRecordSays)
           << verdict << " with source " << static_cast<int>(source);
     }
   }
-  for (SourceSight source : {SourceSight::kPaused, SourceSight::kVmDead}) {
+  for (SourceSight source :
+       {SourceSight::kPaused, SourceSight::kVmDead, SourceSight::kVmDeadUnproven}) {
     EXPECT_EQ(EventOf({.before_start = true, .source = source, .verdict = REHOME_VERDICT_OPEN}),
               Event::kStuck);
     EXPECT_EQ(EventOf({.before_start = true, .source = source}), Event::kUnreachable);

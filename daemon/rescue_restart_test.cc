@@ -94,8 +94,10 @@ class RescueRestartTest : public RescueTest {
       if (item.name == "block") old_fd_ = *Duplicate(item.fd.borrow());
     }
     world_.store.stored.clear();
-    world_.source = std::make_shared<FakeVmmLink>(record_.source);
-    world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+    world_.source = std::make_shared<FakeVmmLink>(record_.source, world_.source->hello());
+    world_.source->script.probe = [](const std::string&) {
+      return VmmLink::Probe{.vm_dead = true};
+    };
     world_.source->script.hand_in = [this](const std::string&) { return HandIn(old_fd_); };
     world_.target->script.hand_in = [this](const std::string&) { return HandIn(world_.block_fd); };
     world_.target->script.probe = [](const std::string&) { return VmmLink::Probe{}; };

@@ -14,8 +14,19 @@ bool WasMoved(SimContext& context, Migration& record) {
   const bool moves = context.world.guests[context.source->guest].moves;
   if (!moves || record.fence.kill_sent_ns != 0 || record.fence.kernel_vm_dead) return true;
   if (!context.Ask(context.source) || context.daemon.dead) return true;
-  record.fence.kernel_vm_dead = context.source->kvm->dead;
-  return record.fence.kernel_vm_dead;
+  switch (context.LookAtSource(kAgentTimeout)) {
+    case SourceSight::kVmDead:
+      record.fence.kernel_vm_dead = true;
+      return true;
+    case SourceSight::kRunsGuest:
+    case SourceSight::kPaused:
+      return false;
+    case SourceSight::kDead:
+    case SourceSight::kSilent:
+    case SourceSight::kVmDeadUnproven:
+      return true;
+  }
+  return true;
 }
 
 bool EndSource(SimContext& context, Migration& record) {
