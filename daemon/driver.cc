@@ -76,11 +76,13 @@ Advanced Announce(const Migration& record, Advanced next, Journal* journal) {
     status = journal->Append(next.record);
   }
   // A later daemon must be able to tell who took the verdict, and which process is the new target.
-  // The escrow is kept, and a resolve tries again.
+  // The escrow is kept, and a resolve tries again. The first cause stays what it is, so why this
+  // was not begun is said beside it.
   const bool rescues =
       next.record.step == Step::kRescuing || next.record.step == Step::kRescueHandingOver;
   if (!status.ok() && rescues) {
     next = Decide(record, Event::kUnreachable, FailureOf(status), {});
+    if (next.record.journal_failure.none()) next.record.journal_failure = FailureOf(status);
     status = journal->Append(next.record);
   }
   if (!status.ok() && next.record.journal_failure.none()) {
