@@ -98,6 +98,12 @@ void Tell(const ServiceManager& manager, std::string_view state) {
   if (!told.ok()) spdlog::warn("{}: {}", state, std::string(told.message()));
 }
 
+// The start is over: it has told of what was wrong with the journal, and kept what may need it.
+void EndRepair(Journal& journal) {
+  const absl::Status ended = journal.EndRepair();
+  if (!ended.ok()) spdlog::warn("journal: {}", std::string(ended.message()));
+}
+
 void TellOfEscrow(const EscrowStore& store, std::optional<size_t> dropped) {
   if (!dropped.has_value()) {
     spdlog::error("the service manager's {} descriptors are all kept, because records are missing",
@@ -221,6 +227,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   if (signal_number == 0) {
     (*api)->SetServing(true);
     Tell(*manager, "READY=1");
+    EndRepair(**journal);
     spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
                  config.api_socket, config.agent_socket);
     sigwait(&ending, &signal_number);
