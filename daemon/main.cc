@@ -190,6 +190,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
                      Interrupt* interrupt) {
              return (*agents)->AwaitLink(process, timeout, interrupt);
            },
+       .may_miss_records = [&journal] { return (*journal)->repair().may_miss_records(); },
        .keep_trace = KeeperOfTraces(config, watched_journal.get())});
 
   // ---- what decides: reads the journal, and takes the VM ids of unfinished migrations ----
@@ -226,8 +227,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   int signal_number = AwaitRecovered(**registry, ending);
   if (signal_number == 0) {
     (*api)->SetServing(true);
-    Tell(*manager, "READY=1");
     EndRepair(**journal);
+    Tell(*manager, "READY=1");
     spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
                  config.api_socket, config.agent_socket);
     sigwait(&ending, &signal_number);

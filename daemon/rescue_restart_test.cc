@@ -84,8 +84,8 @@ TEST_F(RescueTest, ARescueThatCannotBeKeptNorForgottenIsNotBegun) {
 class RescueRestartTest : public RescueTest {
  protected:
   // A rescue's target has been armed; then another daemon comes, without anything in a store.
-  void Restart() {
-    Strand(REHOME_VERDICT_COMMITTED);
+  void Restart(bool moves = false) {
+    Strand(REHOME_VERDICT_COMMITTED, moves);
     world_.target_child.Kill();
     record_.source = *IdentifyProcess(world_.source_child.Pidfd().borrow());
     record_ = world_.Perform(Effect::kBuildRescue, record_).update;
@@ -127,6 +127,17 @@ TEST_F(RescueRestartTest, WithoutTheDeadTargetsBlockTheSavedStateIsNotRunAgain) 
   targets_.at(0)->child.Kill();
   world_.target->Close();
   EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kUnreachable);
+}
+
+// With MOVE its VM is dead, and it hands in the block of its own handover: that is more than
+// nothing, and says nothing of the target on record.
+TEST_F(RescueRestartTest, ASourceThatHasABlockLeftIsNotEndedForWantOfAnother) {
+  Restart(/*moves=*/true);
+  targets_.at(0)->child.Kill();
+  world_.target->Close();
+  EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kUnreachable);
+  EXPECT_TRUE(world_.source_child.alive());
+  EXPECT_EQ(world_.fence.kills, 0);
 }
 
 TEST_F(RescueTest, WhatAPredecessorKeptOfARescueIsPutInItsPlace) {

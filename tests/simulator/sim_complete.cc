@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/rescue_rules.h"
 #include "tests/simulator/sim_context.h"
 
 namespace rehome::sim {
@@ -119,7 +120,11 @@ Outcome SimFence(SimContext& context, Migration record) {
 }
 
 Outcome SimDiscard(SimContext& context, Migration record) {
-  if (!context.IsDead(context.source)) EndHold(context);
+  if (EndsEmptySource(record)) {
+    EndSource(context, record);
+  } else if (!context.IsDead(context.source)) {
+    EndHold(context);
+  }
   if (context.daemon.dead) return Answer(Event::kFenceIncomplete, std::move(record));
   if (context.target != nullptr) context.world.Kill(*context.target);
   const bool dead = context.AwaitDeath(context.target, kExitTimeout);
