@@ -17,12 +17,10 @@ Observation Look(EffectContext& context, Migration& record, bool overdue) {
   Escrow& escrow = context.escrow;
   // The block last: what the dead wrote in it is final then.
   const SourceSight source = LookAtSource(context, record, kLookPause);
-  if (source == SourceSight::kVmDead && !record.fence.kernel_vm_dead) {
-    // Once its process is dead too, nobody can say so any more.
-    record.fence.kernel_vm_dead = true;
-    record.fence.kernel_observer = {"source", record.source};
-    record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
-  }
+  // Once its process is dead too, nobody can say so any more.
+  if (source == SourceSight::kVmDead) NoteVmDead(record);
+  // Nothing is hoped for of a VM that may be dead.
+  const bool vm_dead = record.fence.kernel_vm_dead || source == SourceSight::kVmDeadUnproven;
   const bool target_dead = HasExited(escrow.target_pidfd.borrow());
   return {
       .verdict = escrow.block->verdict(),
@@ -33,8 +31,8 @@ Observation Look(EffectContext& context, Migration& record, bool overdue) {
       .source = source,
       .target_dead = target_dead,
       .overdue = overdue,
-      .can_rescue = escrow.HoldsGuest(HasMove(record.strategy), record.fence.kernel_vm_dead) &&
-                    escrow.KnowsVerdict(record),
+      .can_rescue =
+          escrow.HoldsGuest(HasMove(record.strategy), vm_dead) && escrow.KnowsVerdict(record),
       .source_was_out = WasOutBefore(record),
   };
 }
@@ -137,8 +135,12 @@ SourceSight LookAtSource(EffectContext& context, const Migration& record, millis
   // not paused and says nothing. It can be asked.
   absl::StatusOr<VmmLink::Probe> probe = escrow.source_link->ProbeVm(record.id, wait);
   if (!probe.ok()) return SourceSight::kSilent;
-  if (!probe->vm_alive) return SourceSight::kVmDead;
-  return probe->guest_running ? SourceSight::kRunsGuest : SourceSight::kPaused;
+  if (probe->vm_alive) {
+    return probe->guest_running ? SourceSight::kRunsGuest : SourceSight::kPaused;
+  }
+  // A guest that runs on a dead VM: whatever became of it, it was not left in the pause.
+  if (probe->guest_running) return SourceSight::kSilent;
+  return probe->vm_dead ? SourceSight::kVmDead : SourceSight::kVmDeadUnproven;
 }
 
 Outcome AbortEffect(EffectContext& context, Migration record) {

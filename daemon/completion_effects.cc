@@ -13,6 +13,7 @@
 #include "daemon/escrow_keeping.h"
 #include "daemon/process_identity.h"
 #include "daemon/reasons.h"
+#include "daemon/rescue_rules.h"
 #include "daemon/strategy.h"
 #include "kvmglue/status_reason.h"
 
@@ -38,8 +39,8 @@ void MeetSourceAgain(EffectContext& context, const Migration& record) {
 }
 
 // The kernel's word that MOVE killed the source VM: EIO in the process that created it. Asked while
-// that process lives; silence proves nothing. False: that VM is alive, so nobody has moved it,
-// whatever the verdict says.
+// that process lives; silence proves nothing, nor does an agent that says so of any failure. False:
+// that VM is alive, so nobody has moved it, whatever the verdict says.
 bool WasMoved(EffectContext& context, Migration& record) {
   if (!HasMove(record.strategy) || record.fence.kill_sent_ns != 0) return true;
   if (record.fence.kernel_vm_dead) return true;  // it does not come to life again
@@ -48,9 +49,7 @@ bool WasMoved(EffectContext& context, Migration& record) {
       context.escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
   if (!probe.ok()) return true;
   if (probe->vm_alive) return false;
-  record.fence.kernel_vm_dead = true;
-  record.fence.kernel_observer = {"source", record.source};
-  record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
+  if (probe->vm_dead) NoteVmDead(record);
   return true;
 }
 
@@ -293,12 +292,14 @@ Outcome FenceSourceEffect(EffectContext& context, Migration record) {
 
 Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
+  const bool ends_source = EndsEmptySource(record);
   // First, and whatever becomes of the target: the source's hold ends here. A source that does not
   // answer is cut off; it drops its hold when it sees the verdict or loses the connection.
-  if (escrow.source_link != nullptr && !escrow.source_link->closed() &&
+  if (!ends_source && escrow.source_link != nullptr && !escrow.source_link->closed() &&
       !escrow.source_link->Cancel(record.id, context.dependencies.timeouts.agent).ok()) {
     escrow.source_link->Close();
   }
+  const absl::Status source_ended = ends_source ? EndSource(context, record) : absl::OkStatus();
   absl::Status status = absl::OkStatus();
   if (escrow.target_pidfd.valid()) {
     Fence& fence = *context.dependencies.fence;
@@ -312,6 +313,10 @@ Outcome DiscardTargetEffect(EffectContext& context, Migration record) {
   const bool target_had_memory = escrow.target.has_value();
   DropEscrow(context, record);
   if (status.ok() && target_had_memory) NoteForeignHolders(context, record);
+  if (!source_ended.ok()) {
+    return FailedOutcome(Event::kFenceIncomplete, Annotate(source_ended, "ending the empty source"),
+                         std::move(record));
+  }
   if (status.ok()) return {Event::kTargetDiscarded, {}, std::move(record)};
   return {Event::kFenceIncomplete,
           {"TARGET_NOT_DISCARDED", std::string(status.message())},

@@ -20,7 +20,8 @@ Outcome AwaitFirstRunEffect(EffectContext& context, Migration record);
 Outcome FenceSourceEffect(EffectContext& context, Migration record);
 
 // Tells the source to drop its hold, kills and reaps the target if there is one, closes the escrow.
-// kTargetDiscarded; kFenceIncomplete if the target would not die.
+// A source that is on record as one that nobody can run the guest in any more (RecoverEffect) is
+// ended, as after a success. kTargetDiscarded; kFenceIncomplete if one of them would not die.
 Outcome DiscardTargetEffect(EffectContext& context, Migration record);
 
 }  // namespace rehome

@@ -178,12 +178,22 @@ TEST_F(HandoverTest, ADeadVmIsProofOfTheMoveAndASilentSourceIsNoDoubt) {
   EXPECT_EQ(outcome.event, Event::kFirstRunSeen);
   EXPECT_FALSE(outcome.update.fence.kernel_vm_dead);
 
-  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_dead = true}; };
   world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
   outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
   EXPECT_EQ(outcome.event, Event::kFirstRunSeen);
   EXPECT_TRUE(outcome.update.fence.kernel_vm_dead);
   EXPECT_EQ(outcome.update.fence.kernel_observer, (Observer{"source", record_.source}));
+}
+
+TEST_F(HandoverTest, TheWordOfAnOldAgentIsNotTheKernels) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  const Outcome outcome = world_.Perform(Effect::kAwaitFirstRun, record_);
+  EXPECT_EQ(outcome.event, Event::kFirstRunSeen);
+  EXPECT_FALSE(outcome.update.fence.kernel_vm_dead);
 }
 
 TEST_F(HandoverTest, WithoutMoveALivingVmOfTheSourceMeansNothing) {

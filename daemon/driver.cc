@@ -8,6 +8,7 @@
 #include "daemon/clock.h"
 #include "daemon/machine.h"
 #include "daemon/reasons.h"
+#include "daemon/rescue_rules.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -68,6 +69,13 @@ bool CanStillTurnBack(Step step) {
   return false;
 }
 
+// Whether `next` must not be begun unless it is on record. A later daemon must be able to tell who
+// took the verdict, which process is the new target, and why a source was ended.
+bool MustBeOnRecord(const Migration& record, const Migration& next) {
+  const bool ends_source = EndsEmptySource(next) && !EndsEmptySource(record);
+  return next.step == Step::kRescuing || next.step == Step::kRescueHandingOver || ends_source;
+}
+
 // Journals `next`, which follows `record`; what it returns is to be done.
 Advanced Announce(const Migration& record, Advanced next, Journal* journal) {
   absl::Status status = journal->Append(next.record);
@@ -75,12 +83,11 @@ Advanced Announce(const Migration& record, Advanced next, Journal* journal) {
     next = Decide(record, Event::kRefused, FailureOf(status), {});
     status = journal->Append(next.record);
   }
-  // A later daemon must be able to tell who took the verdict, and which process is the new target.
-  // The escrow is kept, and a resolve tries again.
-  const bool rescues =
-      next.record.step == Step::kRescuing || next.record.step == Step::kRescueHandingOver;
-  if (!status.ok() && rescues) {
+  // The escrow is kept, and a resolve tries again. The first cause stays what it is, so why this
+  // was not begun is said beside it.
+  if (!status.ok() && MustBeOnRecord(record, next.record)) {
     next = Decide(record, Event::kUnreachable, FailureOf(status), {});
+    if (next.record.journal_failure.none()) next.record.journal_failure = FailureOf(status);
     status = journal->Append(next.record);
   }
   if (!status.ok() && next.record.journal_failure.none()) {

@@ -265,7 +265,7 @@ TEST_F(DriverTest, ARescueThatCannotBeJournalledIsNotBegunAndTheGuestIsKept) {
     const Migration done = Run();
     EXPECT_EQ(done.state, MigrationState::kIndeterminate);
     EXPECT_EQ(done.step, Step::kUnresolved) << "a resolve tries again";
-    EXPECT_TRUE(done.journal_failure.none()) << "its end is on record";
+    EXPECT_EQ(done.journal_failure.reason, reason::kJournalFull) << "look at the disk";
     if (one.step == Step::kRescueHandingOver) {
       ASSERT_EQ(done.rescue.failed_attempts.size(), 1u) << "and why";
       EXPECT_EQ(done.rescue.failed_attempts[0].reason, reason::kJournalFull);
@@ -273,6 +273,39 @@ TEST_F(DriverTest, ARescueThatCannotBeJournalledIsNotBegunAndTheGuestIsKept) {
     EXPECT_EQ(journal_.Appended(record_.id).back(), done);
     for (Effect effect : performed()) EXPECT_NE(effect, one.not_performed);
   }
+}
+
+// An earlier daemon's, of which nobody can have the guest again, and the source's VMM lives.
+TEST_F(DriverTest, ASourceIsNotEndedForALossThatCouldNotBeJournalled) {
+  record_.step = Step::kHandingOver;
+  record_.state = MigrationState::kHandingOver;
+  record_.owner = GuestOwner::kUndecided;
+  record_.source = {.pid = 10, .start_ticks = 1};
+  fake_.On(Effect::kRecover, [](const Migration& record, Interrupt&) {
+    Outcome outcome = FailureOutcome(Event::kSourceLost, "GUEST_LOST", record);
+    outcome.update.fence.kernel_vm_dead = true;
+    outcome.update.fence.source = record.source;
+    return outcome;
+  });
+  fake_.On(Effect::kDiscardTarget, [](const Migration& record, Interrupt&) {
+    return Outcome{Event::kTargetDiscarded, {}, record};
+  });
+  const auto recover = [this] {
+    return Drive(record_, Event::kDaemonRestarted, {"DAEMON_RESTARTED", ""},
+                 {&journal_, effects_.get(), interrupt_.get(), [](const Migration&) {}});
+  };
+  journal_.FailAppends([](const Migration& record) {
+    return record.step == Step::kDiscardingTarget ? MemoryJournal::Full() : absl::OkStatus();
+  });
+  const Migration undecided = recover();
+  EXPECT_EQ(undecided.state, MigrationState::kIndeterminate);
+  EXPECT_EQ(undecided.journal_failure.reason, reason::kJournalFull);
+  EXPECT_EQ(performed(), std::vector<Effect>{Effect::kRecover});
+
+  record_.id += "x";
+  journal_.FailAppends([](const Migration&) { return absl::OkStatus(); });
+  EXPECT_EQ(recover().state, MigrationState::kFailed);
+  EXPECT_EQ(performed(), (std::vector<Effect>{Effect::kRecover, Effect::kDiscardTarget}));
 }
 
 TEST_F(DriverTest, AnEventThatTheStepDoesNotKnowFailsTheMigrationSafely) {

@@ -41,6 +41,9 @@ struct EffectDependencies {
   std::function<absl::StatusOr<std::shared_ptr<VmmLink>>(const ProcessIdentity&,
                                                          std::chrono::milliseconds, Interrupt*)>
       await_link;
+  // Whether the journal may lack records (JournalRepair::may_miss_records()): what is on record may
+  // then be older than what was done. Null: it lacks none.
+  std::function<bool()> may_miss_records = {};
   // Takes the trace of a migration of which nothing more happens; must not fail or wait for long.
   // Null: no traces are recorded.
   std::function<void(const std::string& migration_id, const MigrationTrace&)> keep_trace = {};
@@ -74,6 +77,10 @@ std::optional<Failure> GuestEnded(EffectContext& context, const Migration& recor
 // Why the source has taken its guest back, if it has said so, or does within `wait`; kept likewise.
 std::optional<std::string> WhyResumed(EffectContext& context, const Migration& record,
                                       std::chrono::milliseconds wait);
+
+// Notes the kernel's word, by the source's own mouth (VmmLink::Probe::vm_dead), that its VM is
+// dead. The first time is kept.
+void NoteVmDead(Migration& record);
 
 // Says in the block that the source has stopped for good, as seen at `stopped_ns`, and notes under
 // BEFORE_RESUME that it was we who saw it.

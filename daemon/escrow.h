@@ -54,6 +54,9 @@ struct Escrow {
   // What the source said when it took the guest back (WhyResumed()).
   std::optional<std::string> resumed;
   uint64_t handover_start_ns = 0;  // CLOCK_MONOTONIC, when START was sent
+  // Of a migration taken over: nothing of it was with the service manager, and what was there could
+  // be told apart.
+  bool store_was_empty = false;
   // What was lent to whom, for the trace; null: nothing. No guest memory, so CloseMemory() leaves
   // it.
   std::unique_ptr<TraceArea> source_trace;

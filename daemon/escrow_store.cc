@@ -68,6 +68,7 @@ class ManagerEscrowStore final : public EscrowStore {
   }
 
   bool supported() const override { return manager_->present(); }
+  bool all_came_back() const override { return manager_->descriptors_whole(); }
   absl::Status Put(const std::string& migration_id, const std::vector<EscrowItem>& items) override;
   absl::Status Remove(const std::string& migration_id) override;
   absl::Status Barrier() override { return manager_->Barrier(); }

@@ -81,6 +81,9 @@ class EscrowStore {
   // / SERVICE_MANAGER_FAILED. OK without a manager.
   virtual absl::Status Barrier() = 0;
 
+  // False: what came back could not be told apart and was closed, so that an empty answer of
+  // Take() says nothing of what the manager has.
+  virtual bool all_came_back() const { return true; }
   // What an earlier daemon had stored of it, by item; empty if nothing, or taken already. The
   // manager keeps its own duplicates until Remove().
   virtual std::vector<NamedFd> Take(const std::string& migration_id) = 0;

@@ -42,7 +42,8 @@ TEST(EscrowTidyTest, AllIsKeptWhereARecordMayBeMissing) {
   CountingStore store;
   const JournalRepair losses[] = {{.torn_bytes = 4096, .torn_commits = 1},
                                   {.set_aside = "journal.db.damaged-1"},
-                                  {.damaged_ids = {"m-2"}}};
+                                  {.damaged_ids = {"m-2"}},
+                                  {.of_earlier_start = true}};
   for (const JournalRepair& repair : losses) {
     EXPECT_EQ(TidyEscrow(store, {}, repair), std::nullopt);
   }

@@ -46,12 +46,17 @@ struct JournalRepair {
   std::optional<uint64_t> records_lost;
   // Migrations whose record cannot be decoded, or has a value of a later version.
   std::vector<std::string> damaged_ids;
+  // An earlier start found that records may be missing, and a daemon died before EndRepair(). What
+  // it found is in its own log.
+  bool of_earlier_start = false;
 
-  bool none() const { return torn_bytes == 0 && set_aside.empty() && damaged_ids.empty(); }
+  bool none() const {
+    return torn_bytes == 0 && set_aside.empty() && damaged_ids.empty() && !of_earlier_start;
+  }
   // Whether there may have been migrations that nobody knows of any more. What they hold elsewhere
   // must then be left alone.
   bool may_miss_records() const {
-    return torn_commits != 0 || !set_aside.empty() || !damaged_ids.empty();
+    return torn_commits != 0 || !set_aside.empty() || !damaged_ids.empty() || of_earlier_start;
   }
   std::string Summary() const;  // one line for the log; "" if none()
 };
@@ -85,6 +90,10 @@ class Journal {
   }
   // What was wrong when it was opened, and, after Load(), with its records.
   virtual JournalRepair repair() const { return {}; }
+  // The start has come to its end, and has taken account of repair(), which stays what it is here.
+  // Until then each later start says that records may be missing, if this one did. INTERNAL /
+  // JOURNAL_FAILED: the next start says so once more, which costs nothing.
+  virtual absl::Status EndRepair() { return absl::OkStatus(); }
 };
 
 struct SqliteJournalOptions {

@@ -80,12 +80,14 @@ void CheckRecords(const Damage& damage, const std::vector<Migration>& records,
   }
 }
 
-// Goes on with what there is, and finds the same at the next start.
+// Goes on with what there is, and finds the same at the next start; and that records may be missing
+// until a start has come to its end.
 void CheckGoesOn(std::unique_ptr<Journal> journal, std::vector<Migration> records) {
   Migration next = JournalRecord(0, 1);
   next.id = "m-next";
   REHOME_PROMISE(journal->Append(next).ok());
   records.push_back(next);
+  const bool may_miss = journal->repair().may_miss_records();
   // As a crash leaves them.
   const Files left = JournalFiles();
   journal.reset();
@@ -93,7 +95,11 @@ void CheckGoesOn(std::unique_ptr<Journal> journal, std::vector<Migration> record
   auto again = OpenSqliteJournal(JournalDirectory());
   REHOME_PROMISE(again.ok());
   REHOME_PROMISE(LoadAll(**again) == records);
-  REHOME_PROMISE((*again)->repair().none());
+  JournalRepair repair = (*again)->repair();
+  REHOME_PROMISE(repair.of_earlier_start == may_miss);
+  repair.of_earlier_start = false;
+  REHOME_PROMISE(repair.none());
+  REHOME_PROMISE((*again)->EndRepair().ok());
 }
 
 void CheckTail(const Files& before) {

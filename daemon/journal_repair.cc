@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/journal_repair.h"
 
+#include <fcntl.h>
+
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <vector>
@@ -11,6 +14,7 @@
 #include "daemon/clock.h"
 #include "daemon/journal_schema.h"
 #include "daemon/reasons.h"
+#include "kvmglue/fd.h"
 #include "kvmglue/status_reason.h"
 
 namespace rehome {
@@ -23,6 +27,7 @@ constexpr char kLive[] = "/journal.db";
 constexpr char kPartial[] = "/journal.db.partial";
 constexpr char kSalvaged[] = "/journal.db.salvaged";
 constexpr const char* kCompanions[] = {"-wal", "-shm"};
+constexpr char kMark[] = "/journal.db.may-miss-records";
 
 bool Exists(const std::string& path) {
   std::error_code error;
@@ -39,12 +44,12 @@ absl::Status Rename(const std::string& from, const std::string& to) {
   return std::rename(from.c_str(), to.c_str()) == 0 ? absl::OkStatus() : UnusablePath(to, errno);
 }
 
-// The first name that is free, else that of the oldest, which goes.
+// The first name that is free, also of a log alone, else that of the oldest, which goes.
 std::string SetAsidePath(const std::string& directory) {
   std::string oldest;
   for (int number = 1; number <= kMaxSetAsideJournals; ++number) {
     const std::string path = absl::StrCat(directory, kLive, ".damaged-", number);
-    if (!Exists(path)) return path;
+    if (!Exists(path) && !Exists(path + "-wal")) return path;
     std::error_code error;
     if (oldest.empty() || fs::last_write_time(path, error) < fs::last_write_time(oldest, error)) {
       oldest = path;
@@ -56,15 +61,17 @@ std::string SetAsidePath(const std::string& directory) {
 
 // The log goes with its database, under the name by which SQLite finds it. It goes last: a log
 // without its database is nothing, but a database with another one's log would be rewritten by it.
+// A log that has lost its database is kept all the same: it may be all that is left of the records.
 absl::Status SetAside(const std::string& directory, std::string* path) {
   const std::string live = directory + kLive;
-  if (Exists(live)) {
-    *path = SetAsidePath(directory);
+  const bool has_database = Exists(live), has_log = Exists(live + "-wal");
+  if (has_database || has_log) *path = SetAsidePath(directory);
+  if (has_database) {
     if (absl::Status status = Rename(live, *path); !status.ok()) return status;
-    if (Exists(live + "-wal")) {
-      absl::Status status = Rename(live + "-wal", *path + "-wal");
-      if (!status.ok()) return status;
-    }
+  }
+  if (has_log) {
+    absl::Status status = Rename(live + "-wal", *path + "-wal");
+    if (!status.ok()) return status;
   }
   RemoveDatabase(live);
   return Rename(directory + kSalvaged, live);
@@ -189,7 +196,23 @@ absl::Status CopyReadable(const std::string& from_path, sqlite3* to, JournalRepa
 
 }  // namespace
 
+absl::Status MarkRepair(const std::string& directory) {
+  const std::string path = directory + kMark;
+  const UniqueFd mark(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  return mark.valid() ? absl::OkStatus() : UnusablePath(path, errno);
+}
+
+bool IsRepairMarked(const std::string& directory) { return Exists(directory + kMark); }
+
+absl::Status UnmarkRepair(const std::string& directory) {
+  const std::string path = directory + kMark;
+  if (std::remove(path.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kInternal, reason::kJournalFailed,
+                    absl::StrCat(path, ": ", std::strerror(errno)));
+}
+
 absl::Status SalvageJournal(const std::string& directory, JournalRepair* repair) {
+  if (absl::Status marked = MarkRepair(directory); !marked.ok()) return marked;
   const std::string partial = directory + kPartial;
   RemoveDatabase(partial);
   {
@@ -208,6 +231,7 @@ absl::Status SalvageJournal(const std::string& directory, JournalRepair* repair)
 
 absl::Status FinishSalvage(const std::string& directory) {
   if (!Exists(directory + kSalvaged)) return absl::OkStatus();
+  if (absl::Status marked = MarkRepair(directory); !marked.ok()) return marked;
   std::string ignored;
   return SetAside(directory, &ignored);
 }

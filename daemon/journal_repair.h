@@ -24,11 +24,23 @@ inline constexpr int kMaxDamagedRecords = 1000;
 // what a journal holds.
 inline constexpr uint64_t kMaxUnreadableRows = 100'000;
 
+// A repair destroys what it was found by: the torn tail, the damaged file, the row. So that a
+// daemon that dies afterwards leaves the next one the news that records may be missing, a mark is
+// put beside the journal before anything is changed, and taken away at the end of a start. An empty
+// file: it is there or it is not. FAILED_PRECONDITION / STATE_DIRECTORY_UNUSABLE; nothing may be
+// repaired then.
+absl::Status MarkRepair(const std::string& directory);
+bool IsRepairMarked(const std::string& directory);
+// INTERNAL / JOURNAL_FAILED.
+absl::Status UnmarkRepair(const std::string& directory);
+
 // `directory`/journal.db cannot be used: copies what can be read of it into a new one, row by row,
-// and moves the old one, with its log, to journal.db.damaged-N. May be interrupted at any point:
-// the old files are there until the new one is complete. Errors of writing the new one.
+// and moves the old one, with its log, to journal.db.damaged-N. Marks it first. May be interrupted
+// at any point: the old files are there until the new one is complete. Errors of writing the new
+// one.
 absl::Status SalvageJournal(const std::string& directory, JournalRepair* repair);
-// Ends what a daemon that died in SalvageJournal() had begun. Before anything is opened.
+// Ends what a daemon that died in SalvageJournal() had begun, and marks that. Before anything is
+// opened.
 absl::Status FinishSalvage(const std::string& directory);
 
 struct DamagedRecord {

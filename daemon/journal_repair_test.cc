@@ -187,6 +187,7 @@ TEST_F(JournalRepairTest, ARecordThatCannotBeReadIsMovedAsideAndTheRestGoesOn) {
   EXPECT_EQ(Sql("SELECT hex(record) FROM damaged"), "FFFFFFFF");
   EXPECT_EQ(Sql("SELECT count(*) FROM transitions"), "2");
   EXPECT_TRUE(journal->Append(Record(4, 1)).ok()) << "and others can go on";
+  EXPECT_TRUE(journal->EndRepair().ok());
   journal.reset();
   EXPECT_EQ(LoadAll(*Open()).size(), 3u);
   EXPECT_TRUE(repair_.none()) << "reported once";
@@ -241,6 +242,7 @@ TEST_F(JournalRepairTest, OfADamagedDatabaseTheReadableRowsAreSavedAndTheFileIsK
   EXPECT_THAT(repair_.Summary(), HasSubstr("records were saved"));
   EXPECT_EQ(Contents(directory_).at("journal.db.damaged-1"), damaged) << "as it was";
   EXPECT_TRUE(journal->Append(Record(1000, 1)).ok());
+  EXPECT_TRUE(journal->EndRepair().ok());
   journal.reset();
   EXPECT_EQ(LoadAll(*Open()).size(), records.size() + 1);
   EXPECT_TRUE(repair_.none());
@@ -255,6 +257,7 @@ TEST_F(JournalRepairTest, ADamagedDatabaseWithADamagedLogIsRepairedAndReportedAt
   EXPECT_NE(repair_.set_aside, "");
   EXPECT_GT(repair_.torn_bytes, 0u);
   EXPECT_TRUE(journal->Append(Record(1, 1)).ok());
+  EXPECT_TRUE(journal->EndRepair().ok());
   journal.reset();
   EXPECT_EQ(LoadAll(*Open()).size(), 1u);
   EXPECT_TRUE(repair_.none()) << "reported once";

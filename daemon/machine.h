@@ -37,8 +37,9 @@ enum class Effect : uint8_t {
   kAbort = 9,           // verdict to ABORTED, await RESUMED -> kSourceResumed | kVerdictRunning |
                         // kSourceLost | kStranded | kUnreachable. A source that never paused has
                         // "resumed".
-  kDiscardTarget = 10,  // end the source's hold; kill, reap, drop escrow, if there is any of them
-                        // -> kTargetDiscarded | kFenceIncomplete
+  kDiscardTarget = 10,  // end the source's hold, or the source if it is on record as empty; kill,
+                        // reap, drop escrow, if there is any of them -> kTargetDiscarded |
+                        // kFenceIncomplete
   kRecover = 11,        // collect escrow, processes, agents, verdict; start nothing ->
                         // kSourceResumed | kSourceLost | kVerdictRunning | kStuck (for kAbort to
                         // settle) | kUnreachable

@@ -98,6 +98,12 @@ void Tell(const ServiceManager& manager, std::string_view state) {
   if (!told.ok()) spdlog::warn("{}: {}", state, std::string(told.message()));
 }
 
+// The start is over: it has told of what was wrong with the journal, and kept what may need it.
+void EndRepair(Journal& journal) {
+  const absl::Status ended = journal.EndRepair();
+  if (!ended.ok()) spdlog::warn("journal: {}", std::string(ended.message()));
+}
+
 void TellOfEscrow(const EscrowStore& store, std::optional<size_t> dropped) {
   if (!dropped.has_value()) {
     spdlog::error("the service manager's {} descriptors are all kept, because records are missing",
@@ -184,6 +190,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
                      Interrupt* interrupt) {
              return (*agents)->AwaitLink(process, timeout, interrupt);
            },
+       .may_miss_records = [&journal] { return (*journal)->repair().may_miss_records(); },
        .keep_trace = KeeperOfTraces(config, watched_journal.get())});
 
   // ---- what decides: reads the journal, and takes the VM ids of unfinished migrations ----
@@ -220,6 +227,7 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   int signal_number = AwaitRecovered(**registry, ending);
   if (signal_number == 0) {
     (*api)->SetServing(true);
+    EndRepair(**journal);
     Tell(*manager, "READY=1");
     spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
                  config.api_socket, config.agent_socket);

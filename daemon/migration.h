@@ -241,7 +241,8 @@ struct Migration {
   // First cause wins; but a cancel is no failure, and one that follows it takes its place.
   Failure failure;
   MigrationState outcome_after_rollback = MigrationState::kFailed;  // or kCancelled
-  // The first transition from the blackout on that could not be journalled; the migration went on.
+  // The first transition from the blackout on that could not be journalled. The migration went on,
+  // but for what must be on record before it is begun (Announce() of driver.cc).
   Failure journal_failure;
   int64_t create_time_unix_ns = 0;
   int64_t end_time_unix_ns = 0;

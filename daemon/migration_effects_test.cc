@@ -323,9 +323,26 @@ TEST_F(HandoverTest, AnEmptySourceIsEndedSoThatTheLossIsProven) {
   record_.strategy = Strategy::kLinkMove;
   EffectsWorld::WalkTo(block_, REHOME_VERDICT_CLAIMED);
   world_.target_child.Kill();
-  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_dead = true}; };
   EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kSourceLost);
   EXPECT_FALSE(world_.source_child.alive());
+}
+
+// It says that its VM is dead after any failure of the probe: here there was none but that.
+TEST_F(HandoverTest, AnOldAgentThatSaysItsVmIsDeadIsNotEndedForIt) {
+  Arm(FencePolicy::kAfterResume);
+  record_.strategy = Strategy::kLinkMove;
+  EffectsWorld::WalkTo(block_, REHOME_VERDICT_CLAIMED);
+  world_.target_child.Kill();
+  int looks = 3;
+  world_.source->script.probe = [this, looks](const std::string&) mutable {
+    if (looks-- > 0) return VmmLink::Probe{};
+    rehome_block_move_verdict(&block_, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_ABORTED);
+    return VmmLink::Probe{.vm_alive = true, .guest_running = true};
+  };
+  EXPECT_EQ(world_.Perform(Effect::kAbort, record_).event, Event::kSourceResumed);
+  EXPECT_TRUE(world_.source_child.alive());
+  EXPECT_EQ(world_.fence.kills, 0);
 }
 
 TEST_F(HandoverTest, ASourceWithALivingVmIsNeverEndedByAnAbort) {

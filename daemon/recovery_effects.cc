@@ -16,6 +16,7 @@
 #include "daemon/strategy.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
+#include "vmm/agent/protocol.h"
 
 namespace rehome {
 namespace {
@@ -25,7 +26,9 @@ using std::chrono::steady_clock;
 
 void TakeFromStore(EffectContext& context, const Migration& record) {
   Escrow& escrow = context.escrow;
-  std::vector<NamedFd> fds = context.dependencies.store->Take(record.id);
+  EscrowStore& store = *context.dependencies.store;
+  std::vector<NamedFd> fds = store.Take(record.id);
+  escrow.store_was_empty = fds.empty() && store.all_came_back();
   if (fds.empty()) return;
   // A damaged one is as good as none: the agents are asked instead.
   absl::StatusOr<RestoredEscrow> restored =
@@ -78,17 +81,29 @@ void PutHandedIn(HandedIn handed_in, bool is_target, const Migration& record, Es
   if (!described.has_value()) described = std::move(handed_in.vm);
 }
 
-// What the agents still have. The source's block is asked for first: it keeps it longest.
-void TakeFromAgents(EffectContext& context, const Migration& record) {
+// A failure to answer is not an answer, and an older agent may say so of any failure of its VMM.
+HandInAnswer AnswerOf(const VmmLink& link, const absl::Status& status) {
+  if (status.ok()) return HandInAnswer::kHandedIn;
+  const bool exact = (link.hello().features & REHOME_FEATURE_EXACT) != 0;
+  const bool nothing = ReasonOf(status) == reason::kAgentRefusedWrongMigration;
+  return exact && nothing ? HandInAnswer::kNothing : HandInAnswer::kNone;
+}
+
+// What the agents still have, and what the source answered. Its block is asked for first: it keeps
+// it longest.
+HandInAnswer TakeFromAgents(EffectContext& context, const Migration& record) {
   Escrow& escrow = context.escrow;
+  HandInAnswer of_source = HandInAnswer::kNone;
   for (bool is_target : {false, true}) {
     VmmLink& link = is_target ? *escrow.target_link : *escrow.source_link;
     const bool described = is_target ? escrow.target.has_value() : escrow.source.has_value();
     if (link.closed() || (escrow.KnowsVerdict(record) && described)) continue;
     absl::StatusOr<HandedIn> handed_in =
         link.HandIn(record.id, context.dependencies.timeouts.agent);
+    if (!is_target) of_source = AnswerOf(link, handed_in.status());
     if (handed_in.ok()) PutHandedIn(*std::move(handed_in), is_target, record, escrow);
   }
+  return of_source;
 }
 
 bool TargetRunsGuest(EffectContext& context, const Migration& record) {
@@ -97,7 +112,12 @@ bool TargetRunsGuest(EffectContext& context, const Migration& record) {
   return probe.ok() && probe->vm_alive && probe->guest_running;
 }
 
-Failure CauseOf(Event event, const Migration& record) {
+Failure CauseOf(Event event, const Findings& found, const Migration& record) {
+  if (event == Event::kSourceLost && found.source != SourceSight::kDead) {
+    return {"GUEST_LOST",
+            "the target is dead, the source's VM is dead since its context was moved, and nothing "
+            "is left to go on from"};
+  }
   if (event == Event::kSourceLost) {
     return {"GUEST_LOST", "both VMMs are dead and nothing is left to go on from"};
   }
@@ -107,6 +127,29 @@ Failure CauseOf(Event event, const Migration& record) {
                          ", and neither VMM says that it runs the guest; nothing was started")};
   }
   return {};
+}
+
+// Whether of the target neither VM nor block is left, here, with the service manager or with the
+// source: asked and answered. It is dead itself, and the daemon that had duplicates has ended.
+bool NothingIsLeft(const Escrow& escrow, HandInAnswer of_source) {
+  const bool has_vm = escrow.source.has_value() || escrow.target.has_value() ||
+                      std::any_of(escrow.context.begin(), escrow.context.end(),
+                                  [](const ContextVm& vm) { return vm.vm.valid(); });
+  return escrow.store_was_empty && of_source == HandInAnswer::kNothing && escrow.block == nullptr &&
+         escrow.saved == nullptr && !has_vm;
+}
+
+// Of a journal that lost its end: the target on record may have had a successor.
+bool MayMissRecords(const EffectContext& context) {
+  const auto& may_miss = context.dependencies.may_miss_records;
+  return may_miss && may_miss();
+}
+
+// For the step that ends such a source, which the journal announces.
+void NoteEmptied(Migration& record) {
+  NoteVmDead(record);
+  record.fence.observer = {"rehomed", IdentifySelf()};
+  record.fence.source = record.source;
 }
 
 }  // namespace
@@ -135,10 +178,17 @@ namespace {
 // Whether the guest has been paused, whatever the record says.
 bool HasStarted(const Findings& found) {
   return found.source == SourceSight::kPaused || found.source == SourceSight::kVmDead ||
-         found.verdict == REHOME_VERDICT_CLAIMED || found.verdict == REHOME_VERDICT_COMMITTED;
+         found.source == SourceSight::kVmDeadUnproven || found.verdict == REHOME_VERDICT_CLAIMED ||
+         found.verdict == REHOME_VERDICT_COMMITTED;
 }
 
 }  // namespace
+
+bool IsEmptiedForGood(const Findings& found) {
+  return !found.before_start && !found.verdict.has_value() && !found.target_runs_guest &&
+         found.moves && found.target_on_record && found.target_dead && found.nothing_is_left &&
+         found.source == SourceSight::kVmDead;
+}
 
 Event EventOf(const Findings& found) {
   const bool source_dead = found.source == SourceSight::kDead;
@@ -157,14 +207,17 @@ Event EventOf(const Findings& found) {
   }
   // A source drops its block once it runs the guest again.
   if (found.source == SourceSight::kRunsGuest) return Event::kSourceResumed;
-  return source_dead && found.target_dead ? Event::kSourceLost : Event::kUnreachable;
+  const bool lost = (source_dead && found.target_dead) || IsEmptiedForGood(found);
+  return lost ? Event::kSourceLost : Event::kUnreachable;
 }
 
 Outcome RecoverEffect(EffectContext& context, Migration record) {
   Escrow& escrow = context.escrow;
+  record.fence.source = {};  // of an earlier look, which was not acted on
   // Asked again, it looks again: what was silent may have come round.
   FindLinks(context, record);
-  if (!escrow.KnowsVerdict(record)) TakeFromAgents(context, record);
+  HandInAnswer of_source = HandInAnswer::kNone;
+  if (!escrow.KnowsVerdict(record)) of_source = TakeFromAgents(context, record);
   Findings found = {.before_start = WasBeforeStart(record)};
   found.source = LookAtSource(context, record, context.dependencies.timeouts.agent);
   found.target_runs_guest = TargetRunsGuest(context, record);
@@ -172,9 +225,15 @@ Outcome RecoverEffect(EffectContext& context, Migration record) {
   if (escrow.KnowsVerdict(record)) {
     found.verdict = escrow.block->verdict();
     record.phases = escrow.Phases(record.armed_ns);
+  } else {
+    found.moves = HasMove(record.strategy);
+    found.target_on_record = record.target.pid != 0 && !MayMissRecords(context);
+    found.nothing_is_left = NothingIsLeft(escrow, of_source);
   }
   const Event event = EventOf(found);
-  return {event, CauseOf(event, record), std::move(record)};
+  const Failure cause = CauseOf(event, found, record);
+  if (IsEmptiedForGood(found)) NoteEmptied(record);
+  return {event, cause, std::move(record)};
 }
 
 }  // namespace rehome

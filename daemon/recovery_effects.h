@@ -30,10 +30,24 @@ struct Findings {
   SourceSight source = SourceSight::kSilent;
   bool target_dead = false;              // proven
   bool target_runs_guest = false;        // it says that its first run has come back
-  std::optional<uint32_t> verdict = {};  // empty: nobody has the block any more
+  std::optional<uint32_t> verdict = {};  // empty: nobody has shown us the block
+  // What it takes to call a guest lost whose source lives, when there is no verdict.
+  bool moves = false;             // the strategy has MOVE: what is gone from the source is gone
+  bool target_on_record = false;  // a process, and no later record of another may be missing
+  bool nothing_is_left = false;   // of the target, by answers and not by silence (NothingIsLeft())
 };
-// Pure and total.
+// Pure and total. Never kSourceLost while somebody might have the guest or might still get it.
 Event EventOf(const Findings& found);
+// Whether a living source has nothing to run, and nobody has what it had: the target is proven
+// dead, and no block and no VM of it is left anywhere. Only then may that source be ended.
+bool IsEmptiedForGood(const Findings& found);
+
+// What a source said when it was asked for what it holds (HAND_IN).
+enum class HandInAnswer : uint8_t {
+  kNone = 1,     // it was not asked, or gave no answer to that question
+  kNothing = 2,  // it has nothing to hand in, says an agent with feature EXACT
+  kHandedIn = 3,
+};
 
 }  // namespace rehome
 

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <thread>
 
@@ -21,9 +22,10 @@
 namespace rehome {
 namespace {
 
-constexpr SourceSight kEverySight[] = {SourceSight::kDead, SourceSight::kRunsGuest,
+constexpr SourceSight kEverySight[] = {SourceSight::kDead,   SourceSight::kRunsGuest,
                                        SourceSight::kPaused, SourceSight::kVmDead,
-                                       SourceSight::kSilent};
+                                       SourceSight::kSilent, SourceSight::kVmDeadUnproven};
+static_assert(std::size(kEverySight) == kSourceSightCount);
 
 TEST(EventOfTest, ATargetThatRunsTheGuestCountsForMoreThanAnyRecordAndAnythingElseThatIsSeen) {
   for (bool before_start : {false, true}) {
@@ -51,7 +53,8 @@ TEST(EventOfTest, AGuestThatIsSeenToBePausedHasBeenStartedWhateverTheRecordSays)
           << verdict << " with source " << static_cast<int>(source);
     }
   }
-  for (SourceSight source : {SourceSight::kPaused, SourceSight::kVmDead}) {
+  for (SourceSight source :
+       {SourceSight::kPaused, SourceSight::kVmDead, SourceSight::kVmDeadUnproven}) {
     EXPECT_EQ(EventOf({.before_start = true, .source = source, .verdict = REHOME_VERDICT_OPEN}),
               Event::kStuck);
     EXPECT_EQ(EventOf({.before_start = true, .source = source}), Event::kUnreachable);
@@ -68,6 +71,43 @@ TEST(EventOfTest, WhereNothingSpeaksAgainstTheRecordAGuestThatWasNotStartedIsWhe
     }
     EXPECT_EQ(EventOf({.before_start = true, .source = SourceSight::kDead, .verdict = verdict}),
               Event::kSourceLost);
+  }
+}
+
+// What one piece less is worth: nothing. Over everything that can be found without a verdict.
+TEST(EventOfTest, AGuestIsCalledLostWithItsSourceAliveOnAFullProofOnly) {
+  int lost = 0;
+  for (SourceSight source : kEverySight) {
+    for (unsigned bits = 0; bits < 64; ++bits) {
+      const Findings found = {.before_start = (bits & 1) != 0,
+                              .source = source,
+                              .target_dead = (bits & 2) != 0,
+                              .target_runs_guest = (bits & 4) != 0,
+                              .moves = (bits & 8) != 0,
+                              .target_on_record = (bits & 16) != 0,
+                              .nothing_is_left = (bits & 32) != 0};
+      const bool called_lost = EventOf(found) == Event::kSourceLost;
+      if (source == SourceSight::kDead) {
+        EXPECT_FALSE(IsEmptiedForGood(found)) << bits;
+        continue;
+      }
+      EXPECT_EQ(IsEmptiedForGood(found), called_lost) << static_cast<int>(source) << " " << bits;
+      const bool proven = source == SourceSight::kVmDead && bits == (2 | 8 | 16 | 32);
+      EXPECT_EQ(called_lost, proven) << static_cast<int>(source) << " " << bits;
+      if (called_lost) ++lost;
+    }
+  }
+  EXPECT_EQ(lost, 1);
+  // A verdict that is known is settled by what it says.
+  for (uint32_t verdict : {REHOME_VERDICT_OPEN, REHOME_VERDICT_CLAIMED, REHOME_VERDICT_COMMITTED,
+                           REHOME_VERDICT_ABORTED}) {
+    EXPECT_EQ(EventOf({.source = SourceSight::kVmDead,
+                       .target_dead = true,
+                       .verdict = verdict,
+                       .moves = true,
+                       .target_on_record = true,
+                       .nothing_is_left = true}),
+              Event::kStuck);
   }
 }
 

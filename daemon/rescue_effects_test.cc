@@ -115,6 +115,18 @@ TEST_F(RescueTest, TheMemoryComesByTheFilesThatTheContextIsBoundTo) {
   EXPECT_NE(offered_flags_ & kFlagOfFirstTargets, 0);
 }
 
+// Of what a store gave back some may be missing. The context is still its VM's.
+TEST_F(RescueTest, WhereAFileOfThatVmIsMissingTheSourcesAreAsGoodAsItGets) {
+  first_target_lacks_its_file_ = true;
+  Strand(REHOME_VERDICT_COMMITTED, /*moves=*/true);
+  world_.target_child.Kill();
+  ASSERT_EQ(world_.Perform(Effect::kBuildRescue, record_).event, Event::kTargetPrepared);
+  ASSERT_EQ(offered_.size(), 1u);
+  EXPECT_EQ(offered_[0], Of(first_target_vm_));
+  EXPECT_EQ(offered_memory_, (std::vector<InodeId>{Of(world_.memory)}));
+  EXPECT_EQ(offered_flags_ & kFlagOfFirstTargets, 0);
+}
+
 TEST_F(RescueTest, WhereTheContextIsTheSourcesSoAreTheFiles) {
   Strand(REHOME_VERDICT_OPEN, /*moves=*/true);
   world_.source_child.Kill();

@@ -84,8 +84,8 @@ TEST_F(RescueTest, ARescueThatCannotBeKeptNorForgottenIsNotBegun) {
 class RescueRestartTest : public RescueTest {
  protected:
   // A rescue's target has been armed; then another daemon comes, without anything in a store.
-  void Restart() {
-    Strand(REHOME_VERDICT_COMMITTED);
+  void Restart(bool moves = false) {
+    Strand(REHOME_VERDICT_COMMITTED, moves);
     world_.target_child.Kill();
     record_.source = *IdentifyProcess(world_.source_child.Pidfd().borrow());
     record_ = world_.Perform(Effect::kBuildRescue, record_).update;
@@ -94,8 +94,10 @@ class RescueRestartTest : public RescueTest {
       if (item.name == "block") old_fd_ = *Duplicate(item.fd.borrow());
     }
     world_.store.stored.clear();
-    world_.source = std::make_shared<FakeVmmLink>(record_.source);
-    world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
+    world_.source = std::make_shared<FakeVmmLink>(record_.source, world_.source->hello());
+    world_.source->script.probe = [](const std::string&) {
+      return VmmLink::Probe{.vm_dead = true};
+    };
     world_.source->script.hand_in = [this](const std::string&) { return HandIn(old_fd_); };
     world_.target->script.hand_in = [this](const std::string&) { return HandIn(world_.block_fd); };
     world_.target->script.probe = [](const std::string&) { return VmmLink::Probe{}; };
@@ -125,6 +127,17 @@ TEST_F(RescueRestartTest, WithoutTheDeadTargetsBlockTheSavedStateIsNotRunAgain) 
   targets_.at(0)->child.Kill();
   world_.target->Close();
   EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kUnreachable);
+}
+
+// With MOVE its VM is dead, and it hands in the block of its own handover: that is more than
+// nothing, and says nothing of the target on record.
+TEST_F(RescueRestartTest, ASourceThatHasABlockLeftIsNotEndedForWantOfAnother) {
+  Restart(/*moves=*/true);
+  targets_.at(0)->child.Kill();
+  world_.target->Close();
+  EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kUnreachable);
+  EXPECT_TRUE(world_.source_child.alive());
+  EXPECT_EQ(world_.fence.kills, 0);
 }
 
 TEST_F(RescueTest, WhatAPredecessorKeptOfARescueIsPutInItsPlace) {

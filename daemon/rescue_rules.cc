@@ -44,6 +44,12 @@ bool WasBeforeStart(const Migration& record) {
   return false;
 }
 
+bool EndsEmptySource(const Migration& record) {
+  const FenceProof& fence = record.fence;
+  return record.step == Step::kDiscardingTarget && record.owner == GuestOwner::kNobody &&
+         fence.kernel_vm_dead && fence.source.pid != 0 && fence.source == record.source;
+}
+
 std::chrono::milliseconds ClaimTimeoutOf(const Migration& record, std::chrono::milliseconds first) {
   return first * (1 << std::min(record.rescue.attempts, kMaxRescueAttempts));
 }

@@ -40,6 +40,10 @@ bool WasOutBefore(const Migration& record);
 // Whether a daemon that took over knows that no START was sent: it is journalled before.
 bool WasBeforeStart(const Migration& record);
 
+// Whether this step ends a living source that has nothing to run: a recovery has found that nobody
+// can have the guest again, and has put the proof on record (daemon/recovery_effects.cc).
+bool EndsEmptySource(const Migration& record);
+
 // The claim time-out of the target on record, of which the first had `first`. Each attempt of a
 // rescue has twice the time of the one before: nobody else can run the guest, and what makes a new
 // target late is a host with much to do.

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 namespace rehome {
 namespace {
 
@@ -92,6 +94,31 @@ TEST(RecordTest, StartWasNotSentBeforeItsStepWasJournalled) {
   EXPECT_TRUE(WasBeforeStart(record));
   record.interrupted_step = Step::kHandingOver;
   EXPECT_FALSE(WasBeforeStart(record));
+}
+
+TEST(RecordTest, AnEmptySourceIsEndedInOneStepAndByItsFullProof) {
+  Migration record;
+  record.step = Step::kDiscardingTarget;
+  record.owner = GuestOwner::kNobody;
+  record.source = {.pid = 10, .start_ticks = 1};
+  record.fence.kernel_vm_dead = true;
+  record.fence.source = record.source;
+  EXPECT_TRUE(EndsEmptySource(record));
+  const std::function<void(Migration&)> spoils[] = {
+      [](Migration& spoilt) { spoilt.step = Step::kUnresolved; },
+      [](Migration& spoilt) { spoilt.step = Step::kFencing; },
+      [](Migration& spoilt) { spoilt.owner = GuestOwner::kUndecided; },
+      [](Migration& spoilt) { spoilt.owner = GuestOwner::kSource; },
+      [](Migration& spoilt) { spoilt.fence.kernel_vm_dead = false; },
+      [](Migration& spoilt) { spoilt.fence.source = {}; },
+      [](Migration& spoilt) { ++spoilt.fence.source.start_ticks; },
+      [](Migration& spoilt) { spoilt.source = spoilt.fence.source = {}; },
+  };
+  for (const auto& spoil : spoils) {
+    Migration spoilt = record;
+    spoil(spoilt);
+    EXPECT_FALSE(EndsEmptySource(spoilt));
+  }
 }
 
 TEST(RecordTest, ARescueMeansThatTheSourceWasOut) {

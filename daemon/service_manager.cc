@@ -41,21 +41,36 @@ std::string TakeAddress() {
   return address[0] == '\0' || address[0] == '/' ? address : "";
 }
 
-// If there are not as many names as descriptors, it is not known which is which. Then all are
-// closed here: a forgotten one would pin a guest's memory as long as this process lives.
-std::vector<NamedFd> TakeListenFds() {
-  const int came = sd_listen_fds(/*unset_environment=*/0);
+// How many came, where LISTEN_FDS claims that it was more: exec leaves no gap between them.
+int CountOpen() {
+  const char* claimed = getenv("LISTEN_FDS");
+  const long limit = claimed == nullptr ? 0 : strtol(claimed, nullptr, 10);
+  int count = 0;
+  while (count < limit && fcntl(SD_LISTEN_FDS_START + count, F_GETFD) >= 0) ++count;
+  return count;
+}
+
+struct ListenFds {
+  std::vector<NamedFd> fds;
+  bool whole = true;
+};
+
+// If there are not as many names as descriptors, or not as many descriptors as was said, it is not
+// known which is which. Then all are closed here: a forgotten one would pin a guest's memory as
+// long as this process lives.
+ListenFds TakeListenFds() {
+  const int listed = sd_listen_fds(/*unset_environment=*/0);
+  const int came = listed == -EBADF ? CountOpen() : listed;
   char** names = nullptr;
   const int named = sd_listen_fds_with_names(/*unset_environment=*/1, &names);
-  std::vector<NamedFd> fds;
+  ListenFds taken{.fds = {}, .whole = listed >= 0 && named == listed};
   for (int i = 0; i < came; ++i) {
     UniqueFd fd(SD_LISTEN_FDS_START + i);
-    if (named != came) continue;
-    fds.push_back({.name = names[i], .fd = std::move(fd)});
-    free(names[i]);
+    if (taken.whole) taken.fds.push_back({.name = names[i], .fd = std::move(fd)});
   }
+  for (int i = 0; i < named; ++i) free(names[i]);
   free(names);
-  return fds;
+  return taken;
 }
 
 absl::StatusOr<UniqueFd> Connect(const std::string& address) {
@@ -83,8 +98,8 @@ bool AwaitWritable(BorrowedFd socket_fd, steady_clock::time_point deadline) {
 }  // namespace
 
 std::unique_ptr<ServiceManager> ServiceManager::FromEnvironment() {
-  std::vector<NamedFd> descriptors = TakeListenFds();
-  return std::make_unique<ServiceManager>(TakeAddress(), std::move(descriptors));
+  ListenFds came = TakeListenFds();
+  return std::make_unique<ServiceManager>(TakeAddress(), std::move(came.fds), came.whole);
 }
 
 absl::Status ServiceManager::Notify(std::string_view lines, std::span<const BorrowedFd> fds) const {

@@ -29,14 +29,14 @@ class ServiceManager {
  public:
   // Takes socket and descriptors over from the environment and removes the variables from it
   // (NOTIFY_SOCKET, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES). The descriptors become close-on-exec;
-  // they are closed if LISTEN_FDNAMES has not as many names.
+  // they are closed if LISTEN_FDNAMES has not as many names, or LISTEN_FDS claims that more came.
   // REQUIRES: no other thread runs, and no descriptor has been closed since exec. Without a manager
   // present() is false.
   static std::unique_ptr<ServiceManager> FromEnvironment();
 
   // For tests. `address`: the bytes of sockaddr_un::sun_path, "" without a manager.
-  ServiceManager(std::string address, std::vector<NamedFd> descriptors)
-      : address_(std::move(address)), descriptors_(std::move(descriptors)) {}
+  ServiceManager(std::string address, std::vector<NamedFd> descriptors, bool whole = true)
+      : address_(std::move(address)), descriptors_(std::move(descriptors)), whole_(whole) {}
 
   const std::string& address() const { return address_; }
   bool present() const { return !address_.empty(); }
@@ -50,10 +50,13 @@ class ServiceManager {
   absl::Status Barrier() const;
   // What the manager kept for us, with its names. The first call gets it.
   std::vector<NamedFd> TakeDescriptors() { return std::move(descriptors_); }
+  // False: descriptors came, or were said to come, that could not be told apart; they were closed.
+  bool descriptors_whole() const { return whole_; }
 
  private:
   const std::string address_;
   std::vector<NamedFd> descriptors_;
+  const bool whole_;
 };
 
 }  // namespace rehome

@@ -60,6 +60,7 @@ TEST(ServiceManager, TakesWhatExecGaveAndLeavesNothingOfItToChildren) {
     for (const char* variable : kVariables) {
       if (getenv(variable) != nullptr) return 2;
     }
+    if (!manager->descriptors_whole()) return 9;
     const std::vector<NamedFd> fds = manager->TakeDescriptors();
     if (fds.size() != 2 || fds[0].name != "m-1.block" || fds[1].name != "m-1.config") return 3;
     for (const NamedFd& fd : fds) {
@@ -80,7 +81,7 @@ TEST(ServiceManager, VariablesForAnotherProcessAreNotOursAndAreDroppedAllTheSame
   const int failed = InStartedProcess(socket, first.borrow(), second.borrow(), [&] {
     setenv("LISTEN_PID", "1", 1);
     const auto manager = ServiceManager::FromEnvironment();
-    if (!manager->TakeDescriptors().empty()) return 1;
+    if (!manager->TakeDescriptors().empty() || !manager->descriptors_whole()) return 1;
     for (const char* variable : kVariables) {
       if (getenv(variable) != nullptr) return 2;
     }
@@ -100,9 +101,30 @@ TEST(ServiceManager, DescriptorsWithoutANameEachAreClosedAndNotLeftOpenForLife) 
       for (const char* variable : kVariables) {
         if (getenv(variable) != nullptr) return 2;
       }
+      if (manager->descriptors_whole()) return 4;
       return fcntl(3, F_GETFD) < 0 && fcntl(4, F_GETFD) < 0 ? 0 : 3;
     });
     EXPECT_EQ(failed, 0) << "the number of the check that failed, with \"" << names << '"';
+  }
+}
+
+TEST(ServiceManager, DescriptorsThatCameWithAClaimOfMoreAreClosedToo) {
+  NotifySocket socket;
+  const UniqueFd first = MakeMemfd(), second = MakeMemfd();
+  for (const char* claimed : {"3", "2147483000"}) {
+    const int failed = InStartedProcess(socket, first.borrow(), second.borrow(), [&] {
+      close(5);  // whatever the test's own process has there
+      setenv("LISTEN_FDS", claimed, 1);
+      setenv("LISTEN_FDNAMES", "m-1.block:m-1.config:m-1.source-vm", 1);
+      const auto manager = ServiceManager::FromEnvironment();
+      if (!manager->TakeDescriptors().empty()) return 1;
+      for (const char* variable : kVariables) {
+        if (getenv(variable) != nullptr) return 2;
+      }
+      if (fcntl(3, F_GETFD) >= 0 || fcntl(4, F_GETFD) >= 0) return 3;
+      return manager->descriptors_whole() ? 4 : 0;
+    });
+    EXPECT_EQ(failed, 0) << "the number of the check that failed, with " << claimed;
   }
 }
 
@@ -113,6 +135,7 @@ TEST(ServiceManager, WithoutOneNothingIsSentAndNothingFails) {
     EXPECT_FALSE(manager->present()) << address;
     EXPECT_TRUE(manager->Notify("READY=1").ok());
     EXPECT_THAT(manager->TakeDescriptors(), IsEmpty());
+    EXPECT_TRUE(manager->descriptors_whole());
   }
 }
 

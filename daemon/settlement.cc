@@ -8,8 +8,12 @@ namespace {
 
 using enum Action;
 
-bool IsOut(SourceSight source) {
-  return source == SourceSight::kDead || source == SourceSight::kVmDead;
+// Whether the source cannot run the guest any more. Where its agent's word alone is no proof, the
+// target's has to say the same: MOVE has succeeded.
+bool IsOut(const Observation& seen) {
+  if (seen.source == SourceSight::kDead || seen.source == SourceSight::kVmDead) return true;
+  return seen.source == SourceSight::kVmDeadUnproven && seen.moves &&
+         seen.verdict == REHOME_VERDICT_COMMITTED;
 }
 
 bool CanGoOn(const Observation& seen) { return seen.can_rescue && seen.state_saved; }
@@ -17,7 +21,8 @@ bool CanGoOn(const Observation& seen) { return seen.can_rescue && seen.state_sav
 // The source is out and the target is dead: only the escrow is left, or nothing.
 Action LastResort(const Observation& seen) {
   if (CanGoOn(seen)) return kStranded;
-  return seen.source == SourceSight::kDead ? kLost : kEndEmptySource;
+  if (seen.source == SourceSight::kDead) return kLost;
+  return seen.source == SourceSight::kVmDead ? kEndEmptySource : kWait;
 }
 
 Action SettleAborted(const Observation& seen) {
@@ -30,6 +35,8 @@ Action SettleAborted(const Observation& seen) {
       return seen.source_was_out ? LastResort(seen) : kLost;
     case SourceSight::kVmDead:
       return LastResort(seen);  // it said itself that it has not gone on
+    case SourceSight::kVmDeadUnproven:
+      return seen.source_was_out ? LastResort(seen) : kWait;
     case SourceSight::kRunsGuest:
     case SourceSight::kPaused:
     case SourceSight::kSilent:
@@ -48,7 +55,7 @@ Action SettleOpen(const Observation& seen) {
 
 // The target claimed and is dead. A living source takes the guest back by itself.
 Action SettleDeadClaimant(const Observation& seen) {
-  if (IsOut(seen.source)) return LastResort(seen);
+  if (IsOut(seen)) return LastResort(seen);
   // "Moved", says the verdict, and the source's VM is alive: the target lied. The source does not
   // believe its own eyes there, and need not: its kernel has spoken, and the target is dead.
   const bool lied = seen.moves && seen.verdict == REHOME_VERDICT_COMMITTED;
@@ -59,7 +66,7 @@ Action SettleDeadClaimant(const Observation& seen) {
 Action TakeFromTarget(const Observation& seen) {
   const bool proven = seen.fence == REHOME_FENCE_STATE_PROVEN;
   if (seen.policy == FencePolicy::kBeforeResume && !proven) return kFinishFence;
-  if (IsOut(seen.source)) {
+  if (IsOut(seen)) {
     // From CLAIMED it may still MOVE.
     const bool settled =
         seen.verdict == REHOME_VERDICT_COMMITTED || seen.source == SourceSight::kDead;

@@ -18,9 +18,13 @@ enum class SourceSight : uint8_t {
   kDead = 1,       // its process is proven dead
   kRunsGuest = 2,  // it says that the guest runs there
   kPaused = 3,     // it says that its VM is alive and the guest does not run
-  kVmDead = 4,     // it says that its VM is dead
-  kSilent = 5,     // its process lives and says nothing
+  kVmDead = 4,     // it says that its VM is dead, by EIO, and does not run the guest
+  kSilent = 5,     // its process lives and says nothing that can be relied on
+  // As kVmDead, by the word of an agent without feature EXACT: any failure may be behind it. Enough
+  // for a rescue where the verdict says the same; never enough to end the process.
+  kVmDeadUnproven = 6,
 };
+inline constexpr int kSourceSightCount = 6;
 
 struct Observation {
   uint32_t verdict = 0;      // as it stands in the block; may be no verdict at all

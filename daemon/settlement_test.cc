@@ -30,7 +30,7 @@ void ForAll(const std::function<void(const Observation&, Action)>& check) {
     for (uint32_t fence : {0u, 1u, 2u, 3u, 4u})
       for (FencePolicy policy :
            {FencePolicy::kKernel, FencePolicy::kBeforeResume, FencePolicy::kAfterResume})
-        for (uint8_t source = 1; source <= 5; ++source)
+        for (uint8_t source = 1; source <= kSourceSightCount; ++source)
           for (unsigned bits = 0; bits < 64; ++bits) {
             const Observation o = {.verdict = verdict,
                                    .state_saved = (bits & 1) != 0,
@@ -47,7 +47,7 @@ void ForAll(const std::function<void(const Observation&, Action)>& check) {
             check(o, action);
             ++count;
           }
-  EXPECT_EQ(count, 8u * 5 * 3 * 5 * 64);
+  EXPECT_EQ(count, 8u * 5 * 3 * kSourceSightCount * 64);
 }
 
 bool IsOut(SourceSight source) {
@@ -97,7 +97,7 @@ TEST(SettlementTest, ARescueNeedsASavedStateThatNobodyWentOnFrom) {
   ForAll([](const Observation& o, Action action) {
     if (action != Action::kStranded) return;
     EXPECT_TRUE(o.state_saved && o.can_rescue);
-    EXPECT_TRUE(IsOut(o.source));
+    EXPECT_TRUE(IsOut(o.source) || o.source == SourceSight::kVmDeadUnproven);
     EXPECT_TRUE(IsVerdict(o.verdict) && o.verdict != REHOME_VERDICT_RUNNING);
     // A living target still has its time.
     EXPECT_TRUE(o.target_dead || o.overdue);
@@ -108,6 +108,19 @@ TEST(SettlementTest, ARescueNeedsASavedStateThatNobodyWentOnFrom) {
     if (o.verdict == REHOME_VERDICT_CLAIMED && !o.target_dead) {
       EXPECT_EQ(o.source, SourceSight::kDead);
     }
+  });
+}
+
+// An agent without feature EXACT says that its VM is dead after any failure of the probe.
+TEST(SettlementTest, TheWordOfAnOldAgentEndsNothingAndIsBelievedOnlyWhereTheVerdictSaysTheSame) {
+  ForAll([](const Observation& o, Action action) {
+    if (o.source != SourceSight::kVmDeadUnproven) return;
+    EXPECT_NE(action, Action::kEndEmptySource);
+    EXPECT_NE(action, Action::kLost);
+    if (action != Action::kStranded) return;
+    const bool moved = o.moves && o.verdict == REHOME_VERDICT_COMMITTED;
+    const bool rescue_goes_on = o.verdict == REHOME_VERDICT_ABORTED && o.source_was_out;
+    EXPECT_TRUE(moved || rescue_goes_on);
   });
 }
 

@@ -235,6 +235,7 @@ absl::StatusOr<VmmLink::Probe> SocketVmmLink::ProbeVm(const std::string& migrati
   absl::StatusOr<Probe> probe =
       ParseProbe(std::span<const std::byte>(reply->message.bytes).subspan(sizeof(rehome_header)));
   if (!probe.ok()) return CloseOnViolation(probe.status());
+  probe->vm_dead = !probe->vm_alive && (hello_.features & REHOME_FEATURE_EXACT) != 0;
   return probe;
 }
 

@@ -138,7 +138,14 @@ TEST_F(SocketVmmLinkTest, Probes) {
   absl::StatusOr<VmmLink::Probe> probe = probed.get();
   ASSERT_TRUE(probe.ok());
   EXPECT_TRUE(probe->vm_alive);
+  EXPECT_FALSE(probe->vm_dead);
   EXPECT_TRUE(probe->guest_running);
+}
+
+TEST_F(SocketVmmLinkTest, AVmThatCouldNotBeProbedIsNeitherAliveNorDead) {
+  auto probed = Async([&] { return link_->ProbeVm("m-1", kPatience); });
+  ASSERT_TRUE(agent_.Refuse(agent_.Receive(), REHOME_REFUSED_KERNEL, "EINTR"));
+  EXPECT_EQ(ReasonOf(probed.get().status()), "AGENT_REFUSED_KERNEL");
 }
 
 TEST_F(SocketVmmLinkTest, GetsBackWhatEitherSideHandsIn) {
@@ -227,6 +234,24 @@ TEST_F(SocketVmmLinkTest, AnAgentThatKnowsNoFormatsIsTalkedToAsBefore) {
   ASSERT_TRUE(agent.Reply(request, vm));
   EXPECT_EQ(ReasonOf(described.get().status()), "AGENT_PROTOCOL_VIOLATION");
   EXPECT_TRUE(agent.AwaitEnd());
+}
+
+TEST_F(SocketVmmLinkTest, ADeadVmIsTheWordOfAnAgentThatSaysSoOfEioOnly) {
+  rehome_hello older = testing_support::MakeHello(REHOME_ROLE_TARGET);
+  older.features &= ~REHOME_FEATURE_EXACT;
+  for (const rehome_hello& hello : {testing_support::MakeHello(REHOME_ROLE_TARGET), older}) {
+    FakeAgent agent;
+    LaunchedVmm launched = MakeLaunched(&agent);
+    auto adopted = Async([&] { return server_->AdoptTarget(launched, kPatience, nullptr); });
+    ASSERT_EQ(agent.Hello(hello), REHOME_REFUSED_NONE);
+    std::shared_ptr<VmmLink> link = *adopted.get();
+    auto probed = Async([&] { return link->ProbeVm("m-1", kPatience); });
+    ASSERT_TRUE(agent.Reply(agent.Receive(), BytesOf(rehome_probe{})));
+    absl::StatusOr<VmmLink::Probe> probe = probed.get();
+    ASSERT_TRUE(probe.ok());
+    EXPECT_FALSE(probe->vm_alive);
+    EXPECT_EQ(probe->vm_dead, (hello.features & REHOME_FEATURE_EXACT) != 0);
+  }
 }
 
 TEST_F(SocketVmmLinkTest, AnswersMayComeInAnyOrder) {

@@ -44,8 +44,10 @@ absl::StatusOr<UniqueFd> LockDirectory(const std::string& directory) {
 
 class SqliteJournal : public Journal {
  public:
-  SqliteJournal(UniqueFd lock, Database db, size_t max_finished, JournalRepair repair)
-      : lock_(std::move(lock)),
+  SqliteJournal(std::string directory, UniqueFd lock, Database db, size_t max_finished,
+                JournalRepair repair)
+      : directory_(std::move(directory)),
+        lock_(std::move(lock)),
         db_(std::move(db)),
         max_finished_(max_finished),
         repair_(std::move(repair)) {}
@@ -61,6 +63,7 @@ class SqliteJournal : public Journal {
     std::lock_guard<std::mutex> lock(mutex_);
     return repair_;
   }
+  absl::Status EndRepair() override { return UnmarkRepair(directory_); }
 
  private:
   absl::Status Write(const Migration& record, std::string_view bytes);
@@ -68,6 +71,7 @@ class SqliteJournal : public Journal {
   absl::Status Prune();
 
   mutable std::mutex mutex_;
+  const std::string directory_;
   const UniqueFd lock_;
   const Database db_;
   const size_t max_finished_;
@@ -190,6 +194,7 @@ absl::Status SqliteJournal::Load(const std::function<void(const Migration&)>& vi
     }
   }
   if (damaged.empty()) return absl::OkStatus();
+  if (absl::Status marked = MarkRepair(directory_); !marked.ok()) return marked;
   for (const DamagedRecord& record : damaged) repair_.damaged_ids.push_back(record.id);
   return MoveDamagedRecords(db_.get(), damaged);
 }
@@ -249,6 +254,7 @@ absl::StatusOr<Database> OpenAndRepair(const std::string& directory,
   const std::string path = directory + "/journal.db";
   absl::Status status = FinishSalvage(directory);
   if (!status.ok()) return status;
+  repair->of_earlier_start = IsRepairMarked(directory);
   // Before SQLite, which leaves the tail out without a word.
   const WalTail tail = InspectWal(path + "-wal");
   absl::StatusOr<Database> db = OpenTrusted(path);
@@ -260,6 +266,9 @@ absl::StatusOr<Database> OpenAndRepair(const std::string& directory,
     db = OpenTrusted(path);
   }
   if (!db.ok()) return db.status();
+  // From here on the tail may go.
+  if (tail.commits != 0) status = MarkRepair(directory);
+  if (!status.ok()) return status;
   AllowCheckpointOnClose(db->get());
   repair->torn_bytes = tail.bytes;
   repair->torn_frames = tail.frames;
@@ -292,6 +301,10 @@ std::string JournalRepair::Summary() const {
     absl::StrAppend(&text, damaged_ids.size(), " records cannot be read and are in the table ",
                     "\"damaged\", the first of them ", damaged_ids.front(), "; ");
   }
+  if (of_earlier_start) {
+    absl::StrAppend(&text, "records may be missing since an earlier start, which did not come to ",
+                    "its end and has the details in its log; ");
+  }
   if (!text.empty()) text.resize(text.size() - 2);
   return text;
 }
@@ -303,7 +316,7 @@ absl::StatusOr<std::unique_ptr<Journal>> OpenSqliteJournal(const std::string& di
   if (!lock.ok()) return lock.status();
   absl::StatusOr<Database> db = OpenAndRepair(directory, options, &found);
   if (!db.ok()) return db.status();
-  auto journal = std::make_unique<SqliteJournal>(*std::move(lock), *std::move(db),
+  auto journal = std::make_unique<SqliteJournal>(directory, *std::move(lock), *std::move(db),
                                                  options.max_finished, std::move(found));
   absl::Status status = journal->Prepare();
   if (!status.ok()) return status;

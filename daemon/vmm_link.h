@@ -135,14 +135,19 @@ class VmmLink {
                                std::chrono::milliseconds timeout) = 0;
   struct Probe {
     bool vm_alive = false;
+    // It gave EIO, says an agent with feature EXACT. Neither this nor alive: an older one says that
+    // it is dead, which it says after any failure.
+    bool vm_dead = false;
     // Of a target: its first KVM_RUN has come back sane, as FIRST_RUN says.
     bool guest_running = false;
   };
+  // A VMM that could not ask its VM refuses: AGENT_REFUSED_KERNEL.
   virtual absl::StatusOr<Probe> ProbeVm(const std::string& migration_id,
                                         std::chrono::milliseconds timeout) = 0;
   // From a source from ARM_SOURCE to the end of the migration, and from a target from ARM_TARGET
   // until the guest has run there (it registers then). AGENT_REFUSED_WRONG_MIGRATION outside of
-  // that; AGENT_REFUSED_UNSUPPORTED, without asking, from a VMM without feature RECOVER.
+  // that: there is nothing to hand in, if the VMM has feature EXACT. Every other error is no
+  // answer; AGENT_REFUSED_UNSUPPORTED, without asking, from a VMM without feature RECOVER.
   virtual absl::StatusOr<HandedIn> HandIn(const std::string& migration_id,
                                           std::chrono::milliseconds timeout) = 0;
 

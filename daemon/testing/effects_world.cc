@@ -162,7 +162,7 @@ EffectDependencies EffectsWorld::Dependencies() {
           -> absl::StatusOr<std::shared_ptr<VmmLink>> { return std::shared_ptr<VmmLink>(target); },
       .timeouts = ShortTimeouts(),
       .store = &store,
-      .fd_kinds = nullptr,
+      .fd_kinds = fd_kinds.get(),
       .await_link = [this](const ProcessIdentity& process, std::chrono::milliseconds,
                            Interrupt*) -> absl::StatusOr<std::shared_ptr<VmmLink>> {
         for (const std::shared_ptr<FakeVmmLink>& link : {source, target}) {
@@ -171,7 +171,8 @@ EffectDependencies EffectsWorld::Dependencies() {
           }
         }
         return MakeStatus(absl::StatusCode::kDeadlineExceeded, "AGENT_TIMEOUT", "not connected");
-      }};
+      },
+      .may_miss_records = [this] { return may_miss_records; }};
 }
 
 VmDescription EffectsWorld::Describe() const {

@@ -16,6 +16,7 @@
 
 #include "daemon/effect_context.h"
 #include "daemon/escrow_store.h"
+#include "daemon/fd_kinds.h"
 #include "daemon/testing/fake_vmm_link.h"
 #include "daemon/vm_directory.h"
 
@@ -68,6 +69,7 @@ class ScriptedLauncher : public Launcher {
 class ScriptedStore : public EscrowStore {
  public:
   bool supported() const override { return true; }
+  bool all_came_back() const override { return whole; }
   absl::Status Put(const std::string&, const std::vector<EscrowItem>& items) override {
     if (!put_status.ok()) return put_status;
     for (const EscrowItem& item : items) {
@@ -93,6 +95,7 @@ class ScriptedStore : public EscrowStore {
   std::vector<NamedFd> stored;
   absl::Status put_status, remove_status;
   bool removed_for_sure = false;  // a barrier has followed
+  bool whole = true;              // what came back could be told apart
 };
 
 struct EffectsWorld {
@@ -122,6 +125,8 @@ struct EffectsWorld {
   ScriptedFence fence;
   ScriptedLauncher launcher;
   ScriptedStore store;
+  std::unique_ptr<FdKinds> fd_kinds = NewSimFdKinds();
+  bool may_miss_records = false;  // the journal
   std::shared_ptr<FakeVmmLink> source, target;
   // Changes the target's answer to PREPARE.
   std::function<void(VmDescription&)> spoil_target;

@@ -62,6 +62,7 @@ class RescueTest : public testing::Test {
       // As after LINK: the same memory, by a file of its own.
       const std::string path = "/proc/self/fd/" + std::to_string(world_.memory.borrow().raw());
       vm.memory.clear();
+      if (first_target_lacks_its_file_) return;
       vm.memory.emplace_back(open(path.c_str(), O_RDWR | kFlagOfFirstTargets | O_CLOEXEC));
     };
     record_ = world_.Armed(FencePolicy::kAfterResume);
@@ -88,7 +89,10 @@ class RescueTest : public testing::Test {
     next.link->set_pidfd(next.child.Pidfd());
     next.link->script.prepare = [this, &next](const VmmLink::PrepareRequest& request) {
       offered_.push_back(Identify(request.source->vm.borrow())->id);
-      offered_flags_ = fcntl(request.source->memory.at(0).borrow().raw(), F_GETFL);
+      offered_memory_.clear();
+      for (const UniqueFd& file : request.source->memory) offered_memory_.push_back(Of(file));
+      if (request.source->memory.empty()) return absl::StatusOr<VmDescription>(NoMemory());
+      offered_flags_ = fcntl(request.source->memory[0].borrow().raw(), F_GETFL);
       offered_format_ = request.source->state_format;
       world_.block_fd = *Duplicate(request.block);
       if (!prepared_.ok()) return absl::StatusOr<VmDescription>(prepared_);
@@ -101,6 +105,7 @@ class RescueTest : public testing::Test {
     launched.process = id;
     return launched;
   }
+  static absl::Status NoMemory() { return absl::InvalidArgumentError("PREPARE without memory"); }
   // Both effects up to where the new target has been armed; `act` is the VMM's part, done when it
   // has been given the state.
   Outcome Rescue(std::function<void(rehome_block&)> act) {
@@ -130,8 +135,10 @@ class RescueTest : public testing::Test {
   UniqueFd first_target_vm_{memfd_create("vm", MFD_CLOEXEC)};
   std::vector<std::unique_ptr<NewTarget>> targets_;
   uint32_t writes_oldest_ = 1, writes_newest_ = 1;  // state formats of the source
+  bool first_target_lacks_its_file_ = false;        // of the memory
   std::vector<InodeId> offered_;                    // VMs that came with PREPARE
-  int offered_flags_ = 0;                           // of the memory file that came with it
+  std::vector<InodeId> offered_memory_;             // files that came with the last
+  int offered_flags_ = 0;                           // of the first of these
   uint32_t offered_format_ = 0;                     // and the state's
   absl::Status prepared_ = absl::OkStatus();        // an error: what PREPARE answers
   Migration record_;

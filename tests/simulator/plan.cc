@@ -44,6 +44,9 @@ Plan PlanOf(uint64_t seed) {
     if (random.OneIn(2)) continue;
     plan.daemon_dies_by_append.push_back({random.Between(1, 25), random.OneIn(2)});
   }
+  // Last, so that the seeds stay what they were but for this.
+  for (Guest& guest : plan.guests) guest.old_agent = random.OneIn(5);
+  plan.faults.probe_fails_one_in = Rate(random, 3, 30);
   return plan;
 }
 

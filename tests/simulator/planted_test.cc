@@ -49,6 +49,17 @@ TEST(PlantedBugTest, ARescueThatTakesSilenceForDeathIsFound) {
             0u);
 }
 
+// Of a VM whose probe failed in any way: its guest may be paused there, alive.
+TEST(PlantedBugTest, AnOldAgentsWordThatIsTakenForProofIsFound) {
+  EXPECT_NE(FindBug([](Plan& plan) {
+              plan.rules.settle = [](Observation seen) {
+                if (seen.source == SourceSight::kVmDeadUnproven) seen.source = SourceSight::kVmDead;
+                return Settle(seen);
+              };
+            }),
+            0u);
+}
+
 TEST(PlantedBugTest, ARecoveryThatTakesAnOpenVerdictForAResumedSourceIsFound) {
   EXPECT_NE(FindBug([](Plan& plan) {
               plan.rules.event_of = [](const Findings& found) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/rescue_rules.h"
 #include "tests/simulator/sim_context.h"
 
 namespace rehome::sim {
@@ -14,8 +15,19 @@ bool WasMoved(SimContext& context, Migration& record) {
   const bool moves = context.world.guests[context.source->guest].moves;
   if (!moves || record.fence.kill_sent_ns != 0 || record.fence.kernel_vm_dead) return true;
   if (!context.Ask(context.source) || context.daemon.dead) return true;
-  record.fence.kernel_vm_dead = context.source->kvm->dead;
-  return record.fence.kernel_vm_dead;
+  switch (context.LookAtSource(kAgentTimeout)) {
+    case SourceSight::kVmDead:
+      record.fence.kernel_vm_dead = true;
+      return true;
+    case SourceSight::kRunsGuest:
+    case SourceSight::kPaused:
+      return false;
+    case SourceSight::kDead:
+    case SourceSight::kSilent:
+    case SourceSight::kVmDeadUnproven:
+      return true;
+  }
+  return true;
 }
 
 bool EndSource(SimContext& context, Migration& record) {
@@ -108,7 +120,11 @@ Outcome SimFence(SimContext& context, Migration record) {
 }
 
 Outcome SimDiscard(SimContext& context, Migration record) {
-  if (!context.IsDead(context.source)) EndHold(context);
+  if (EndsEmptySource(record)) {
+    EndSource(context, record);
+  } else if (!context.IsDead(context.source)) {
+    EndHold(context);
+  }
   if (context.daemon.dead) return Answer(Event::kFenceIncomplete, std::move(record));
   if (context.target != nullptr) context.world.Kill(*context.target);
   const bool dead = context.AwaitDeath(context.target, kExitTimeout);

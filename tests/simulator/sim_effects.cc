@@ -50,7 +50,15 @@ SourceSight SimContext::LookAtSource(Micros wait) {
   Wait(wait, [&] { return IsDead(source) || world.Answers(*source); });
   if (IsDead(source)) return SourceSight::kDead;
   if (!world.Answers(*source)) return SourceSight::kSilent;
-  if (source->kvm->dead) return SourceSight::kVmDead;
+  // Another failure than EIO, of which an old agent says the same.
+  const uint64_t chance = world.faults.probe_fails_one_in;
+  const bool fails = chance > 0 && world.now() < world.faults.until && world.random.OneIn(chance);
+  const bool old_agent = world.guests[source->guest].old_agent;
+  if (fails && !old_agent) return SourceSight::kSilent;
+  if (fails || source->kvm->dead) {
+    if (source->runs_guest) return SourceSight::kSilent;
+    return old_agent ? SourceSight::kVmDeadUnproven : SourceSight::kVmDead;
+  }
   return source->runs_guest ? SourceSight::kRunsGuest : SourceSight::kPaused;
 }
 

@@ -25,6 +25,7 @@ struct SimEscrow {
   // Where the context can be, most likely first; empty: at the source. As in escrow.h.
   std::vector<std::shared_ptr<KvmVm>> context;
   bool target_settled = false;
+  bool store_was_empty = false;
 
   const std::shared_ptr<Block>& StateBlock() const { return saved != nullptr ? saved : block; }
   bool HoldsGuest(bool moves, bool source_vm_dead) const {

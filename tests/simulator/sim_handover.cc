@@ -68,8 +68,8 @@ Observation Look(SimContext& context, Migration& record) {
   seen.moves = escrow.block->moves;
   seen.policy = record.fence_policy;
   seen.overdue = context.world.now() >= Overdue(context, record);
-  seen.can_rescue =
-      escrow.HoldsGuest(seen.moves, record.fence.kernel_vm_dead) && KnowsVerdict(escrow, record);
+  const bool vm_dead = record.fence.kernel_vm_dead || seen.source == SourceSight::kVmDeadUnproven;
+  seen.can_rescue = escrow.HoldsGuest(seen.moves, vm_dead) && KnowsVerdict(escrow, record);
   seen.source_was_out = WasOutBefore(record);
   return seen;
 }

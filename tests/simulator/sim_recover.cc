@@ -12,11 +12,11 @@ namespace rehome::sim {
 namespace {
 
 void TakeFromStore(SimContext& context, const Migration& record) {
-  if (context.daemon.store == nullptr) return;
-  const auto found = context.daemon.store->find(record.id);
-  if (found == context.daemon.store->end()) return;
-  Stored stored = found->second;
   SimEscrow& escrow = context.escrow;
+  escrow.store_was_empty =
+      context.daemon.store == nullptr || !context.daemon.store->contains(record.id);
+  if (escrow.store_was_empty) return;
+  Stored stored = context.daemon.store->at(record.id);
   escrow.memory = true;
   escrow.block = stored.block;
   escrow.source_vm = stored.source_vm;
@@ -68,7 +68,8 @@ void PutHandedIn(SimContext& context, const Migration& record, const Process& si
   }
 }
 
-void TakeFromAgents(SimContext& context, const Migration& record) {
+HandInAnswer TakeFromAgents(SimContext& context, const Migration& record) {
+  HandInAnswer of_source = HandInAnswer::kNone;
   for (const bool is_target : {false, true}) {
     const Process* side = is_target ? context.target : context.source;
     const SimEscrow& escrow = context.escrow;
@@ -77,10 +78,22 @@ void TakeFromAgents(SimContext& context, const Migration& record) {
     if (context.IsDead(side) || !context.world.Answers(*side)) continue;
     // Kept, because the process may drop it while the answer is under way.
     const std::shared_ptr<Block> block = is_target ? side->target.block : side->source.block;
+    const bool exact = !context.world.guests[side->guest].old_agent;
+    if (block == nullptr && !is_target && exact) of_source = HandInAnswer::kNothing;
     if (block == nullptr) continue;
     context.Pause(300);
     if (!context.daemon.dead) PutHandedIn(context, record, *side, block);
+    if (!is_target) of_source = HandInAnswer::kHandedIn;
   }
+  return of_source;
+}
+
+bool NothingIsLeft(const SimEscrow& escrow, HandInAnswer of_source) {
+  const bool has_vm = escrow.source_vm != nullptr || escrow.target_vm != nullptr ||
+                      std::any_of(escrow.context.begin(), escrow.context.end(),
+                                  [](const std::shared_ptr<KvmVm>& vm) { return vm != nullptr; });
+  return escrow.store_was_empty && of_source == HandInAnswer::kNothing && escrow.block == nullptr &&
+         escrow.saved == nullptr && !has_vm;
 }
 
 }  // namespace
@@ -105,20 +118,32 @@ void SimRebuild(SimContext& context, const Migration& record) {
 
 Outcome SimRecover(SimContext& context, Migration record) {
   FindLinks(context);
-  if (!KnowsVerdict(context.escrow, record)) TakeFromAgents(context, record);
+  record.fence.source = {};
+  HandInAnswer of_source = HandInAnswer::kNone;
+  if (!KnowsVerdict(context.escrow, record)) of_source = TakeFromAgents(context, record);
   Findings found;
   found.before_start = WasBeforeStart(record);
   found.source = context.LookAtSource(kAgentTimeout);
   found.target_runs_guest = context.target != nullptr && context.TargetSaysItRuns();
   found.target_dead = context.IsDead(context.target);
   context.Pause(50);
-  if (KnowsVerdict(context.escrow, record)) found.verdict = context.escrow.block->verdict;
+  if (KnowsVerdict(context.escrow, record)) {
+    found.verdict = context.escrow.block->verdict;
+  } else {
+    found.moves = context.world.guests[context.source->guest].moves;
+    found.target_on_record = record.target.pid != 0;
+    found.nothing_is_left = NothingIsLeft(context.escrow, of_source);
+  }
   const Event event = context.daemon.rules.event_of(found);
   context.world.Log(
       absl::StrCat("recover: ", EventName(event), ", verdict ", found.verdict.value_or(0)));
   const char* reason = event == Event::kSourceLost    ? "GUEST_LOST"
                        : event == Event::kUnreachable ? "OWNER_UNKNOWN"
                                                       : "";
+  if (event == Event::kSourceLost && found.source != SourceSight::kDead) {
+    record.fence.kernel_vm_dead = true;
+    record.fence.source = record.source;
+  }
   return Answer(event, reason, std::move(record));
 }
 

@@ -116,6 +116,8 @@ struct Guest {
   bool moves = false;
   FencePolicy policy = FencePolicy::kUnspecified;
   bool unsupported = false;  // preflight finds that its host cannot move it
+  // Its source's agent is without feature EXACT: it says that its VM is dead after any failure.
+  bool old_agent = false;
   uint64_t progress = 1;
   // Who had the guest died of itself, so that it is lost by rights.
   bool holder_crashed = false;
@@ -136,7 +138,8 @@ struct FaultPlan {
   uint64_t hang_one_in = 0;
   uint64_t refuse_one_in = 0;
   uint64_t slow_one_in = 0;
-  int budget = 0;  // crashes and hangs together
+  uint64_t probe_fails_one_in = 0;  // of the daemon's questions to a source
+  int budget = 0;                   // crashes and hangs together
   Micros until = 0;
 };
 

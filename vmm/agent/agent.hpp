@@ -69,7 +69,7 @@ class AgentHandler {
   virtual AgentAnswer ArmTarget(rehome_block*) { return AgentAnswer::Yes(); }
 
   // ---- both ----
-  // 0: alive. -EIO: dead.
+  // 0: alive. -EIO: dead. Another negative errno: it could not be asked.
   virtual int ProbeVm() = 0;
   // The owner of the guest drops what Describe() held; a target exits.
   virtual void Cancelled() = 0;

@@ -20,7 +20,7 @@ int Describe(void* opaque, int, rehome_vm* vm, rehome_error* error) {
   CountingVmm* self = Self(opaque);
   self->Count(&CountingVmm::described);
   if (self->Read(&CountingVmm::refuse_describe) != 0) {
-    error->refusal = REHOME_REFUSED_RESOURCES;
+    error->refusal = self->describe_refusal;
     strcpy(error->text, "not now");
     return -EBUSY;
   }

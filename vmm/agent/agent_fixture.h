@@ -35,6 +35,8 @@ struct CountingVmm {
   std::condition_variable changed;
   int described = 0, armed = 0, cancelled = 0, paused = 0, resumed = 0, released = 0;
   int refuse_describe = 0;
+  uint32_t describe_refusal =
+      REHOME_REFUSED_RESOURCES;           // with which answer; set before it is asked
   int bad_description = 0;                // which way
   std::atomic<uint32_t> armed_format{0};  // what ARM_SOURCE named
   int memory = -1;

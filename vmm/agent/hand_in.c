@@ -10,6 +10,10 @@
 static uint32_t gather_source(struct rehome_agent *agent, struct rehome_error *error) {
   bool held = false;
   uint32_t refusal = rehome_source_ask(agent, 0, &held, error);
+  /* To the daemon that would say that there is nothing here. There is, and it cannot be had. */
+  if (refusal == REHOME_REFUSED_WRONG_MIGRATION) {
+    refusal = error->refusal = REHOME_REFUSED_INTERNAL;
+  }
   agent->vm.state_format = agent->source.state_format;
   agent->vm.state_format_oldest = 0;
   return refusal;

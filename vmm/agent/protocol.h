@@ -45,7 +45,8 @@ extern "C" {
 #define REHOME_FEATURE_RECOVER (1u << 4)   /* answers HAND_IN */
 #define REHOME_FEATURE_TRACE (1u << 5)     /* fills a trace area (trace.h) */
 #define REHOME_FEATURE_FORMATS (1u << 6)   /* writes the state format that it is told */
-#define REHOME_FEATURES_ALL 0x7fu
+#define REHOME_FEATURE_EXACT (1u << 7)     /* says "dead" for EIO only, "nothing" when sure */
+#define REHOME_FEATURES_ALL 0xffu
 
 enum rehome_message {
   /* agent -> daemon */
@@ -63,7 +64,8 @@ enum rehome_message {
   REHOME_MSG_CANCEL = 21,     /* rehome_migration_ref -> reply; source: forget the migration (the
                                  guest keeps running); target: exit */
   REHOME_MSG_RELEASE = 22,    /* rehome_migration_ref -> reply; source only, after RUNNING: exit */
-  REHOME_MSG_PROBE = 23,      /* rehome_migration_ref -> reply rehome_probe */
+  REHOME_MSG_PROBE = 23,      /* rehome_migration_ref -> reply rehome_probe; refused with KERNEL if
+                                 the VM's ioctl failed in another way than EIO */
   REHOME_MSG_HAND_IN = 24,    /* rehome_migration_ref -> reply rehome_description + fds, BLOCK among
                                  them: what a daemon that lost it needs to settle a migration. With
                                  feature RECOVER */
@@ -233,7 +235,8 @@ struct rehome_arm_source {
 };
 
 struct rehome_probe {
-  uint32_t vm_alive;      /* 1: a harmless VM ioctl in this process succeeded; 0: it gave EIO */
+  uint32_t vm_alive; /* 1: a harmless VM ioctl in this process succeeded; 0: it gave EIO. That 0
+                        is no other failure is promised with feature EXACT only */
   uint32_t guest_running; /* 1: the guest runs here; in a target: its first KVM_RUN came back */
   uint64_t reserved;
 };

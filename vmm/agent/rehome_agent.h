@@ -96,7 +96,9 @@ struct rehome_agent_ops {
                         struct rehome_error *error);
   /* Digest of the memslots as they are now; compared with the one that was agreed on. */
   uint64_t (*layout_digest)(void *opaque);
-  /* A harmless VM ioctl in this process: 0 alive, -EIO dead. Only this process can tell
+  /* A harmless VM ioctl in this process: 0 alive, -EIO dead, any other negative errno: it could not
+   * be asked. The daemon may end this process for a -EIO, as a VMM whose guest has gone, so it
+   * stands for an ioctl that gave EIO and for nothing else. Only this process can tell
    * (virt/kvm/kvm_main.c: kvm->mm != current->mm gives EIO to everybody else). MOVE strategies are
    * refused without it. */
   int (*probe_vm)(void *opaque);
@@ -130,8 +132,10 @@ struct rehome_agent_config {
   /* Where to connect if there is no inherited connection, and whenever the connection is lost
    * (REHOME_AGENT_SOCKET). NULL: only the inherited one. */
   const char *socket_path;
-  uint32_t role;     /* enum rehome_role */
-  uint32_t features; /* REHOME_FEATURE_TRACE follows from `trace`, whatever is said here */
+  uint32_t role; /* enum rehome_role */
+  /* REHOME_FEATURE_TRACE follows from `trace`, whatever is said here. REHOME_FEATURE_EXACT: a
+   * promise of probe_vm(), above. */
+  uint32_t features;
   /* The newest that it writes, for display, and what it reads. */
   uint32_t state_format_write, state_format_read_min, state_format_read_max;
   const char *vmm_name; /* both: printable ASCII, not empty, below REHOME_ID_SIZE bytes */

@@ -2,6 +2,7 @@
  *
  * Requests of the daemon: admitted by the state table, then handed to the half they are for.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "vmm/agent/agent_internal.h"
@@ -77,6 +78,7 @@ static bool guest_runs_here(struct rehome_agent *agent) {
   return false;
 }
 
+/* A daemon may end a process that says of its VM that it is dead: what is not EIO is no answer. */
 static void handle_probe(struct rehome_agent *agent) {
   struct rehome_error error;
   if (agent->ops->probe_vm == NULL) {
@@ -84,8 +86,15 @@ static void handle_probe(struct rehome_agent *agent) {
     rehome_connection_refuse(agent, &error);
     return;
   }
+  int result = agent->ops->probe_vm(agent->opaque);
+  if (result != 0 && result != -EIO) {
+    rehome_error_set(&error, REHOME_REFUSED_KERNEL, "the VM could not be probed: %s",
+                     result < 0 ? strerror(-result) : "no errno");
+    rehome_connection_refuse(agent, &error);
+    return;
+  }
   struct rehome_probe probe = {
-      .vm_alive = agent->ops->probe_vm(agent->opaque) == 0,
+      .vm_alive = result == 0,
       .guest_running = guest_runs_here(agent),
   };
   rehome_connection_reply(agent, &probe, sizeof(probe));

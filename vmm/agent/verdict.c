@@ -12,6 +12,8 @@
 #include "vmm/agent/agent_internal.h"
 #include "vmm/agent/process.h"
 
+/* A VM that could not be asked is not alive here either: whoever cannot tell does not resume, and
+ * does not kill for the guest's sake. It is asked again with each turn. */
 static bool vm_is_alive(const struct rehome_agent *agent) {
   return agent->ops->probe_vm == NULL || agent->ops->probe_vm(agent->opaque) == 0;
 }

@@ -63,7 +63,12 @@ struct AgentCallbacks {
     return 0;
   }
   static uint64_t LayoutDigest(void* opaque) { return Handler(opaque).LayoutDigest(); }
-  static int ProbeVm(void* opaque) { return Handler(opaque).ProbeVm().ok() ? 0 : -EIO; }
+  // EIO is the kernel's word that the VM is dead, and nothing else may be taken for it.
+  static int ProbeVm(void* opaque) {
+    const absl::Status probed = Handler(opaque).ProbeVm();
+    if (probed.ok()) return 0;
+    return ReasonOf(probed) == "VM_DEAD" ? -EIO : -EAGAIN;
+  }
   static void Resume(void* opaque) { Handler(opaque).Resume(); }
   static void HandedOver(void* opaque) { Handler(opaque).HandedOver(); }
   static void Released(void* opaque) { Handler(opaque).Released(); }
