@@ -17,12 +17,7 @@ Observation Look(EffectContext& context, Migration& record, bool overdue) {
   Escrow& escrow = context.escrow;
   // The block last: what the dead wrote in it is final then.
   const SourceSight source = LookAtSource(context, record, kLookPause);
-  if (source == SourceSight::kVmDead && !record.fence.kernel_vm_dead) {
-    // Once its process is dead too, nobody can say so any more.
-    record.fence.kernel_vm_dead = true;
-    record.fence.kernel_observer = {"source", record.source};
-    record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
-  }
+  if (source == SourceSight::kVmDead) NoteKernelVmDead(record);
   const bool target_dead = HasExited(escrow.target_pidfd.borrow());
   return {
       .verdict = escrow.block->verdict(),

@@ -48,9 +48,7 @@ bool WasMoved(EffectContext& context, Migration& record) {
       context.escrow.source_link->ProbeVm(record.id, context.dependencies.timeouts.agent);
   if (!probe.ok()) return true;
   if (probe->vm_alive) return false;
-  record.fence.kernel_vm_dead = true;
-  record.fence.kernel_observer = {"source", record.source};
-  record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
+  NoteKernelVmDead(record);
   return true;
 }
 

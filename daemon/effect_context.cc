@@ -74,6 +74,13 @@ std::optional<std::string> WhyResumed(EffectContext& context, const Migration& r
   return escrow.resumed;
 }
 
+void NoteKernelVmDead(Migration& record) {
+  if (record.fence.kernel_vm_dead) return;
+  record.fence.kernel_vm_dead = true;
+  record.fence.kernel_observer = {"source", record.source};
+  record.fence.kernel_dead_seen_ns = rehome_monotonic_ns();
+}
+
 void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns) {
   context.escrow.block->SetFenceProven();
   if (record.fence_policy != FencePolicy::kBeforeResume || record.fence.stopped_before_resume) {

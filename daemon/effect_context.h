@@ -75,6 +75,10 @@ std::optional<Failure> GuestEnded(EffectContext& context, const Migration& recor
 std::optional<std::string> WhyResumed(EffectContext& context, const Migration& record,
                                       std::chrono::milliseconds wait);
 
+// Puts on record that the source has just said that its VM is dead; nothing if that is on record
+// already. Once its process is dead too, nobody can say so any more.
+void NoteKernelVmDead(Migration& record);
+
 // Says in the block that the source has stopped for good, as seen at `stopped_ns`, and notes under
 // BEFORE_RESUME that it was we who saw it.
 void AnnounceStopped(EffectContext& context, Migration& record, uint64_t stopped_ns);

@@ -167,6 +167,9 @@ Outcome RecoverEffect(EffectContext& context, Migration record) {
   if (!escrow.KnowsVerdict(record)) TakeFromAgents(context, record);
   Findings found = {.before_start = WasBeforeStart(record)};
   found.source = LookAtSource(context, record, context.dependencies.timeouts.agent);
+  // It may be dead by the time that ABORTING asks, and then its VM would pass for one to go on
+  // from.
+  if (found.source == SourceSight::kVmDead) NoteKernelVmDead(record);
   found.target_runs_guest = TargetRunsGuest(context, record);
   found.target_dead = HasExited(escrow.target_pidfd.borrow());
   if (escrow.KnowsVerdict(record)) {
