@@ -127,6 +127,22 @@ TEST_F(RescueRestartTest, WithoutTheDeadTargetsBlockTheSavedStateIsNotRunAgain) 
   EXPECT_EQ(world_.Perform(Effect::kRecover, record_).event, Event::kUnreachable);
 }
 
+// It lost its daemon before it was told of the state, and made the verdict ABORTED itself. To try
+// its VM first would cost an attempt for each restart.
+TEST_F(RescueTest, ATargetThatNeverClaimedIsTheLastToBeAskedForTheContext) {
+  Strand(REHOME_VERDICT_CLAIMED, /*moves=*/true);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  record_ = world_.Perform(Effect::kBuildRescue, record_).update;
+  MapNew();
+  ASSERT_EQ(rehome_block_move_verdict(&new_, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED), 0);
+  targets_.at(0)->child.Kill();
+  EXPECT_EQ(world_.Perform(Effect::kBuildRescue, record_).event, Event::kTargetPrepared);
+  ASSERT_EQ(offered_.size(), 2u);
+  EXPECT_EQ(offered_[0], Of(first_target_vm_));
+  EXPECT_EQ(offered_[1], Of(first_target_vm_));
+}
+
 // ---- nothing but the source is left ----
 
 // A daemon came back without a store: the source has handed in its block and its VM, and the VM
