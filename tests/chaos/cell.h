@@ -122,6 +122,10 @@ bool GoesOnWithoutDaemon(const Cell& cell);
 // hangs: the daemon comes back without the block of a dead target, to a source whose VM is dead. To
 // be deleted once PROBE tells such a source from one that might have the guest.
 bool StaysUndecidedForWantOfABlock(const Cell& cell);
+// Whether it may stay so until the daemon is restarted once more: the first daemon died while it
+// armed a rescue's target, which lives and is the last to hold the VM with the context, and the
+// next daemon ends it. To be deleted once that daemon gives it the state instead.
+bool LosesItsLastContext(const Cell& cell);
 
 // ---- what both kinds of cells go by ----
 

@@ -136,7 +136,7 @@ absl::StatusOr<Migration> Judge::AwaitOutcome() {
   }
   stage_.LetVmmsGo();
   if (!record.ok() || record->state() != Migration::INDETERMINATE) return record;
-  const bool by_hand = StaysUndecidedForWantOfABlock(cell_);
+  const bool by_hand = StaysUndecidedForWantOfABlock(cell_) || LosesItsLastContext(cell_);
   if (!by_hand && !MayBeIndeterminate(cell_)) Fault("without need: " + Brief(*record));
   result_.ending = "resolved, ";
   if (absl::Status status = stage_.Resolve(); !status.ok()) return status;
@@ -153,7 +153,12 @@ absl::StatusOr<Migration> Judge::ResolveByHand() {
   absl::Status status = stage_.EndSource();
   if (status.ok()) status = stage_.Resolve();
   if (!status.ok()) return status;
-  return stage_.AwaitEnd(kPatience);
+  const absl::StatusOr<Migration> record = stage_.AwaitEnd(kPatience);
+  const bool ended = !record.ok() || record->state() != Migration::INDETERMINATE;
+  if (ended || !LosesItsLastContext(cell_)) return record;
+  // What it holds does the guest no good.
+  status = stage_.RestartDaemon();
+  return status.ok() ? stage_.AwaitEnd(kPatience) : status;
 }
 
 // FAILED goes with a guest on its source or with nobody's, SUCCEEDED with one on the target. In

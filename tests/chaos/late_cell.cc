@@ -244,9 +244,15 @@ bool LateGoesOnWithoutDaemon(const Cell& cell) {
 bool StaysUndecidedForWantOfABlock(const Cell& cell) {
   const Victims& killed = cell.victims;
   if (cell.within != Within::kRescue || cell.blow != Blow::kKill || cell.store) return false;
-  if (!killed.daemon || killed.source || !HasSource(cell) || !IsOnRecord(cell.phase)) return false;
-  // One that was not told of the state leaves without its daemon.
-  return killed.target || !WasTold(cell.phase);
+  return killed.daemon && killed.target && !killed.source && HasSource(cell) &&
+         IsOnRecord(cell.phase);
+}
+
+bool LosesItsLastContext(const Cell& cell) {
+  const Victims& killed = cell.victims;
+  if (cell.within != Within::kRescue || cell.blow != Blow::kKill || cell.store) return false;
+  return killed.daemon && !killed.target && !killed.source && HasSource(cell) &&
+         IsAt(cell.phase, Side::kTarget, {"arm"});
 }
 
 }  // namespace rehome::chaos

@@ -211,6 +211,11 @@ absl::Status Stage::EndSource() {
   return AwaitThreads(source_pid_, kDead);
 }
 
+absl::Status Stage::RestartDaemon() {
+  host_->KillDaemon();
+  return host_->StartDaemon();
+}
+
 absl::StatusOr<v1::Migration> Stage::AwaitEnd(milliseconds timeout) {
   return NewClient().WatchMigration(migration_, {.timeout = timeout});
 }

@@ -68,6 +68,7 @@ class Stage {
   absl::Status Resolve();
   // What an operator may do about one: ends the source, for good.
   absl::Status EndSource();
+  absl::Status RestartDaemon();
   // The migration's last record.
   absl::StatusOr<v1::Migration> AwaitEnd(std::chrono::milliseconds timeout);
 
