@@ -78,8 +78,8 @@ std::optional<Failure> GuestEnded(EffectContext& context, const Migration& recor
 std::optional<std::string> WhyResumed(EffectContext& context, const Migration& record,
                                       std::chrono::milliseconds wait);
 
-// Notes the kernel's word, by the source's own mouth (VmmLink::Probe::vm_dead), that its VM is
-// dead. The first time is kept.
+// Puts on record the kernel's word, by the source's own mouth (VmmLink::Probe::vm_dead), that its
+// VM is dead. The first time is kept: once its process is dead too, nobody can say so any more.
 void NoteVmDead(Migration& record);
 
 // Says in the block that the source has stopped for good, as seen at `stopped_ns`, and notes under

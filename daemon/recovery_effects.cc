@@ -147,7 +147,6 @@ bool MayMissRecords(const EffectContext& context) {
 
 // For the step that ends such a source, which the journal announces.
 void NoteEmptied(Migration& record) {
-  NoteVmDead(record);
   record.fence.observer = {"rehomed", IdentifySelf()};
   record.fence.source = record.source;
 }
@@ -220,6 +219,9 @@ Outcome RecoverEffect(EffectContext& context, Migration record) {
   if (!escrow.KnowsVerdict(record)) of_source = TakeFromAgents(context, record);
   Findings found = {.before_start = WasBeforeStart(record)};
   found.source = LookAtSource(context, record, context.dependencies.timeouts.agent);
+  // It may be dead by the time that ABORTING asks, and then its VM would pass for one to go on
+  // from.
+  if (found.source == SourceSight::kVmDead) NoteVmDead(record);
   found.target_runs_guest = TargetRunsGuest(context, record);
   found.target_dead = HasExited(escrow.target_pidfd.borrow());
   if (escrow.KnowsVerdict(record)) {

@@ -64,6 +64,9 @@ std::optional<ContextVm> TakeTargetVm(Escrow& escrow) {
   return ContextVm{std::move(escrow.target->vm), std::move(escrow.target->memory)};
 }
 
+// By its own stamp, which a target makes before it may MOVE.
+bool HasClaimed(const HandoverBlock& block) { return block.Phases(0)[REHOME_PHASE_CLAIMED] != 0; }
+
 enum class Closed { kRunning, kClosed, kFailed };
 
 // Ends the handover to the latest target so that nobody can go on from it: verdict first, so that
@@ -82,8 +85,12 @@ Closed CloseHandover(EffectContext& context, const Migration& record, Failure* w
   }
   if (HasMove(record.strategy) && !escrow.target_settled) {
     const bool had_no_right = taken.before == REHOME_VERDICT_OPEN;
-    NoteWhereContextIs(escrow.context, taken.before,
-                       had_no_right ? std::nullopt : TakeTargetVm(escrow));
+    std::optional<ContextVm> vm = had_no_right ? std::nullopt : TakeTargetVm(escrow);
+    if (taken.before == REHOME_VERDICT_ABORTED && !HasClaimed(*escrow.block)) {
+      NoteNeverClaimed(escrow.context, std::move(vm));
+    } else {
+      NoteWhereContextIs(escrow.context, taken.before, std::move(vm));
+    }
   }
   escrow.target_settled = true;
   return Closed::kClosed;
@@ -179,7 +186,7 @@ std::optional<Failure> LookAtTarget(EffectContext& context, const Migration& rec
     if (HasMove(record.strategy)) {
       NoteFailureOfClaimant(escrow.context, TakeTargetVm(escrow).value_or(ContextVm()));
     }
-  } else if (escrow.block->Phases(0)[REHOME_PHASE_CLAIMED] != 0) {
+  } else if (HasClaimed(*escrow.block)) {
     NoteRefusal(escrow.context);  // and its VM has nothing to take
   }
   escrow.target_settled = true;

@@ -140,6 +140,50 @@ TEST_F(RescueRestartTest, ASourceThatHasABlockLeftIsNotEndedForWantOfAnother) {
   EXPECT_EQ(world_.fence.kills, 0);
 }
 
+// It lost its daemon before it was told of the state, and made the verdict ABORTED itself. To try
+// its VM first would cost an attempt for each restart.
+TEST_F(RescueTest, ATargetThatNeverClaimedIsTheLastToBeAskedForTheContext) {
+  Strand(REHOME_VERDICT_CLAIMED, /*moves=*/true);
+  world_.source_child.Kill();
+  world_.target_child.Kill();
+  record_ = world_.Perform(Effect::kBuildRescue, record_).update;
+  MapNew();
+  ASSERT_EQ(rehome_block_move_verdict(&new_, REHOME_VERDICT_OPEN, REHOME_VERDICT_ABORTED), 0);
+  targets_.at(0)->child.Kill();
+  EXPECT_EQ(world_.Perform(Effect::kBuildRescue, record_).event, Event::kTargetPrepared);
+  ASSERT_EQ(offered_.size(), 2u);
+  EXPECT_EQ(offered_[0], Of(first_target_vm_));
+  EXPECT_EQ(offered_[1], Of(first_target_vm_));
+}
+
+// ---- nothing but the source is left ----
+
+// A daemon came back without a store: the source has handed in its block and its VM, and the VM
+// that the context was moved into is nowhere.
+TEST_F(RescueTest, ASourceThatDiesOnceItHasSaidThatItsVmIsDeadIsNotRescuedFrom) {
+  Strand(REHOME_VERDICT_CLAIMED, /*moves=*/true);
+  world_.target_child.Kill();
+  record_.rescue = {};
+  record_.source = *IdentifyProcess(world_.source_child.Pidfd().borrow());
+  record_.restarts = 1;
+  record_.step = Step::kRecovering;
+  record_.interrupted_step = Step::kHandingOver;
+  world_.store.stored.clear();
+  const UniqueFd block = *Duplicate(world_.block_fd.borrow());
+  world_.source = std::make_shared<FakeVmmLink>(record_.source);
+  world_.source->script.probe = [](const std::string&) { return VmmLink::Probe{.vm_dead = true}; };
+  world_.source->script.hand_in = [&](const std::string&) {
+    return HandedIn{.block = *Duplicate(block.borrow()), .vm = Vm(world_.vm)};
+  };
+  world_.effects = world_.factory->Create("m-1");
+  const Outcome found = world_.Perform(Effect::kRecover, record_);
+  EXPECT_EQ(found.event, Event::kStuck);
+  EXPECT_TRUE(found.update.fence.kernel_vm_dead);
+  world_.source_child.Kill();
+  world_.source->Close();
+  EXPECT_EQ(world_.Perform(Effect::kAbort, found.update).event, Event::kSourceLost);
+}
+
 TEST_F(RescueTest, WhatAPredecessorKeptOfARescueIsPutInItsPlace) {
   Strand(REHOME_VERDICT_COMMITTED, /*moves=*/true);
   world_.target_child.Kill();

@@ -64,6 +64,15 @@ void NoteWhereContextIs(std::vector<Vm>& context, uint32_t before, std::optional
   context.insert(context.begin(), *std::move(vm));
 }
 
+// The same of a target whose verdict is ABORTED and who does not say that it ever claimed: a
+// rescue's that lost its daemon before it was told of the state, as a rule. It is tried last, and
+// not left out, because the word for it is the dead target's own.
+template <typename Vm>
+void NoteNeverClaimed(std::vector<Vm>& context, std::optional<Vm> vm) {
+  if (context.empty()) context.push_back(Vm());
+  if (vm.has_value()) context.push_back(*std::move(vm));
+}
+
 // A target could not MOVE from the VM at the front, and said so: another may be the right one.
 template <typename Vm>
 void NoteRefusal(std::vector<Vm>& context) {

@@ -6,6 +6,7 @@
 #define REHOME_TESTS_CHAOS_CELL_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -22,17 +23,19 @@ struct Variant {
   v1::Migration::FencePolicy policy = v1::Migration::BEFORE_RESUME;
   v1::Migration::Strategy strategy = v1::Migration::MAP;
 
-  bool moves() const { return strategy == v1::Migration::LINK_MOVE; }
+  bool moves() const {
+    return strategy == v1::Migration::LINK_MOVE || strategy == v1::Migration::MAP_MOVE;
+  }
 };
 
-enum class Side : uint8_t { kSource, kTarget };
+enum class Side : uint8_t { kSource, kTarget, kDaemon };
 
-// Where the VMM of one side is held while the blow falls.
+// Where somebody is held while the blow falls.
 struct Phase {
   Side side = Side::kSource;
-  std::string place;  // vmm/reference/test_hooks.h
+  std::string place;  // of a VMM: vmm/reference/test_hooks.h; of the daemon: late_cell.h
 
-  std::string Name() const { return (side == Side::kSource ? "source:" : "target:") + place; }
+  std::string Name() const;  // "target:moved"
 };
 
 struct Victims {
@@ -48,12 +51,29 @@ enum class Blow : uint8_t {
   kStop,  // SIGSTOP, and SIGCONT once the outcome is known
 };
 
+// What the cell's blow falls into.
+enum class Within : uint8_t {
+  kHandover,  // a migration to which nothing has happened yet
+  kRescue,    // its first target is dead; the phase is one of the next target's
+  kRecovery,  // its daemon is dead; the phase is one of the next daemon's
+};
+
+// What makes it a rescue or a recovery: SIGKILL, at a phase of the handover.
+struct FirstBlow {
+  Phase phase;
+  Victims victims;
+
+  std::string Name() const;  // "daemon+target@target:moved"
+};
+
 struct Cell {
   Variant variant;
   Phase phase;
-  Victims victims;
+  Victims victims;  // in a rescue `target` is the next one
   Blow blow = Blow::kKill;
   bool store = false;  // a service manager keeps the daemon's escrow
+  Within within = Within::kHandover;
+  FirstBlow first = {};  // of a rescue or a recovery
 
   std::string Name() const;
 };
@@ -62,8 +82,18 @@ std::vector<Variant> Variants(const std::string& backend);
 // In the order in which a migration passes them, `resume` last: it is reached when a target dies.
 std::vector<Phase> Phases(const Variant& variant);
 // Every victim and pair of victims that there is at that phase; and, with a service manager, all
-// three.
+// three. Within kHandover; late_cell.h has the others.
 std::vector<Cell> Cells(const Variant& variant, Blow blow);
+// Cells of all three kinds.
+std::vector<Cell> AllCells(const Variant& variant, Blow blow);
+
+// What is left of a cell whose own blow never landed: its first one (`first_landed`), or nothing
+// but a migration.
+Cell Unstruck(const Cell& cell, bool first_landed);
+
+// Whether the cell is a part of ./dev test: the others take too long for each change, and are left
+// to ./dev chaos (docs/chaos.md).
+bool IsTested(const Cell& cell);
 
 // The target dies by itself at the claim, or the source would never come to this phase.
 bool TargetDiesFirst(const Phase& phase);
@@ -85,6 +115,29 @@ bool MustSucceed(const Cell& cell);
 bool IsMidHandover(const Phase& phase);
 // Whether nobody can know who has the guest before those that hang are let go.
 bool MayBeIndeterminate(const Cell& cell);
+// Whether the guest goes on without the daemon that the blow strikes. False: it does not, or need
+// not.
+bool GoesOnWithoutDaemon(const Cell& cell);
+// Whether the migration may be INDETERMINATE until an operator ends the source, although nobody
+// hangs: the daemon comes back without the block of a dead target, to a source whose VM is dead. To
+// be deleted once PROBE tells such a source from one that might have the guest.
+bool StaysUndecidedForWantOfABlock(const Cell& cell);
+// Whether it may stay so until the daemon is restarted once more: the first daemon died while it
+// armed a rescue's target, which lives and is the last to hold the VM with the context, and the
+// next daemon ends it. To be deleted once that daemon gives it the state instead.
+bool LosesItsLastContext(const Cell& cell);
+
+// ---- what both kinds of cells go by ----
+
+bool IsAt(const Phase& phase, Side side, std::initializer_list<const char*> places);
+// START has not been sent: whatever happens, the source never paused.
+bool BeforeStart(const Phase& phase);
+// The verdict is RUNNING: the guest is the target.
+bool AfterRunning(const Phase& phase);
+// The source cannot take the guest back any more: it is dead by MOVE, or by the daemon's fence.
+bool PastTheSource(const Variant& variant, const Phase& phase);
+// Places that a target passes from its start to the guest's first run, in order.
+std::vector<std::string> TargetPlaces(const Variant& variant);
 
 }  // namespace rehome::chaos
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/chaos/cell_run.h"
 
-#include <poll.h>
-
 #include <functional>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/api_error.h"
 #include "tests/chaos/stage.h"
+#include "tests/harness/eventually.h"
 #include "tests/harness/proc.h"
 #include "vmm/reference/guest_check.h"
 
@@ -31,14 +31,9 @@ constexpr milliseconds kLeftoverPatience{10'000};
 constexpr milliseconds kSettleMargin{400};
 // A stopped process is given so long to show that the guest runs all the same, elsewhere.
 constexpr milliseconds kStillness{20};
-constexpr int kLookMs = 5;
 
-bool Eventually(const std::function<bool()>& holds) {
-  for (milliseconds waited{0}; waited < kLeftoverPatience; waited += milliseconds(kLookMs)) {
-    if (holds()) return true;
-    poll(nullptr, 0, kLookMs);
-  }
-  return holds();
+bool Soon(const std::function<bool()>& holds) {
+  return harness::Eventually(kLeftoverPatience, holds);
 }
 
 // What matters of a record, for a line of a table.
@@ -48,21 +43,24 @@ std::string Brief(const Migration& record) {
                       DetailsOf(record.error()).info.reason(), " (", record.error().message(), ")");
 }
 
-// Judges one cell after the blow.
+// Judges one cell.
 class Judge {
  public:
+  // `cell`: as far as it was struck (Unstruck()).
   Judge(const Cell& cell, Stage& stage, CellResult& result)
       : cell_(cell), stage_(stage), result_(result) {}
 
   // Every step of a cell from the blow on.
   absl::Status Run();
-  // Of a migration that ended before it came to its phase, with no blow.
+  // Of a migration that ended before it came to its phase.
   absl::Status JudgeUnstruck();
 
  private:
   void Fault(std::string_view what) { result_.faults.emplace_back(what); }
   absl::Status StrikeAndSettle();
   absl::StatusOr<Migration> AwaitOutcome();
+  absl::StatusOr<Migration> ResolveByHand();
+  void JudgeRecord(const Migration& record);
   void JudgeState(const Migration& record);
   void JudgeLoss(const Migration& record);
   void JudgeLife(const Migration& record);
@@ -81,35 +79,47 @@ absl::Status Judge::Run() {
   if (!status.ok()) return status;
   absl::StatusOr<Migration> record = AwaitOutcome();
   if (!record.ok()) return record.status();
-  JudgeState(*record);
-  if (record->guest_owner() == Migration::NOBODY) {
-    JudgeLoss(*record);
-  } else {
-    JudgeLife(*record);
-  }
-  for (const std::string& violation : stage_.watch().violations()) Fault(violation);
-  if (!result_.faults.empty()) Fault("the record says " + Brief(*record));
-  JudgeRemains();
+  JudgeRecord(*record);
   return absl::OkStatus();
 }
 
 absl::Status Judge::JudgeUnstruck() {
+  // The one that a first blow killed may just have come back.
+  absl::Status serves = stage_.AwaitDaemon();
+  if (!serves.ok()) return serves;
   const absl::StatusOr<Migration> record = stage_.AwaitEnd(kPatience);
   if (!record.ok()) return record.status();
-  JudgeLife(*record);
-  for (const std::string& violation : stage_.watch().violations()) Fault(violation);
-  if (!result_.faults.empty()) Fault("unstruck, the record says " + Brief(*record));
-  JudgeRemains();
+  JudgeRecord(*record);
+  if (!result_.faults.empty()) Fault("its own blow did not land");
   return absl::OkStatus();
+}
+
+void Judge::JudgeRecord(const Migration& record) {
+  JudgeState(record);
+  if (record.guest_owner() == Migration::NOBODY) {
+    JudgeLoss(record);
+  } else {
+    JudgeLife(record);
+  }
+  for (const std::string& violation : stage_.watch().violations()) Fault(violation);
+  if (!result_.faults.empty()) Fault("the record says " + Brief(record));
+  JudgeRemains();
 }
 
 absl::Status Judge::StrikeAndSettle() {
   absl::Status status = stage_.Strike();
-  if (!status.ok() || !cell_.victims.daemon) return status;
-  const bool alone = !cell_.victims.source && !cell_.victims.target;
-  const bool runs = stage_.AwaitSettled(alone ? kPatience : kBlackoutDeadline + kSettleMargin);
-  if (alone && !runs) Fault("without its daemon the guest does not run again");
-  if (alone && cell_.blow == Blow::kKill && IsMidHandover(cell_.phase)) {
+  if (!status.ok()) return status;
+  if (!cell_.victims.daemon) {
+    return cell_.within == Within::kRecovery ? stage_.AwaitDaemon() : absl::OkStatus();
+  }
+  const bool goes_on = GoesOnWithoutDaemon(cell_);
+  // Of a cell in a rescue or a recovery nobody is left who would settle anything by a deadline.
+  if (goes_on || cell_.within == Within::kHandover) {
+    const bool runs = stage_.AwaitSettled(goes_on ? kPatience : kBlackoutDeadline + kSettleMargin);
+    if (goes_on && !runs) Fault("without its daemon the guest does not run again");
+  }
+  if (goes_on && cell_.blow == Blow::kKill && cell_.within == Within::kHandover &&
+      IsMidHandover(cell_.phase)) {
     result_.orphaned_standstill = stage_.watch().longest_standstill();
     result_.held_for = stage_.held_for();
   }
@@ -126,14 +136,29 @@ absl::StatusOr<Migration> Judge::AwaitOutcome() {
   }
   stage_.LetVmmsGo();
   if (!record.ok() || record->state() != Migration::INDETERMINATE) return record;
-  if (!MayBeIndeterminate(cell_)) Fault("without need: " + Brief(*record));
+  const bool by_hand = StaysUndecidedForWantOfABlock(cell_) || LosesItsLastContext(cell_);
+  if (!by_hand && !MayBeIndeterminate(cell_)) Fault("without need: " + Brief(*record));
   result_.ending = "resolved, ";
   if (absl::Status status = stage_.Resolve(); !status.ok()) return status;
   record = stage_.AwaitEnd(kPatience);
-  if (record.ok() && record->state() == Migration::INDETERMINATE) {
-    Fault("INDETERMINATE, and resolving it changes nothing");
-  }
+  if (!record.ok() || record->state() != Migration::INDETERMINATE) return record;
+  if (by_hand) return ResolveByHand();
+  Fault("INDETERMINATE, and resolving it changes nothing");
   return record;
+}
+
+// docs/runbooks/indeterminate.md, 4.
+absl::StatusOr<Migration> Judge::ResolveByHand() {
+  result_.ending = "by hand, ";
+  absl::Status status = stage_.EndSource();
+  if (status.ok()) status = stage_.Resolve();
+  if (!status.ok()) return status;
+  const absl::StatusOr<Migration> record = stage_.AwaitEnd(kPatience);
+  const bool ended = !record.ok() || record->state() != Migration::INDETERMINATE;
+  if (ended || !LosesItsLastContext(cell_)) return record;
+  // What it holds does the guest no good.
+  status = stage_.RestartDaemon();
+  return status.ok() ? stage_.AwaitEnd(kPatience) : status;
 }
 
 // FAILED goes with a guest on its source or with nobody's, SUCCEEDED with one on the target. In
@@ -184,7 +209,7 @@ void Judge::JudgeLife(const Migration& record) {
   stage_.watch().AddProcess(pid);
   AwaitVmms({pid});
   JudgeGuest(pid);
-  if (!Eventually([&] {
+  if (!Soon([&] {
         const auto vm = stage_.host().GetVm(kVmId);
         return vm.ok() && vm->process().pid() == pid;
       })) {
@@ -194,7 +219,7 @@ void Judge::JudgeLife(const Migration& record) {
 
 // What the daemon says of a VM whose process is gone.
 void Judge::AwaitUnlisted() {
-  if (!Eventually([&] { return absl::IsNotFound(stage_.host().GetVm(kVmId).status()); })) {
+  if (!Soon([&] { return absl::IsNotFound(stage_.host().GetVm(kVmId).status()); })) {
     Fault("a lost VM is still listed");
   }
 }
@@ -222,7 +247,7 @@ void Judge::JudgeGuest(pid_t pid) {
 
 void Judge::AwaitVmms(const std::vector<pid_t>& expected) {
   std::vector<pid_t> vmms;
-  if (Eventually([&] { return (vmms = stage_.Vmms()) == expected; })) return;
+  if (Soon([&] { return (vmms = stage_.Vmms()) == expected; })) return;
   std::string text = "VMMs that live:";
   for (const pid_t pid : vmms) absl::StrAppend(&text, " ", pid);
   absl::StrAppend(&text, "; expected:");
@@ -234,6 +259,9 @@ void Judge::JudgeRemains() {
   const std::vector<pid_t> vmms = stage_.Vmms();
   result_.leftovers = harness::FindLeftovers(stage_.host(), stage_.footprint(), vmms,
                                              stage_.inodes(), kLeftoverPatience);
+  if (!Soon([&] { return stage_.stored().empty(); })) {
+    result_.leftovers.push_back("the service manager keeps " + absl::StrJoin(stage_.stored(), " "));
+  }
   if (absl::Status down = stage_.host().ShutDown(); !down.ok()) Fault(down.ToString());
   for (std::string& remains : harness::FindRemains(stage_.host(), stage_.inodes())) {
     result_.leftovers.push_back("after the shutdown: " + remains);
@@ -247,18 +275,20 @@ void Judge::JudgeRemains() {
 bool Attempt(const Cell& cell, int attempt, CellResult& result) {
   Stage stage(cell, attempt);
   absl::Status status = stage.SetUp();
-  absl::StatusOr<bool> reached = true;
+  absl::StatusOr<Reached> reached = Reached::kNothing;
   if (status.ok()) {
     reached = stage.ReachPhase();
     status = reached.status();
   }
   if (status.ok()) {
-    Judge judge(cell, stage, result);
-    status = *reached ? judge.Run() : judge.JudgeUnstruck();
+    const bool struck = *reached == Reached::kPhase;
+    const Cell judged = struck ? cell : Unstruck(cell, *reached == Reached::kFirst);
+    Judge judge(judged, stage, result);
+    status = struck ? judge.Run() : judge.JudgeUnstruck();
   }
   if (!status.ok()) result.faults.push_back(status.ToString());
   if (!result.faults.empty() || !result.leftovers.empty()) result.logs = stage.Logs();
-  return !reached.ok() || *reached;
+  return !status.ok() || *reached == Reached::kPhase;
 }
 
 }  // namespace

@@ -15,11 +15,16 @@
 
 namespace rehome::chaos {
 
-// In the handover block of every cell: without its daemon the guest runs again when both have
-// passed, at the latest.
+// In the handover block of every cell within a handover: without its daemon the guest runs again
+// when both have passed, at the latest.
 inline constexpr std::chrono::milliseconds kClaimTimeout{200};
 inline constexpr std::chrono::milliseconds kResolveTimeout{400};
 inline constexpr std::chrono::milliseconds kBlackoutDeadline = kClaimTimeout + kResolveTimeout;
+// In that of the others, by what the cell's blow is. Where nobody hangs they are not waited for,
+// and a busy host is not to decide the cell; a target that fences by itself waits for half of the
+// second.
+inline constexpr std::chrono::milliseconds kLateKillClaim{2'000}, kLateKillResolve{2'000};
+inline constexpr std::chrono::milliseconds kLateStopClaim{500}, kLateStopResolve{500};
 // On a host with more to do than it can, a migration may end at one of its deadlines before it has
 // come to the cell's phase. Then it is tried on a new host, with the guest of the first one judged
 // as well. One try in ten ends so at a load of 15: in eight of them in a row a phase is not missed.
@@ -33,8 +38,9 @@ enum class Outcome : uint8_t {
 
 struct CellResult {
   Outcome outcome = Outcome::kBroken;
-  std::string ending;  // "source", "target", "rescued", "lost"; before it "resolved, " if it was
-                       // INDETERMINATE for a while
+  // "source", "target", "lost"; before it "resolved, " if it was INDETERMINATE for a while, or "by
+  // hand, " if only the end of its source resolved it.
+  std::string ending;
   std::vector<std::string> faults;
   std::vector<std::string> leftovers;
   // How long the guest stood still in all, where its daemon alone was killed in mid-handover; in

@@ -112,6 +112,31 @@ TEST(Promise, AStoreLeavesNoCellWithADeadSourceToChance) {
   }
 }
 
+TEST(Promise, AMigrationThatEndedBeforeItsPhaseHasNoExcuse) {
+  for (const Cell& cell : AllCells()) {
+    const Cell unstruck = Unstruck(cell, /*first_landed=*/false);
+    EXPECT_FALSE(MayBeLost(unstruck) || MayBeIndeterminate(unstruck)) << cell.Name();
+    EXPECT_FALSE(MayDieAsOwner(unstruck, Side::kSource)) << cell.Name();
+    EXPECT_FALSE(MayDieAsOwner(unstruck, Side::kTarget)) << cell.Name();
+  }
+}
+
+TEST(Matrix, ThePartOfItThatIsTestedHasEveryVariantAndEveryKind) {
+  for (const char* backend : {"kvm", "sim"}) {
+    std::set<Within> kinds;
+    for (const Variant& variant : Variants(backend)) {
+      size_t tested = 0;
+      for (const Cell& cell : rehome::chaos::AllCells(variant, Blow::kKill)) {
+        if (!IsTested(cell)) continue;
+        ++tested;
+        kinds.insert(cell.within);
+      }
+      EXPECT_GT(tested, 0u) << variant.name;
+    }
+    EXPECT_EQ(kinds.size(), 3u) << backend;
+  }
+}
+
 TEST(Promise, OnlyAHungSourceLeavesTheOutcomeOpen) {
   for (const Cell& cell : AllCells()) {
     if (!MayBeIndeterminate(cell)) continue;

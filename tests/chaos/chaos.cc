@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "tests/chaos/matrix.h"
+#include "tests/harness/run_guard.h"
 
 namespace rehome::chaos {
 namespace {
@@ -28,9 +30,11 @@ struct ChaosOptions {
   bool json = false;
   bool markdown = false;
   bool verbose = false;
+  bool tested = false;  // only what ./dev test runs
+  bool list = false;
 };
 
-// Those of a kernel and a blow: what one of the tests of //tests/chaos runs.
+// Those of a kernel, a blow, and what it falls into.
 struct Matrix {
   std::string name;
   std::vector<Cell> cells;
@@ -39,18 +43,25 @@ struct Matrix {
 // Without those that have no cell.
 std::vector<Matrix> Select(const ChaosOptions& options) {
   std::vector<Matrix> matrices;
+  const auto add = [&matrices](const Cell& cell) {
+    const std::string name = MatrixOf(cell);
+    const auto found = std::find_if(matrices.begin(), matrices.end(),
+                                    [&](const Matrix& matrix) { return matrix.name == name; });
+    if (found == matrices.end()) {
+      matrices.push_back({name, {cell}});
+    } else {
+      found->cells.push_back(cell);
+    }
+  };
   for (const char* backend : {"kvm", "sim"}) {
     if (options.backend != kBoth && options.backend != backend) continue;
     for (const Blow blow : {Blow::kKill, Blow::kStop}) {
-      Matrix matrix = {std::string(blow == Blow::kKill ? "SIGKILL" : "SIGSTOP") +
-                       (std::string(backend) == "kvm" ? ", real KVM" : ", simulated kernel")};
       for (const Variant& variant : Variants(backend)) {
-        for (Cell& cell : Cells(variant, blow)) {
-          if (cell.Name().find(options.only) == std::string::npos) continue;
-          matrix.cells.push_back(std::move(cell));
+        for (const Cell& cell : AllCells(variant, blow)) {
+          if (options.tested && !IsTested(cell)) continue;
+          if (cell.Name().find(options.only) != std::string::npos) add(cell);
         }
       }
-      if (!matrix.cells.empty()) matrices.push_back(std::move(matrix));
     }
   }
   return matrices;
@@ -108,7 +119,7 @@ RanMatrix RunMatrix(const Matrix& matrix, const ChaosOptions& options, std::FILE
           const bool bad =
               cell.result.outcome == Outcome::kBroken || !cell.result.leftovers.empty();
           ++done;
-          std::fprintf(progress, "%4zu  %-58s %5.1f s  %s\n", done, cell.cell.Name().c_str(),
+          std::fprintf(progress, "%4zu  %-84s %5.1f s  %s\n", done, cell.cell.Name().c_str(),
                        std::chrono::duration<double>(cell.result.took).count(),
                        Describe(cell.result).c_str());
           if (bad && options.verbose) std::fprintf(stderr, "%s\n", cell.result.logs.c_str());
@@ -120,7 +131,16 @@ RanMatrix RunMatrix(const Matrix& matrix, const ChaosOptions& options, std::FILE
   return ran;
 }
 
+int List(const std::vector<Matrix>& selected) {
+  for (const Matrix& matrix : selected) {
+    for (const Cell& cell : matrix.cells) std::printf("%s\n", cell.Name().c_str());
+    std::fprintf(stderr, "%s: %zu cells\n", matrix.name.c_str(), matrix.cells.size());
+  }
+  return 0;
+}
+
 int Run(const ChaosOptions& options) {
+  if (options.list) return List(Select(options));
   if (options.backend != "sim" && access("/dev/kvm", R_OK | W_OK) != 0) {
     std::fprintf(stderr, "chaos: /dev/kvm cannot be used here; --backend=sim needs none\n");
     return 1;
@@ -129,6 +149,11 @@ int Run(const ChaosOptions& options) {
   if (selected.empty()) {
     std::fprintf(stderr, "chaos: no cell is called that\n");
     return 2;
+  }
+  const auto guard = harness::RunGuard::Start();
+  if (!guard.ok()) {
+    std::fprintf(stderr, "chaos: %s\n", guard.status().ToString().c_str());
+    return 1;
   }
   // stdout is the document's, or the table's.
   std::FILE* const progress = options.markdown ? stderr : stdout;
@@ -157,12 +182,17 @@ int Run(const ChaosOptions& options) {
 int main(int argc, char** argv) {
   using namespace rehome::chaos;
   ChaosOptions options;
-  CLI::App app("Kills and stops daemon, source and target at every place of a migration.", "chaos");
+  CLI::App app(
+      "Kills and stops daemon, source and target at every place of a migration, of a rescue and of "
+      "a recovery.",
+      "chaos");
   app.add_option("--backend", options.backend, "kernel: kvm, sim or all (default)")
       ->check(CLI::IsMember({"kvm", "sim", kBoth}));
   app.add_option("--rounds", options.rounds, "runs of each cell")->check(CLI::Range(1, kMaxRounds));
   app.add_option("--hosts", options.hosts, "cells at once")->check(CLI::Range(1, kMaxHosts));
   app.add_option("--only", options.only, "cells whose name contains this");
+  app.add_flag("--tested", options.tested, "only the cells that ./dev test runs");
+  app.add_flag("--list", options.list, "name the cells, and run none");
   app.add_flag("--json", options.json, "a last line in JSON");
   app.add_flag("--markdown", options.markdown, "nothing but tables on stdout, for docs/chaos.md");
   app.add_flag("--verbose", options.verbose, "logs of what went wrong");

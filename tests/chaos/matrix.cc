@@ -26,6 +26,21 @@ std::string Short(const CellResult& result) {
   return result.leftovers.empty() ? result.ending : "**leftovers**";
 }
 
+// Of the table that a cell is in.
+std::string TitleOf(const Cell& cell) {
+  std::string title = absl::StrCat(cell.variant.backend, ", ", cell.variant.name, ", ",
+                                   cell.blow == Blow::kKill ? "SIGKILL" : "SIGSTOP");
+  switch (cell.within) {
+    case Within::kHandover:
+      return title;
+    case Within::kRescue:
+      return absl::StrCat(title, ", in a rescue after ", cell.first.Name());
+    case Within::kRecovery:
+      return absl::StrCat(title, ", in a recovery after ", cell.first.Name());
+  }
+  return title;
+}
+
 std::string Table(const std::vector<const RanCell*>& cells) {
   std::vector<std::string> columns, rows;
   std::map<std::string, std::map<std::string, std::set<std::string>>> entries;
@@ -96,6 +111,21 @@ Summary Summarize(const std::vector<RanCell>& cells) {
   return summary;
 }
 
+std::string MatrixOf(const Cell& cell) {
+  std::string name = cell.blow == Blow::kKill ? "SIGKILL" : "SIGSTOP";
+  switch (cell.within) {
+    case Within::kHandover:
+      break;
+    case Within::kRescue:
+      name += " in a rescue";
+      break;
+    case Within::kRecovery:
+      name += " in a recovery";
+      break;
+  }
+  return name + (cell.variant.backend == "kvm" ? ", real KVM" : ", simulated kernel");
+}
+
 std::string ToRunTable(const std::vector<RanMatrix>& matrices) {
   std::string table =
       "| matrix | cells | held | lost honestly | broken | leftovers | repeated | seconds |\n"
@@ -136,9 +166,7 @@ std::string ToMarkdown(const std::vector<RanCell>& cells) {
   std::vector<std::string> titles;
   std::map<std::string, std::vector<const RanCell*>> tables;
   for (const RanCell& ran : cells) {
-    const std::string title =
-        absl::StrCat(ran.cell.variant.backend, ", ", ran.cell.variant.name, ", ",
-                     ran.cell.blow == Blow::kKill ? "SIGKILL" : "SIGSTOP");
+    const std::string title = TitleOf(ran.cell);
     if (!tables.contains(title)) titles.push_back(title);
     tables[title].push_back(&ran);
   }

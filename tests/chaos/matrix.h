@@ -44,7 +44,11 @@ struct Summary {
 };
 Summary Summarize(const std::vector<RanCell>& cells);
 
-// One matrix: the cells of a kernel and a blow, and how long they took together.
+// "SIGKILL in a rescue, real KVM": the matrix that a cell belongs to.
+std::string MatrixOf(const Cell& cell);
+
+// One matrix: the cells of a kernel, a blow and what it falls into, and how long they took
+// together.
 struct RanMatrix {
   std::string name;  // "SIGKILL, real KVM"
   std::vector<RanCell> cells;
@@ -57,7 +61,8 @@ std::string ToRunTable(const std::vector<RanMatrix>& matrices);
 // "held (target)", "lost", "BROKEN: ..." in a line.
 std::string Describe(const CellResult& result);
 
-// Markdown: a table for each variant and blow, a row for each phase, a column for each victim.
+// Markdown: a table for each variant and blow, and each first blow; a row for each phase, a column
+// for each victim.
 std::string ToMarkdown(const std::vector<RanCell>& cells);
 
 }  // namespace rehome::chaos

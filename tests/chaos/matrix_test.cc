@@ -38,5 +38,39 @@ TEST(Summary, NothingIsLateWhereNothingWasOrphaned) {
   EXPECT_EQ(summary.orphaned_late_ms, 0);
 }
 
+RanCell InARescue(const char* place) {
+  RanCell ran = {.cell = {.variant = {.name = "link-move", .backend = "sim"},
+                          .phase = {Side::kTarget, place},
+                          .victims = {.daemon = true},
+                          .within = Within::kRescue,
+                          .first = {{Side::kTarget, "moved"}, {.target = true}}},
+                 .result = {}};
+  ran.result.outcome = Outcome::kHeld;
+  ran.result.ending = "target";
+  return ran;
+}
+
+TEST(Markdown, ABlowInARescueIsInATableOfItsOwn) {
+  RanCell plain = InARescue("arm");
+  plain.cell.within = Within::kHandover;
+  plain.result.ending = "source";
+  EXPECT_EQ(ToMarkdown({plain, InARescue("arm")}),
+            "## sim, link-move, SIGKILL\n\n"
+            "| phase | daemon |\n|---|---|\n| target:arm | source |\n\n"
+            "## sim, link-move, SIGKILL, in a rescue after target@target:moved\n\n"
+            "| phase | daemon |\n|---|---|\n| target:arm | target |\n\n");
+}
+
+TEST(Markdown, AMatrixIsNamedByKernelAndBlowAndWhatThatFallsInto) {
+  RanCell ran = InARescue("arm");
+  EXPECT_EQ(MatrixOf(ran.cell), "SIGKILL in a rescue, simulated kernel");
+  ran.cell.within = Within::kRecovery;
+  ran.cell.blow = Blow::kStop;
+  ran.cell.variant.backend = "kvm";
+  EXPECT_EQ(MatrixOf(ran.cell), "SIGSTOP in a recovery, real KVM");
+  ran.cell.within = Within::kHandover;
+  EXPECT_EQ(MatrixOf(ran.cell), "SIGSTOP, real KVM");
+}
+
 }  // namespace
 }  // namespace rehome::chaos

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/chaos/stage.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -11,7 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "kvmglue/fd_passing.h"
 #include "tests/chaos/cell_run.h"
-#include "tests/harness/proc.h"
+#include "tests/chaos/threads.h"
+#include "tests/harness/eventually.h"
+#include "tests/harness/guest_probe.h"
 
 namespace rehome::chaos {
 namespace {
@@ -19,15 +20,6 @@ namespace {
 using harness::HostUnderTest;
 using std::chrono::milliseconds;
 
-// For a migration to come to its phase, 100 ms on a quiet machine, or to end at its deadline.
-constexpr milliseconds kArriveTimeout{60'000};
-// Between two looks whether the migration has ended meanwhile.
-constexpr milliseconds kArriveSlice{100};
-// Before the pause a side that hangs is given up after this: short, because every cell with one
-// waits for it; doubled with each attempt, for a host with much to do.
-constexpr milliseconds kHangDeadline{2'000};
-constexpr milliseconds kMaxHangDeadline{8'000};
-constexpr milliseconds kDeadline{20'000};
 // The daemon's own waits for what hangs: a fraction of what operators get, because cells wait for
 // them to pass. Only where they must, so that elsewhere a busy host is not taken for one.
 constexpr char kShortAgent[] = "agent_timeout_ms = 1000";
@@ -39,39 +31,52 @@ constexpr char kShortExit[] = "exit_timeout_ms = 3000";
 constexpr char kLongExit[] = "exit_timeout_ms = 60000";
 // A source that is held at `release` is to be struck before it is killed for not leaving.
 constexpr char kLongRelease[] = "release_timeout_ms = 2000";
-// Letters of field 3 of /proc/PID/stat, proc(5).
-constexpr char kStoppedOrDead[] = "TZX";
-constexpr char kDead[] = "ZX";
 constexpr uint64_t kMemoryMib = 8;
-// Between two looks at what cannot be waited for.
-constexpr int kLookMs = 2;
 // The guest takes few steps, so that recomputing them is cheap.
 const char* const kGuestArguments[] = {"--check-on-exit", "--heartbeat-ms=0", "--step-ns=20000",
                                        "--working-set-pages=64"};
 
-// Until every thread of it is in one of the states.
-absl::Status AwaitThreads(pid_t pid, const char* states) {
-  for (milliseconds waited{0};
-       harness::ThreadStates(pid).find_first_not_of(states) != std::string::npos;
-       waited += milliseconds(kLookMs)) {
-    if (waited > kArriveTimeout) {
-      return absl::InternalError(absl::StrCat("a thread of ", pid, " is not in any of ", states));
-    }
-    poll(nullptr, 0, kLookMs);
-  }
-  return absl::OkStatus();
+std::string Line(const char* key, milliseconds value) {
+  return absl::StrCat(key, " = ", value.count());
 }
 
-std::string Meet(const Phase& phase) { return "--meet-at=" + phase.place; }
+// The daemon's waits in a cell.
+std::vector<std::string> DaemonLines(const Cell& cell) {
+  const bool late = cell.within != Within::kHandover, hangs = cell.blow == Blow::kStop;
+  const milliseconds late_claim = hangs ? kLateStopClaim : kLateKillClaim;
+  std::vector<std::string> lines = {Line("handover_timeout_ms", late ? late_claim : kClaimTimeout),
+                                    Line("resolve_timeout_ms", ResolveTimeoutOf(cell)),
+                                    MayBeIndeterminate(cell) ? kShortExit : kLongExit};
+  if (hangs && (cell.victims.source || cell.victims.target)) lines.emplace_back(kShortAgent);
+  if (hangs && cell.victims.target) lines.emplace_back(kShortFirstRun);
+  if (cell.phase.place == "release") lines.emplace_back(kLongRelease);
+  return lines;
+}
+
+// Where VMMs of that side are met.
+std::vector<std::string> MeetArguments(const Cell& cell, Side side, const std::string& socket) {
+  std::vector<std::string> arguments;
+  for (const Phase& phase : {cell.phase, cell.first.phase}) {
+    if (phase.place.empty() || phase.side != side) continue;
+    arguments.push_back("--meet-at=" + phase.place);
+  }
+  if (!arguments.empty()) arguments.push_back("--meet-socket=" + socket);
+  return arguments;
+}
 
 }  // namespace
+
+milliseconds ResolveTimeoutOf(const Cell& cell) {
+  if (cell.within == Within::kHandover) return kResolveTimeout;
+  return cell.blow == Blow::kStop ? kLateStopResolve : kLateKillResolve;
+}
 
 Stage::~Stage() {
   watch_.reset();
   if (meeting_ != nullptr) meeting_->Release();
   host_.reset();
-  // It became ours when its daemon died.
-  if (target_pid_ > 0) waitpid(target_pid_, nullptr, WNOHANG);
+  // They became ours when their daemon died.
+  for (const pid_t target : targets_) waitpid(target, nullptr, WNOHANG);
 }
 
 absl::Status Stage::SetUp() {
@@ -83,21 +88,17 @@ absl::Status Stage::StartHost() {
   absl::StatusOr<harness::MeetingPlace> meeting = harness::MeetingPlace::Open();
   if (!meeting.ok()) return meeting.status();
   meeting_ = std::make_unique<harness::MeetingPlace>(*std::move(meeting));
-  harness::HostOptions options = {
-      .kernel = cell_.variant.backend,
-      .daemon_lines = {absl::StrCat("handover_timeout_ms = ", kClaimTimeout.count()),
-                       absl::StrCat("resolve_timeout_ms = ", kResolveTimeout.count())},
-      .target_arguments = {"--check-on-exit"}};
-  const bool hangs = cell_.blow == Blow::kStop;
-  if (hangs && (cell_.victims.source || cell_.victims.target)) {
-    options.daemon_lines.emplace_back(kShortAgent);
+  harness::HostOptions options = {.kernel = cell_.variant.backend,
+                                  .daemon_lines = DaemonLines(cell_),
+                                  .target_arguments = {"--check-on-exit"}};
+  for (std::string& argument : MeetArguments(cell_, Side::kTarget, meeting_->path())) {
+    options.target_arguments.push_back(std::move(argument));
   }
-  if (hangs && cell_.victims.target) options.daemon_lines.emplace_back(kShortFirstRun);
-  options.daemon_lines.emplace_back(MayBeIndeterminate(cell_) ? kShortExit : kLongExit);
-  if (cell_.phase.place == "release") options.daemon_lines.emplace_back(kLongRelease);
-  if (cell_.phase.side == Side::kTarget) {
-    options.target_arguments.push_back(Meet(cell_.phase));
-    options.target_arguments.push_back("--meet-socket=" + meeting_->path());
+  if (cell_.within == Within::kRecovery) {
+    absl::StatusOr<std::unique_ptr<JournalCrashFile>> journal = JournalCrashFile::Create();
+    if (!journal.ok()) return journal.status();
+    journal_ = *std::move(journal);
+    options.daemon_environment = journal_->DaemonEnvironment();
   }
   if (TargetDiesFirst(cell_.phase)) options.target_arguments.push_back("--die-at=claimed");
   if (cell_.store) {
@@ -120,9 +121,8 @@ absl::Status Stage::StartGuest() {
   if (!cell_.variant.memory_kind.empty()) {
     options.arguments.push_back("--memory-kind=" + cell_.variant.memory_kind);
   }
-  if (cell_.phase.side == Side::kSource) {
-    options.arguments.push_back(Meet(cell_.phase));
-    options.arguments.push_back("--meet-socket=" + meeting_->path());
+  for (std::string& argument : MeetArguments(cell_, Side::kSource, meeting_->path())) {
+    options.arguments.push_back(std::move(argument));
   }
   absl::StatusOr<harness::StartedVmm> vmm = host_->StartVmm(options);
   if (!vmm.ok()) return vmm.status();
@@ -131,11 +131,11 @@ absl::Status Stage::StartGuest() {
   // Registered a moment before the guest is loaded.
   absl::StatusOr<std::unique_ptr<harness::GuestWatch>> watch = absl::NotFoundError("no guest");
   absl::StatusOr<harness::GuestProbe> probe = absl::NotFoundError("no guest");
-  for (milliseconds waited{0}; !watch.ok() && waited < kArriveTimeout; waited += milliseconds(2)) {
+  harness::Eventually(kArriveTimeout, [&] {
     probe = harness::GuestProbe::Attach(source_pid_);
     if (probe.ok()) watch = harness::GuestWatch::Start(source_pid_);
-    if (!watch.ok()) poll(nullptr, 0, kLookMs);
-  }
+    return watch.ok();
+  });
   if (!watch.ok()) return watch.status();
   watch_ = *std::move(watch);
   for (const harness::GuestMemoryFile& file : probe->files()) inodes_.push_back(file.inode);
@@ -146,119 +146,29 @@ absl::Status Stage::StartGuest() {
   return absl::OkStatus();
 }
 
-MigrationClient Stage::NewClient() const {
-  return MigrationClient(ClientOptions{.socket_path = host_->api_socket()});
-}
-
-absl::StatusOr<v1::Migration> Stage::Record() const {
-  v1::GetMigrationRequest get;
-  get.set_name(migration_);
-  return NewClient().GetMigration(get);
-}
-
-absl::Status Stage::StartMigration() {
-  watch_->ResetStandstill();
-  v1::CreateMigrationRequest request;
-  request.set_vm(absl::StrCat("virtualMachines/", kVmId));
-  request.set_target_profile(harness::ProfileOfVersion(2));
-  request.set_fence_policy(cell_.variant.policy);
-  const milliseconds deadline = cell_.blow == Blow::kStop
-                                    ? std::min(kHangDeadline * (1 << attempt_), kMaxHangDeadline)
-                                    : kDeadline;
-  request.mutable_deadline()->set_seconds(
-      std::chrono::duration_cast<std::chrono::seconds>(deadline).count());
-  const absl::StatusOr<v1::Migration> created = NewClient().CreateMigration(request);
-  if (!created.ok()) return created.status();
-  migration_ = created->name();
-  return absl::OkStatus();
-}
-
-absl::StatusOr<bool> Stage::AwaitArrival() {
-  std::string last;
-  for (milliseconds waited{0}; waited < kArriveTimeout; waited += kArriveSlice) {
-    if (meeting_->SomebodyIsHere(kArriveSlice)) {
-      arrived_ = std::chrono::steady_clock::now();
-      return true;
-    }
-    const absl::StatusOr<v1::Migration> record = Record();
-    if (!record.ok()) return record.status();
-    last = v1::Migration::State_Name(record->state());
-    if (!IsFinished(*record)) continue;
-    arrived_ = std::chrono::steady_clock::now();
-    // It may have come just before the end.
-    return meeting_->SomebodyIsHere(milliseconds(0));
-  }
-  return absl::DeadlineExceededError(
-      absl::StrCat("the migration neither ends nor comes to its phase; it is ", last));
-}
-
-absl::StatusOr<bool> Stage::ReachPhase() {
-  if (absl::Status status = StartMigration(); !status.ok()) return status;
-  const absl::StatusOr<bool> came = AwaitArrival();
-  if (!came.ok()) return came.status();
-  if (!*came) {
-    meeting_->Release();
-    return false;
-  }
-  const absl::StatusOr<harness::MeetingPlace::Arrival> arrival = meeting_->Await(kArriveTimeout);
-  if (!arrival.ok()) return arrival.status();
-  if (absl::Status status = FindTarget(*arrival); !status.ok()) return status;
-  if (AwaitsTheFence(cell_)) {
-    if (absl::Status status = AwaitThreads(source_pid_, kDead); !status.ok()) return status;
-    return true;
-  }
-  const absl::StatusOr<bool> late = IsTooLate();
-  if (late.ok() && *late) meeting_->Release();
-  return late.ok() ? absl::StatusOr<bool>(!*late) : late;
-}
-
-// A target that is held in the midst of the handover is taken for one that hangs when the deadline
-// has passed, and then the guest goes on elsewhere: whoever is struck then is struck after that.
-absl::StatusOr<bool> Stage::IsTooLate() const {
-  if (cell_.phase.side != Side::kTarget || !IsMidHandover(cell_.phase)) return false;
-  const absl::StatusOr<v1::Migration> record = Record();
-  if (!record.ok()) return record.status();
-  const bool over =
-      record->state() == v1::Migration::ROLLING_BACK || record->state() == v1::Migration::FAILED;
-  return over || std::chrono::steady_clock::now() - arrived_ > kResolveTimeout / 2;
-}
-
-absl::Status Stage::FindTarget(const harness::MeetingPlace::Arrival& arrival) {
-  if (cell_.phase.side == Side::kTarget) {
-    target_pid_ = arrival.pid;
-  } else {
-    const absl::StatusOr<v1::Migration> record = Record();
-    if (!record.ok()) return record.status();
-    target_pid_ = record->target().pid();
-  }
-  if (target_pid_ == 0) return absl::OkStatus();
-  watch_->AddProcess(target_pid_);
-  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(target_pid_);
-  if (pidfd.ok()) {
-    target_pidfd_ = *std::move(pidfd);
-  } else if (cell_.victims.target) {
-    return pidfd.status();
-  }
-  return absl::OkStatus();
-}
-
 // The daemon first: it is not to see what happens to the others.
-void Stage::Signal(int signal_number) {
-  if (cell_.victims.daemon) host_->daemon().Signal(signal_number);
-  if (cell_.victims.source) vmm_.process.Signal(signal_number);
-  if (cell_.victims.target && target_pidfd_) {
+void Stage::Signal(const Victims& victims, int signal_number) {
+  if (victims.daemon) host_->daemon().Signal(signal_number);
+  if (victims.source) vmm_.process.Signal(signal_number);
+  if (victims.target && target_pidfd_) {
     SendSignal(target_pidfd_.borrow(), signal_number).IgnoreError();
   }
 }
 
 absl::Status Stage::Strike() {
-  Signal(cell_.blow == Blow::kKill ? SIGKILL : SIGSTOP);
+  Signal(cell_.victims, cell_.blow == Blow::kKill ? SIGKILL : SIGSTOP);
   absl::Status status;
   if (cell_.blow == Blow::kStop) status = AwaitStopped();
   if (cell_.blow == Blow::kKill && cell_.victims.daemon) host_->KillDaemon();
-  meeting_->Release();
+  LetGo();
   held_for_ = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - arrived_);
   return status;
+}
+
+// Whoever is held, and whoever would be.
+void Stage::LetGo() {
+  if (journal_ != nullptr) journal_->page().armed.store(0);
+  meeting_->Release();
 }
 
 // SIGKILL is everybody's at once. SIGSTOP is one thread's, which then stops the others: the one
@@ -279,7 +189,7 @@ bool Stage::AwaitSettled(milliseconds timeout) { return watch_->AwaitProgress(ti
 absl::Status Stage::BringDaemonBack() {
   if (cell_.blow == Blow::kKill) return host_->StartDaemon();
   host_->daemon().Signal(SIGCONT);
-  return absl::OkStatus();
+  return AwaitDaemon();
 }
 
 void Stage::LetVmmsGo() {
@@ -296,6 +206,16 @@ absl::Status Stage::Resolve() {
   return NewClient().ResolveMigration(request).status();
 }
 
+absl::Status Stage::EndSource() {
+  vmm_.process.Signal(SIGKILL);
+  return AwaitThreads(source_pid_, kDead);
+}
+
+absl::Status Stage::RestartDaemon() {
+  host_->KillDaemon();
+  return host_->StartDaemon();
+}
+
 absl::StatusOr<v1::Migration> Stage::AwaitEnd(milliseconds timeout) {
   return NewClient().WatchMigration(migration_, {.timeout = timeout});
 }
@@ -303,6 +223,10 @@ absl::StatusOr<v1::Migration> Stage::AwaitEnd(milliseconds timeout) {
 std::string Stage::Logs() const {
   if (host_ == nullptr) return "";
   return "rehomed:\n" + host_->DaemonLog() + "\nVMMs:\n" + host_->VmmLogs();
+}
+
+std::vector<std::string> Stage::stored() const {
+  return manager_ == nullptr ? std::vector<std::string>() : manager_->stored();
 }
 
 std::vector<pid_t> Stage::Vmms() const {

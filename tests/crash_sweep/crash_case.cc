@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/crash_sweep/crash_case.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -51,12 +48,10 @@ std::string Brief(const Migration& record) {
 CrashCase::~CrashCase() {
   watch_.reset();
   host_.reset();
-  if (page_ != nullptr) munmap(page_, sizeof(*page_));
 }
 
 CrashResult CrashCase::Run() {
-  absl::Status status = MapPage();
-  if (status.ok()) status = StartHost();
+  absl::Status status = StartHost();
   if (status.ok()) status = StartGuest();
   if (status.ok()) status = Migrate();
   if (status.ok() && result_.crashed) status = RestartDaemon();
@@ -70,31 +65,19 @@ CrashResult CrashCase::Run() {
   return std::move(result_);
 }
 
-absl::Status CrashCase::MapPage() {
-  const UniqueFd file(open(directory_.File("page").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!file || ftruncate(file.borrow().raw(), sizeof(JournalCrashPage)) != 0) {
-    return absl::ErrnoToStatus(errno, "crash page");
-  }
-  void* address = mmap(nullptr, sizeof(JournalCrashPage), PROT_READ | PROT_WRITE, MAP_SHARED,
-                       file.borrow().raw(), 0);
-  if (address == MAP_FAILED) return absl::ErrnoToStatus(errno, "crash page");
-  page_ = static_cast<JournalCrashPage*>(address);
-  return absl::OkStatus();
-}
-
 absl::Status CrashCase::StartHost() {
   absl::StatusOr<std::unique_ptr<harness::ServiceManager>> manager =
       harness::ServiceManager::Open();
   if (!manager.ok()) return manager.status();
   manager_ = *std::move(manager);
-  harness::HostOptions options = {
-      .kernel = "sim",
-      .daemon_lines = {kLongHandover, kLongExit},
-      .target_arguments = {"--check-on-exit"},
-      .daemon_environment = {{"LD_PRELOAD",
-                              harness::BinaryPath("tests/crash_sweep/libjournal_crash.so")},
-                             {kJournalCrashVariable, directory_.File("page")}},
-      .service_manager = manager_.get()};
+  absl::StatusOr<std::unique_ptr<JournalCrashFile>> crash = JournalCrashFile::Create();
+  if (!crash.ok()) return crash.status();
+  crash_ = *std::move(crash);
+  harness::HostOptions options = {.kernel = "sim",
+                                  .daemon_lines = {kLongHandover, kLongExit},
+                                  .target_arguments = {"--check-on-exit"},
+                                  .daemon_environment = crash_->DaemonEnvironment(),
+                                  .service_manager = manager_.get()};
   if (!story_.first_target_dies_at.empty()) {
     options.target_arguments.push_back("--die-at=" + story_.first_target_dies_at);
     options.target_arguments.push_back("--once=" + directory_.File("has-died"));
@@ -137,16 +120,17 @@ absl::Status CrashCase::StartGuest() {
 }
 
 absl::Status CrashCase::Migrate() {
-  page_->crash_at.store(point_.append);
-  page_->is_before.store(point_.is_before ? 1 : 0);
-  page_->armed.store(1);
+  JournalCrashPage& page = crash_->page();
+  page.crash_at.store(point_.append);
+  page.is_before.store(point_.is_before ? 1 : 0);
+  page.armed.store(1);
   v1::CreateMigrationRequest request;
   request.set_vm("virtualMachines/guest");
   request.set_target_profile(harness::ProfileOfVersion(2));
   request.set_fence_policy(story_.policy);
   const absl::StatusOr<Migration> created = host_->client().CreateMigration(request);
   const bool done = Eventually(kPatience, [&] {
-    if (page_->crashed.load() != 0) return true;
+    if (page.crashed.load() != 0) return true;
     if (!created.ok()) return false;
     v1::GetMigrationRequest get;
     get.set_name(created->name());
@@ -154,9 +138,9 @@ absl::Status CrashCase::Migrate() {
     return now.ok() && IsFinished(*now);
   });
   if (!done) return absl::DeadlineExceededError("the daemon neither dies nor ends the migration");
-  result_.crashed = page_->crashed.load() != 0;
-  result_.appends = page_->appends.load();
-  page_->armed.store(0);
+  result_.crashed = page.crashed.load() != 0;
+  result_.appends = page.appends.load();
+  page.armed.store(0);
   return absl::OkStatus();
 }
 

@@ -17,7 +17,7 @@
 #include "absl/status/statusor.h"
 #include "client/migration_client.h"
 #include "kvmglue/fd.h"
-#include "tests/crash_sweep/journal_crash_page.h"
+#include "tests/crash_sweep/journal_crash_file.h"
 #include "tests/harness/guest_watch.h"
 #include "tests/harness/host_under_test.h"
 #include "tests/harness/leftovers.h"
@@ -65,7 +65,6 @@ class CrashCase {
  private:
   absl::Status StartHost();
   absl::Status StartGuest();
-  absl::Status MapPage();
   // Returns once the daemon has died, or the migration has ended without that.
   absl::Status Migrate();
   absl::Status RestartDaemon();
@@ -82,7 +81,7 @@ class CrashCase {
   const CrashPoint point_;
   CrashResult result_;
   harness::TempDir directory_;
-  JournalCrashPage* page_ = nullptr;
+  std::unique_ptr<JournalCrashFile> crash_;
   std::unique_ptr<harness::ServiceManager> manager_;
   std::unique_ptr<harness::HostUnderTest> host_;
   harness::StartedVmm source_;

@@ -19,7 +19,12 @@ struct JournalCrashPage {
   std::atomic<uint64_t> crash_at;   // the append at which the daemon dies; 0: none
   std::atomic<uint32_t> is_before;  // dies before it is written, else once it is
   std::atomic<uint32_t> crashed;    // it is dying
+  // Instead of dying it meets whoever listens there, as a VMM at one of its places does
+  // (vmm/reference/test_hooks.h); "": it dies. Written before `armed`.
+  char meet_socket[108];
 };
+// What it says there.
+inline constexpr char kJournalCrashPlace[] = "append\n";
 static_assert(std::atomic<uint64_t>::is_always_lock_free, "shared between processes");
 
 }  // namespace rehome

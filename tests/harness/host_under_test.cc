@@ -119,6 +119,11 @@ absl::Status HostUnderTest::WriteConfig() const {
 }
 
 absl::Status HostUnderTest::StartDaemon() {
+  const absl::Status launched = LaunchDaemon();
+  return launched.ok() ? AwaitServing() : launched;
+}
+
+absl::Status HostUnderTest::LaunchDaemon() {
   Process::Options options = {.argv = {BinaryPath("daemon/rehomed"), "--config", config_path()},
                               .environment = options_.daemon_environment,
                               .log_path = directory_.File("rehomed.log")};
@@ -128,7 +133,7 @@ absl::Status HostUnderTest::StartDaemon() {
                                        : options_.service_manager->Start(options);
   if (!daemon.ok()) return daemon.status();
   daemon_ = *std::move(daemon);
-  return AwaitServing();
+  return absl::OkStatus();
 }
 
 absl::Status HostUnderTest::AwaitServing() {

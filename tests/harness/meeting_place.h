@@ -17,7 +17,7 @@
 
 namespace rehome::harness {
 
-// Not thread-safe. One VMM is met; whoever reaches the place afterwards passes it.
+// Not thread-safe. One VMM is met at a time; whoever reaches the place after Release() passes it.
 class MeetingPlace {
  public:
   struct Arrival {
@@ -32,8 +32,10 @@ class MeetingPlace {
 
   // Whether a VMM has come, or comes within that time; Await() then finds it.
   bool SomebodyIsHere(std::chrono::milliseconds timeout) const;
-  // The first VMM to come; it stays until Release(). DEADLINE_EXCEEDED: nobody came.
+  // The next VMM to come; it stays until LetGo() or Release(). DEADLINE_EXCEEDED: nobody came.
   absl::StatusOr<Arrival> Await(std::chrono::milliseconds timeout);
+  // Lets it go; others are still waited for, and wait. Nothing if nobody is here.
+  void LetGo() { guest_.Reset(); }
   // Lets it go, and nobody waits here any more. Nothing if nobody is here.
   void Release();
 

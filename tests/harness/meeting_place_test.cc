@@ -32,6 +32,25 @@ TEST(MeetingPlace, HoldsTheFirstWhoComesUntilItIsReleasedAndNobodyAfterwards) {
   hooks.Reach(HookPoint::kRunning);
 }
 
+TEST(MeetingPlace, MeetsTheNextOneAfterWhomItLetGo) {
+  auto place = MeetingPlace::Open();
+  ASSERT_TRUE(place.ok()) << place.status();
+  const TestHooks hooks = {.meet_at = {HookPoint::kClaimed, HookPoint::kRunning},
+                           .meet_socket = place->path()};
+  std::future<void> vmm = std::async(std::launch::async, [&] {
+    hooks.Reach(HookPoint::kClaimed);
+    hooks.Reach(HookPoint::kRunning);
+  });
+  ASSERT_TRUE(place->Await(kBound).ok());
+  place->LetGo();
+  const auto next = place->Await(kBound);
+  ASSERT_TRUE(next.ok()) << next.status();
+  EXPECT_EQ(next->place, "running");
+  EXPECT_EQ(vmm.wait_for(kMoment), std::future_status::timeout) << "it was not held";
+  place->Release();
+  EXPECT_EQ(vmm.wait_for(kBound), std::future_status::ready);
+}
+
 TEST(MeetingPlace, SaysSoWhenNobodyComes) {
   auto place = MeetingPlace::Open();
   ASSERT_TRUE(place.ok()) << place.status();

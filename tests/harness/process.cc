@@ -140,7 +140,8 @@ std::string BinaryPath(const std::string& relative) {
 
 TempDir::TempDir() {
   // Short: a UNIX socket path holds 107 characters.
-  std::string pattern = "/tmp/rehome-XXXXXX";
+  const char* parent = getenv(kTempParentVariable);
+  std::string pattern = absl::StrCat(parent == nullptr ? "/tmp" : parent, "/rehome-XXXXXX");
   path_ = mkdtemp(pattern.data()) == nullptr ? "" : pattern;
 }
 

@@ -50,6 +50,9 @@ class Process {
 // directory above this program's own. `relative` itself if it is nowhere there.
 std::string BinaryPath(const std::string& relative);
 
+// Names the directory that every TempDir is in; unset: /tmp. RunGuard sets it.
+inline constexpr char kTempParentVariable[] = "HARNESS_TEMP_PARENT";
+
 // A fresh directory, removed with everything in it when destroyed.
 class TempDir {
  public:

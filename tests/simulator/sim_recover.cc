@@ -124,6 +124,7 @@ Outcome SimRecover(SimContext& context, Migration record) {
   Findings found;
   found.before_start = WasBeforeStart(record);
   found.source = context.LookAtSource(kAgentTimeout);
+  record.fence.kernel_vm_dead |= found.source == SourceSight::kVmDead;
   found.target_runs_guest = context.target != nullptr && context.TargetSaysItRuns();
   found.target_dead = context.IsDead(context.target);
   context.Pause(50);
