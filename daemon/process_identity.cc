@@ -2,15 +2,19 @@
 #include "daemon/process_identity.h"
 
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstring>
+#include <ctime>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +22,7 @@
 #include "daemon/reasons.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
 
 namespace rehome {
 namespace {
@@ -112,6 +117,31 @@ absl::StatusOr<UniqueFd> OpenDeadProcess() {
   if (pid == 0) _exit(0);
   if (pid < 0) {
     return MakeStatus(absl::StatusCode::kUnavailable, reason::kNoStandIn,
+bool AwaitExitOf(BorrowedFd pidfd, std::chrono::nanoseconds wait) {
+  using std::chrono::nanoseconds;
+  using std::chrono::steady_clock;
+  constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
+  const auto deadline = steady_clock::now() + wait;
+  pollfd entry = {.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
+  int ready = -1;
+  do {
+    const auto left = std::max(nanoseconds(0), nanoseconds(deadline - steady_clock::now()));
+    const timespec timeout = {.tv_sec = left.count() / kNanosecondsPerSecond,
+                              .tv_nsec = left.count() % kNanosecondsPerSecond};
+    ready = ppoll(&entry, 1, &timeout, nullptr);
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0 && (entry.revents & POLLIN) != 0;
+}
+
+void ReapIfExited(BorrowedFd pidfd) {
+  siginfo_t info = {};
+  // ECHILD: not our child, or somebody else was faster.
+  (void)Uninterrupted([&] {
+    return waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.raw()), &info,
+                  WEXITED | WNOHANG);
+  });
+}
+
                       absl::StrCat("clone3: ", strerror(errno)));
   }
   UniqueFd pidfd(raw);

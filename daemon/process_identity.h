@@ -45,6 +45,13 @@ absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process);
 // be had any more. UNAVAILABLE / NO_STAND_IN, RESOURCE_EXHAUSTED / FD_LIMIT.
 absl::StatusOr<UniqueFd> OpenDeadProcess();
 
+// Whether the process has exited, a zombie or reaped, within `wait`. False also if it cannot be
+// asked, and of what is no pidfd.
+bool AwaitExitOf(BorrowedFd pidfd, std::chrono::nanoseconds wait);
+
+// Reaps a child that has exited. Nothing happens if it has not, or if it is not ours to reap.
+void ReapIfExited(BorrowedFd pidfd);
+
 // "/proc/PID".
 std::string ProcPath(int32_t pid);
 

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/process_identity.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <atomic>
+#include <thread>
 
 #include "daemon/child_process.h"
 #include "daemon/testing/child_harness.h"
@@ -14,6 +19,7 @@ namespace rehome {
 namespace {
 
 using testing_support::AwaitReadable;
+using testing_support::kPatience;
 using testing_support::MakeMemfd;
 using testing_support::StartTestChild;
 using testing_support::TestChild;
@@ -61,6 +67,30 @@ TEST(OpenDeadProcess, IsAPidfdOfAProcessThatIsGone) {
   ASSERT_TRUE(pidfd.ok()) << pidfd.status();
   EXPECT_TRUE(AwaitReadable(pidfd->borrow()));
   EXPECT_EQ(ReasonOf(SendSignal(pidfd->borrow(), 0)), "PROCESS_GONE");
+}
+
+void IgnoreSignal(int) {}
+constexpr int kInterrupts = 1000;
+
+// The handler does not restart calls, so that ppoll(2) is interrupted.
+TEST(AwaitExitOf, WaitsOnThroughASignal) {
+  struct sigaction handler = {}, before = {};
+  handler.sa_handler = IgnoreSignal;
+  ASSERT_EQ(sigaction(SIGUSR1, &handler, &before), 0);
+  TestChild child = StartTestChild({"wait"});
+  const pthread_t waiting = pthread_self();
+  std::atomic<bool> over = false;
+  std::thread disturber([&] {
+    for (int i = 0; i < kInterrupts; ++i) pthread_kill(waiting, SIGUSR1);
+    child.channel.Reset();
+    while (!over) pthread_kill(waiting, SIGUSR1);
+  });
+  EXPECT_TRUE(AwaitExitOf(child.pidfd.borrow(), kPatience));
+  over = true;
+  disturber.join();
+  sigaction(SIGUSR1, &before, nullptr);
+  ReapIfExited(child.pidfd.borrow());
+  EXPECT_EQ(ReasonOf(IdentifyProcess(child.pidfd.borrow()).status()), "PROCESS_GONE");
 }
 
 TEST(IdentifyProcess, RefusesWhatIsNoPidfd) {
