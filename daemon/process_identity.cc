@@ -89,9 +89,11 @@ ProcessIdentity IdentifySelf() {
   return self.ok() ? *self : ProcessIdentity{.pid = getpid()};
 }
 
-bool IsSameProcess(const ProcessIdentity& process) {
+absl::StatusOr<bool> IsSameProcess(const ProcessIdentity& process) {
   absl::StatusOr<TaskStat> stat = ReadTaskStat(ProcPath(process.pid) + "/stat");
-  return stat.ok() && stat->start_ticks == process.start_ticks;
+  if (absl::IsNotFound(stat.status())) return false;
+  if (!stat.ok()) return stat.status();
+  return stat->start_ticks == process.start_ticks;
 }
 
 absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process) {

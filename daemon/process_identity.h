@@ -34,8 +34,8 @@ ProcessIdentity IdentifySelf();
 
 // Whether the process that has the number now is the one that was meant: same start time (in clock
 // ticks; all numbers up to pid_max would have to be used up within one for a mistake). False if
-// there is none.
-bool IsSameProcess(const ProcessIdentity& process);
+// there is none. An error, as ReadTaskStat() but for NOT_FOUND, says nothing about the process.
+absl::StatusOr<bool> IsSameProcess(const ProcessIdentity& process);
 
 // A pidfd of the process of that identity; invalid if there is none any more (a zombie is one), or
 // if it is all 0. An error says nothing about the process: as OpenPidfd(), but for NOT_FOUND.

@@ -31,7 +31,7 @@ TEST(IdentifyProcess, NamesThisProcess) {
   ASSERT_TRUE(process.ok()) << process.status();
   EXPECT_EQ(process->pid, getpid());
   EXPECT_GT(process->start_ticks, 0u);
-  EXPECT_TRUE(IsSameProcess(*process));
+  EXPECT_TRUE(*IsSameProcess(*process));
 }
 
 TEST(IdentifyProcess, NamesOurselvesAsOthersWould) {
@@ -46,7 +46,7 @@ TEST(IdentifyProcess, TwoProcessesDiffer) {
   EXPECT_FALSE(one.process == two.process);
   ProcessIdentity later = one.process;
   ++later.start_ticks;
-  EXPECT_FALSE(IsSameProcess(later)) << "another process with the same number";
+  EXPECT_FALSE(*IsSameProcess(later)) << "another process with the same number";
 }
 
 TEST(IdentifyProcess, KnowsAZombieButNotWhatWasReaped) {
@@ -59,7 +59,7 @@ TEST(IdentifyProcess, KnowsAZombieButNotWhatWasReaped) {
 
   KillChild(child.pidfd.borrow());
   EXPECT_EQ(ReasonOf(IdentifyProcess(child.pidfd.borrow()).status()), "PROCESS_GONE");
-  EXPECT_FALSE(IsSameProcess(child.process));
+  EXPECT_FALSE(*IsSameProcess(child.process));
 }
 
 TEST(OpenDeadProcess, IsAPidfdOfAProcessThatIsGone) {
