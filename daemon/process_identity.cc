@@ -31,11 +31,16 @@ namespace {
 // on the one inode of anon_inodefs, whose number identifies nothing.
 constexpr long kPidfsMagic = 0x50494446;
 
-uint64_t PidfdInode(BorrowedFd pidfd) {
+absl::StatusOr<uint64_t> PidfdInode(BorrowedFd pidfd) {
   struct statfs file_system = {};
-  if (fstatfs(pidfd.raw(), &file_system) != 0 || file_system.f_type != kPidfsMagic) return 0;
+  if (fstatfs(pidfd.raw(), &file_system) != 0) {
+    return MakeStatus(absl::StatusCode::kInternal, reason::kProcUnreadable,
+                      absl::StrCat("fstatfs of a pidfd: ", strerror(errno)));
+  }
+  if (file_system.f_type != kPidfsMagic) return 0;
   absl::StatusOr<FileIdentity> file = Identify(pidfd);
-  return file.ok() ? file->id.inode : 0;
+  if (!file.ok()) return file.status();
+  return file->id.inode;
 }
 
 absl::Status ProcessGone(std::string_view what) {
@@ -57,9 +62,10 @@ std::optional<int32_t> ParsePidfdInfo(std::string_view fdinfo) {
 
 absl::StatusOr<int32_t> PidOf(BorrowedFd pidfd) {
   absl::StatusOr<std::string> text = ReadProcFile(absl::StrCat("/proc/self/fdinfo/", pidfd.raw()));
-  if (!text.ok()) {
+  if (absl::IsNotFound(text.status())) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not an open descriptor");
   }
+  if (!text.ok()) return text.status();
   const std::optional<int32_t> number = ParsePidfdInfo(*text);
   if (!number.has_value()) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not a pidfd");
@@ -78,8 +84,10 @@ absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd) {
   // when the file had been read, so the file was this process's.
   absl::StatusOr<int32_t> again = PidOf(pidfd);
   if (!again.ok()) return again.status();
-  return ProcessIdentity{
-      .pid = *pid, .start_ticks = stat->start_ticks, .pidfd_inode = PidfdInode(pidfd)};
+  // Not left out if it cannot be had: without it the process would be taken for another one later.
+  absl::StatusOr<uint64_t> inode = PidfdInode(pidfd);
+  if (!inode.ok()) return inode.status();
+  return ProcessIdentity{.pid = *pid, .start_ticks = stat->start_ticks, .pidfd_inode = *inode};
 }
 
 ProcessIdentity IdentifySelf() {
@@ -109,16 +117,6 @@ absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process) {
   return same ? *std::move(pidfd) : UniqueFd();
 }
 
-absl::StatusOr<UniqueFd> OpenDeadProcess() {
-  int raw = -1;
-  clone_args arguments = {};
-  arguments.flags = CLONE_PIDFD;
-  arguments.pidfd = reinterpret_cast<uintptr_t>(&raw);
-  arguments.exit_signal = SIGCHLD;
-  const long pid = syscall(SYS_clone3, &arguments, sizeof(arguments));
-  if (pid == 0) _exit(0);
-  if (pid < 0) {
-    return MakeStatus(absl::StatusCode::kUnavailable, reason::kNoStandIn,
 bool AwaitExitOf(BorrowedFd pidfd, std::chrono::nanoseconds wait) {
   using std::chrono::nanoseconds;
   using std::chrono::steady_clock;
@@ -144,6 +142,16 @@ void ReapIfExited(BorrowedFd pidfd) {
   });
 }
 
+absl::StatusOr<UniqueFd> OpenDeadProcess() {
+  int raw = -1;
+  clone_args arguments = {};
+  arguments.flags = CLONE_PIDFD;
+  arguments.pidfd = reinterpret_cast<uintptr_t>(&raw);
+  arguments.exit_signal = SIGCHLD;
+  const long pid = syscall(SYS_clone3, &arguments, sizeof(arguments));
+  if (pid == 0) _exit(0);
+  if (pid < 0) {
+    return MakeStatus(absl::StatusCode::kUnavailable, reason::kNoStandIn,
                       absl::StrCat("clone3: ", strerror(errno)));
   }
   UniqueFd pidfd(raw);

@@ -3,14 +3,17 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <thread>
 
 #include "daemon/child_process.h"
 #include "daemon/testing/child_harness.h"
+#include "daemon/testing/failing_call.h"
 #include "gtest/gtest.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
@@ -21,6 +24,7 @@ namespace {
 using testing_support::AwaitReadable;
 using testing_support::kPatience;
 using testing_support::MakeMemfd;
+using testing_support::RunWhileFailing;
 using testing_support::StartTestChild;
 using testing_support::TestChild;
 
@@ -67,6 +71,22 @@ TEST(OpenDeadProcess, IsAPidfdOfAProcessThatIsGone) {
   ASSERT_TRUE(pidfd.ok()) << pidfd.status();
   EXPECT_TRUE(AwaitReadable(pidfd->borrow()));
   EXPECT_EQ(ReasonOf(SendSignal(pidfd->borrow(), 0)), "PROCESS_GONE");
+}
+
+// A living process must not be taken for one that is gone because we could not look.
+TEST(FindProcess, AFailingLookIsAnErrorAndNoDeath) {
+  const TestChild child = StartTestChild({"wait"});
+  for (const long call : {SYS_fstatfs, SYS_openat, SYS_read, SYS_pidfd_open}) {
+    RunWhileFailing(call, ENOMEM, [&] {
+      EXPECT_FALSE(call != SYS_fstatfs && call != SYS_pidfd_open &&
+                   IsSameProcess(child.process).ok());
+      EXPECT_FALSE(FindProcess(child.process).ok()) << "system call " << call;
+      EXPECT_NE(ReasonOf(IdentifyProcess(child.pidfd.borrow()).status()), "BAD_FD");
+    });
+  }
+  absl::StatusOr<UniqueFd> found = FindProcess(child.process);
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_TRUE(found->valid());
 }
 
 void IgnoreSignal(int) {}
