@@ -17,6 +17,7 @@
 #include "tests/harness/eventually.h"
 #include "tests/harness/guest_probe.h"
 #include "tests/harness/proc.h"
+#include "tests/preload_page.h"
 #include "vmm/reference/guest_check.h"
 
 namespace rehome {
@@ -71,15 +72,8 @@ CrashResult CrashCase::Run() {
 }
 
 absl::Status CrashCase::MapPage() {
-  const UniqueFd file(open(directory_.File("page").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!file || ftruncate(file.borrow().raw(), sizeof(JournalCrashPage)) != 0) {
-    return absl::ErrnoToStatus(errno, "crash page");
-  }
-  void* address = mmap(nullptr, sizeof(JournalCrashPage), PROT_READ | PROT_WRITE, MAP_SHARED,
-                       file.borrow().raw(), 0);
-  if (address == MAP_FAILED) return absl::ErrnoToStatus(errno, "crash page");
-  page_ = static_cast<JournalCrashPage*>(address);
-  return absl::OkStatus();
+  page_ = MapPreloadPage<JournalCrashPage>(directory_.File("page").c_str(), O_CREAT);
+  return page_ == nullptr ? absl::ErrnoToStatus(errno, "crash page") : absl::OkStatus();
 }
 
 absl::Status CrashCase::StartHost() {

@@ -4,31 +4,19 @@
 // transaction that ends with COMMIT, and kills the daemon just before or just after the one that
 // the test names. The daemon is the real one, and so is what it leaves on disk.
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <sqlite3.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 
 #include "tests/crash_sweep/journal_crash_page.h"
+#include "tests/preload_page.h"
 
 namespace rehome {
 namespace {
 
 using StepCall = int (*)(sqlite3_stmt*);
-
-JournalCrashPage* MapPage() {
-  const char* path = getenv(kJournalCrashVariable);
-  const int file = path == nullptr ? -1 : open(path, O_RDWR | O_CLOEXEC);
-  if (file < 0) return nullptr;
-  void* address =
-      mmap(nullptr, sizeof(JournalCrashPage), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  close(file);
-  return address == MAP_FAILED ? nullptr : static_cast<JournalCrashPage*>(address);
-}
 
 // As from SIGKILL, because it is one: no destructor runs, no thread takes another step.
 [[noreturn]] void Die(JournalCrashPage* page) {
@@ -42,7 +30,8 @@ JournalCrashPage* MapPage() {
 
 extern "C" int sqlite3_step(sqlite3_stmt* statement) {
   static const auto real = reinterpret_cast<rehome::StepCall>(dlsym(RTLD_NEXT, "sqlite3_step"));
-  static rehome::JournalCrashPage* const page = rehome::MapPage();
+  static auto* const page =
+      rehome::MapPreloadPageOf<rehome::JournalCrashPage>(rehome::kJournalCrashVariable);
   const char* sql = sqlite3_sql(statement);
   const bool ends_append = sql != nullptr && std::strcmp(sql, "COMMIT") == 0;
   if (page == nullptr || !ends_append || page->armed.load() == 0) return real(statement);
