@@ -81,14 +81,16 @@ absl::Status EndSource(EffectContext& context, Migration& record) {
   if (!leaving && escrow.source_link->Release(record.id, release).ok()) {
     leaving = AwaitExit(escrow.source_pidfd.borrow(), release);
   }
+  absl::Status killed;
   if (!leaving) {
     const uint64_t now = rehome_monotonic_ns();
-    if (absl::Status status = fence.Kill(escrow.source_pidfd.borrow()); !status.ok()) return status;
-    record.fence.kill_sent_ns = now;
+    killed = fence.Kill(escrow.source_pidfd.borrow());
+    if (killed.ok()) record.fence.kill_sent_ns = now;
   }
+  // Also if we may not kill it: the target may have done so, and it is dying.
   absl::StatusOr<uint64_t> exited =
       fence.AwaitExit(escrow.source_pidfd.borrow(), ExitTimeout(context));
-  if (!exited.ok()) return exited.status();
+  if (!exited.ok()) return killed.ok() ? exited.status() : killed;
   record.fence.process_exited = true;
   record.fence.exited_ns = *exited;
   return absl::OkStatus();
