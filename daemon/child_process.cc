@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -17,6 +16,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/process_identity.h"
 #include "daemon/reasons.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
@@ -250,16 +250,8 @@ absl::StatusOr<UniqueFd> StartChild(const ChildProgram& program,
 
 bool KillChild(BorrowedFd pidfd) {
   (void)SendSignal(pidfd, SIGKILL);
-  pollfd entry = {.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
-  int ready = -1;
-  do {
-    ready = poll(&entry, 1, static_cast<int>(kKillTimeout.count()));
-  } while (ready < 0 && errno == EINTR);
-  if (ready <= 0) return false;
-  // It has exited, so this does not wait. ECHILD: somebody else was faster.
-  siginfo_t info = {};
-  (void)waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.raw()), &info,
-               WEXITED | WNOHANG);
+  if (!AwaitExitOf(pidfd, kKillTimeout)) return false;
+  ReapIfExited(pidfd);
   return true;
 }
 

@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/wait.h>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/process_identity.h"
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
 
@@ -76,9 +76,7 @@ void ChildReaper::Reap(int raw) {
   std::lock_guard lock(mutex_);
   const auto found = pidfds_.find(raw);
   if (found == pidfds_.end()) return;
-  siginfo_t info = {};
-  // ECHILD if somebody else was faster.
-  (void)waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(raw), &info, WEXITED | WNOHANG);
+  ReapIfExited(found->second.borrow());
   epoll_ctl(epoll_.borrow().raw(), EPOLL_CTL_DEL, raw, nullptr);
   pidfds_.erase(found);
 }

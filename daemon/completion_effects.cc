@@ -7,6 +7,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,6 +23,10 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
+
+// Of the search for holders, and the pause between two.
+constexpr int kSearchAttempts = 3;
+constexpr milliseconds kSearchPause{50};
 
 std::string KernelRelease() {
   utsname name{};
@@ -70,26 +75,40 @@ absl::Status EndSource(EffectContext& context, Migration& record) {
     record.fence.exited_ns = rehome_monotonic_ns();
     return absl::OkStatus();
   }
-  bool leaving = record.fence.kill_sent_ns != 0;
+  // Gone already by another's hand: there is nobody to ask or to kill.
+  bool leaving = record.fence.kill_sent_ns != 0 || HasExited(escrow.source_pidfd.borrow());
   if (!leaving && escrow.source_link->Release(record.id, release).ok()) {
     leaving = AwaitExit(escrow.source_pidfd.borrow(), release);
   }
+  absl::Status killed;
   if (!leaving) {
     const uint64_t now = rehome_monotonic_ns();
-    if (absl::Status status = fence.Kill(escrow.source_pidfd.borrow()); !status.ok()) return status;
-    record.fence.kill_sent_ns = now;
+    killed = fence.Kill(escrow.source_pidfd.borrow());
+    if (killed.ok()) record.fence.kill_sent_ns = now;
   }
+  // Also if we may not kill it: the target may have done so, and it is dying.
   absl::StatusOr<uint64_t> exited =
       fence.AwaitExit(escrow.source_pidfd.borrow(), ExitTimeout(context));
-  if (!exited.ok()) return exited.status();
+  if (!exited.ok()) return killed.ok() ? exited.status() : killed;
   record.fence.process_exited = true;
   record.fence.exited_ns = *exited;
   return absl::OkStatus();
 }
 
+// A look that failed is made again: with the guest moved, nothing but this stands between the
+// migration and its success, and descriptors or memory may be short for a moment only.
+absl::StatusOr<HolderSearch> SearchPatiently(EffectContext& context, const Migration& record) {
+  Fence& fence = *context.dependencies.fence;
+  absl::StatusOr<HolderSearch> search = fence.FindHolders(record.memory_inodes, {record.target});
+  for (int attempt = 1; attempt < kSearchAttempts && !search.ok(); ++attempt) {
+    std::this_thread::sleep_for(kSearchPause);
+    search = fence.FindHolders(record.memory_inodes, {record.target});
+  }
+  return search;
+}
+
 absl::Status CheckHolders(EffectContext& context, Migration& record) {
-  absl::StatusOr<HolderSearch> search =
-      context.dependencies.fence->FindHolders(record.memory_inodes, {record.target});
+  absl::StatusOr<HolderSearch> search = SearchPatiently(context, record);
   if (!search.ok()) return search.status();
   record.fence.search = *std::move(search);
   const std::vector<InodeHolder> foreign = record.fence.search.Foreign();
@@ -182,7 +201,10 @@ FirstRunWord AwaitFirstRunWord(EffectContext& context, const Migration& record) 
     const bool closed = context.escrow.target_link->closed();
     if (closed && !MeetTargetAgain(context, record, left())) return {};
     if (SaysItRuns(context, record)) return {FirstRunWord::Kind::kRan};
-    if (!closed || left() == milliseconds(0)) return {};
+    const bool silent = !closed && absl::IsDeadlineExceeded(event.status());
+    if (silent || left() == milliseconds(0)) return {};
+    // We could not wait for its word, which says nothing about it.
+    if (!closed) std::this_thread::sleep_for(std::min(kLookPause, left()));
   }
 }
 

@@ -222,6 +222,34 @@ TEST_F(HandoverTest, FenceIsProvenOnlyWhenTheSourceIsGoneAndNobodyHoldsTheMemory
   EXPECT_EQ(world_.fence.searched.size(), 1u);
 }
 
+TEST_F(HandoverTest, ASearchThatFailsForAMomentIsMadeAgain) {
+  Arm(FencePolicy::kAfterResume);
+  int searches = 0;
+  world_.fence.on_search = [&] {
+    world_.fence.search_status = searches++ == 0 ? absl::UnknownError("no descriptor left")  //
+                                                 : absl::OkStatus();
+  };
+  EXPECT_EQ(world_.Perform(Effect::kFenceSource, record_).event, Event::kFenceProven);
+  EXPECT_EQ(searches, 2);
+}
+
+TEST_F(HandoverTest, ASourceThatIsGoneNeedNotBeKilled) {
+  Arm(FencePolicy::kAfterResume);
+  world_.source_child.Kill();
+  EXPECT_EQ(world_.Perform(Effect::kFenceSource, record_).event, Event::kFenceProven);
+  EXPECT_EQ(world_.fence.kills, 0);
+}
+
+TEST_F(HandoverTest, AFirstRunIsWaitedForAgainIfItCouldNotBeForAMoment) {
+  Arm(FencePolicy::kAfterResume);
+  world_.target->Send({LinkEvent::Kind::kFirstRun, "m-1", ""});
+  int waits = 0;
+  world_.target->script.await_event = [&] {
+    return waits++ == 0 ? absl::ResourceExhaustedError("no descriptor left") : absl::OkStatus();
+  };
+  EXPECT_EQ(world_.Perform(Effect::kAwaitFirstRun, record_).event, Event::kFirstRunSeen);
+}
+
 TEST_F(HandoverTest, AForeignHolderMakesTheFenceIncomplete) {
   Arm(FencePolicy::kAfterResume);
   world_.fence.foreign = {{.pid = 1, .command = "leak", .how = "fd"}};

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/effect_context.h"
 
-#include <poll.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -36,10 +34,7 @@ std::chrono::milliseconds ExitTimeout(const EffectContext& context) {
 bool HasExited(BorrowedFd pidfd) { return AwaitExit(pidfd, std::chrono::milliseconds(0)); }
 
 bool AwaitExit(BorrowedFd pidfd, std::chrono::milliseconds timeout) {
-  if (!pidfd.valid()) return true;
-  pollfd poll_fd{.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
-  return poll(&poll_fd, 1, static_cast<int>(timeout.count())) == 1 &&
-         (poll_fd.revents & POLLIN) != 0;
+  return !pidfd.valid() || AwaitExitOf(pidfd, timeout);
 }
 
 absl::Status KillProcess(EffectContext& context, const UniqueFd& pidfd) {

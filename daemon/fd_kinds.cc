@@ -7,6 +7,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -27,21 +28,70 @@ constexpr size_t kMaxNameBytes = 512;
 constexpr int kFrozen = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 constexpr int kFixedSize = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
+// That we could not look says nothing about the descriptor, nor about who sent it.
+absl::Status CannotLook(const char* call, int error) {
+  return MakeStatus(absl::StatusCode::kInternal, reason::kSyscallFailed,
+                    absl::StrCat(call, " of an agent's descriptor: ", strerror(error)));
+}
+
 // What /proc shows as the target of the descriptor's link; "" if it is not open.
-std::string NameOf(BorrowedFd fd) {
+absl::StatusOr<std::string> NameOf(BorrowedFd fd) {
   char name[kMaxNameBytes];
   const std::string path = absl::StrCat("/proc/self/fd/", fd.raw());
   const ssize_t length = readlink(path.c_str(), name, sizeof(name));
-  return length > 0 ? std::string(name, static_cast<size_t>(length)) : "";
+  if (length >= 0) return std::string(name, static_cast<size_t>(length));
+  if (errno == ENOENT) return "";
+  return CannotLook("readlink", errno);
 }
 
-long FileSystemOf(BorrowedFd fd) {
+absl::StatusOr<long> FileSystemOf(BorrowedFd fd) {
   struct statfs file_system = {};
-  return fstatfs(fd.raw(), &file_system) == 0 ? file_system.f_type : 0;
+  if (fstatfs(fd.raw(), &file_system) != 0) return CannotLook("fstatfs", errno);
+  return file_system.f_type;
+}
+
+// "anon_inode:kvm-vm" (virt/kvm/kvm_main.c, kvm_dev_ioctl_create_vm()). The prefix is written by
+// the anon_inode file system alone: the path of any other file begins with '/' or with the name of
+// another pseudo file system. VM and vCPU files share one inode, so the number says nothing.
+absl::StatusOr<bool> IsKvmVm(BorrowedFd fd) {
+  const absl::StatusOr<std::string> name = NameOf(fd);
+  if (!name.ok()) return name.status();
+  return *name == "anon_inode:kvm-vm";
+}
+
+// Up to 6.18 "anon_inode:[kvm-gmem]"; from 6.19 on a file system of its own, whose name
+// "/[kvm-gmem] (deleted)" anybody could give to a file, but not its f_type (GUEST_MEMFD_MAGIC).
+absl::StatusOr<bool> IsGuestMemfd(BorrowedFd fd) {
+  const absl::StatusOr<std::string> name = NameOf(fd);
+  if (!name.ok()) return name.status();
+  if (*name == "anon_inode:[kvm-gmem]") return true;
+  if (!name->starts_with("/[kvm-gmem]")) return false;
+  const absl::StatusOr<long> file_system = FileSystemOf(fd);
+  if (!file_system.ok()) return file_system.status();
+  return *file_system == kGuestMemfdMagic;
+}
+
+// "/memfd:NAME (deleted)" on tmpfs or hugetlbfs. The name could be imitated; file seals, which
+// exist on these two file systems only (mm/memfd.c, memfd_file_seals_ptr()), and the missing link
+// could not, and a deleted file of a tmpfs is as good as a memfd.
+absl::StatusOr<bool> IsMemfd(BorrowedFd fd) {
+  const absl::StatusOr<std::string> name = NameOf(fd);
+  if (!name.ok()) return name.status();
+  if (!name->starts_with("/memfd:")) return false;
+  if (fcntl(fd.raw(), F_GET_SEALS) < 0) {
+    // EBADF: opened with O_PATH.
+    if (errno == EINVAL || errno == EBADF) return false;
+    return CannotLook("F_GET_SEALS", errno);
+  }
+  const absl::StatusOr<long> file_system = FileSystemOf(fd);
+  if (!file_system.ok()) return file_system.status();
+  struct stat file = {};
+  if (fstat(fd.raw(), &file) != 0) return CannotLook("fstat", errno);
+  return (*file_system == TMPFS_MAGIC || *file_system == HUGETLBFS_MAGIC) && file.st_nlink == 0;
 }
 
 absl::Status WrongKind(BorrowedFd fd, const char* wanted) {
-  std::string name = NameOf(fd);
+  std::string name = NameOf(fd).value_or("");
   for (char& c : name) {
     if (c < 0x20 || c > 0x7e) c = '?';
   }
@@ -50,48 +100,47 @@ absl::Status WrongKind(BorrowedFd fd, const char* wanted) {
                                  name.empty() ? "not open" : name));
 }
 
+// OK if it is.
+absl::Status MustBe(const absl::StatusOr<bool>& is, BorrowedFd fd, const char* wanted) {
+  if (!is.ok()) return is.status();
+  return *is ? absl::OkStatus() : WrongKind(fd, wanted);
+}
+
+// Which of `wanted` the memfd has.
+absl::StatusOr<int> SealsOf(BorrowedFd fd, int wanted) {
+  const int seals = fcntl(fd.raw(), F_GET_SEALS);
+  if (seals < 0) return CannotLook("F_GET_SEALS", errno);
+  return seals & wanted;
+}
+
 class KvmFdKinds final : public FdKinds {
  public:
-  absl::Status CheckVm(BorrowedFd fd) const override {
-    return IsKvmVm(fd) ? absl::OkStatus() : WrongKind(fd, "a KVM VM");
-  }
+  absl::Status CheckVm(BorrowedFd fd) const override { return MustBe(IsKvmVm(fd), fd, "a KVM VM"); }
   absl::Status CheckMemory(BorrowedFd fd) const override {
-    if (IsGuestMemfd(fd) || IsMemfd(fd)) return absl::OkStatus();
-    return WrongKind(fd, "a guest_memfd or a memfd");
+    const absl::StatusOr<bool> guest_memfd = IsGuestMemfd(fd);
+    const bool is_memory = guest_memfd.ok() && *guest_memfd;
+    return MustBe(is_memory ? guest_memfd : IsMemfd(fd), fd, "a guest_memfd or a memfd");
   }
 };
 
 class SimFdKinds final : public FdKinds {
  public:
   absl::Status CheckVm(BorrowedFd fd) const override {
-    return IsMemfd(fd) ? absl::OkStatus() : WrongKind(fd, "a simulated VM");
+    return MustBe(IsMemfd(fd), fd, "a simulated VM");
   }
   absl::Status CheckMemory(BorrowedFd fd) const override {
-    return IsMemfd(fd) ? absl::OkStatus() : WrongKind(fd, "a simulated guest_memfd or a memfd");
+    return MustBe(IsMemfd(fd), fd, "a simulated guest_memfd or a memfd");
   }
 };
 
 }  // namespace
 
-bool IsKvmVm(BorrowedFd fd) { return NameOf(fd) == "anon_inode:kvm-vm"; }
-
-bool IsGuestMemfd(BorrowedFd fd) {
-  const std::string name = NameOf(fd);
-  if (name == "anon_inode:[kvm-gmem]") return true;
-  return name.starts_with("/[kvm-gmem]") && FileSystemOf(fd) == kGuestMemfdMagic;
-}
-
-bool IsMemfd(BorrowedFd fd) {
-  if (!NameOf(fd).starts_with("/memfd:") || fcntl(fd.raw(), F_GET_SEALS) < 0) return false;
-  const long file_system = FileSystemOf(fd);
-  struct stat file = {};
-  return (file_system == TMPFS_MAGIC || file_system == HUGETLBFS_MAGIC) &&
-         fstat(fd.raw(), &file) == 0 && file.st_nlink == 0;
-}
-
 absl::Status FdKinds::CheckConfig(BorrowedFd fd) const {
-  if (!IsMemfd(fd)) return WrongKind(fd, "a configuration memfd");
-  if ((fcntl(fd.raw(), F_GET_SEALS) & kFrozen) != kFrozen) {
+  absl::Status memfd = MustBe(IsMemfd(fd), fd, "a configuration memfd");
+  if (!memfd.ok()) return memfd;
+  const absl::StatusOr<int> seals = SealsOf(fd, kFrozen);
+  if (!seals.ok()) return seals.status();
+  if (*seals != kFrozen) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kAgentProtocolViolation,
                       "the CONFIG memfd is not sealed against shrinking, growing and writing");
   }
@@ -106,8 +155,11 @@ absl::Status FdKinds::CheckConfig(BorrowedFd fd) const {
 }
 
 absl::Status FdKinds::CheckBlock(BorrowedFd fd, std::string_view migration_id) const {
-  if (!IsMemfd(fd)) return WrongKind(fd, "a handover block");
-  if ((fcntl(fd.raw(), F_GET_SEALS) & kFixedSize) != kFixedSize) {
+  absl::Status memfd = MustBe(IsMemfd(fd), fd, "a handover block");
+  if (!memfd.ok()) return memfd;
+  const absl::StatusOr<int> seals = SealsOf(fd, kFixedSize);
+  if (!seals.ok()) return seals.status();
+  if (*seals != kFixedSize) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kAgentProtocolViolation,
                       "the BLOCK memfd is not sealed against resizing");
   }

@@ -18,7 +18,8 @@
 
 namespace rehome {
 
-// Thread-safe. Errors: INVALID_ARGUMENT / AGENT_PROTOCOL_VIOLATION, saying what the descriptor is.
+// Thread-safe. Errors: INVALID_ARGUMENT / AGENT_PROTOCOL_VIOLATION, saying what the descriptor is;
+// INTERNAL / SYSCALL_FAILED if it cannot be looked at, which is no fault of who sent it.
 class FdKinds {
  public:
   virtual ~FdKinds() = default;
@@ -37,18 +38,6 @@ class FdKinds {
 std::unique_ptr<FdKinds> NewKvmFdKinds();
 // The simulated kernel, whose VMs and guest_memfds are memfds.
 std::unique_ptr<FdKinds> NewSimFdKinds();
-
-// "anon_inode:kvm-vm" (virt/kvm/kvm_main.c, kvm_dev_ioctl_create_vm()). The prefix is written by
-// the anon_inode file system alone: the path of any other file begins with '/' or with the name of
-// another pseudo file system. VM and vCPU files share one inode, so the number says nothing.
-bool IsKvmVm(BorrowedFd fd);
-// Up to 6.18 "anon_inode:[kvm-gmem]"; from 6.19 on a file system of its own, whose name
-// "/[kvm-gmem] (deleted)" anybody could give to a file, but not its f_type (GUEST_MEMFD_MAGIC).
-bool IsGuestMemfd(BorrowedFd fd);
-// "/memfd:NAME (deleted)" on tmpfs or hugetlbfs. The name could be imitated; file seals, which
-// exist on these two file systems only (mm/memfd.c, memfd_file_seals_ptr()), and the missing link
-// could not, and a deleted file of a tmpfs is as good as a memfd.
-bool IsMemfd(BorrowedFd fd);
 
 }  // namespace rehome
 

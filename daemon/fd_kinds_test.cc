@@ -5,12 +5,14 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "daemon/testing/failing_call.h"
 #include "daemon/testing/wire_messages.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -102,6 +104,19 @@ TEST(FdKinds, AMemfdIsAVmOnTheSimulatedKernelOnly) {
   const UniqueFd vm = Memfd("vm");
   EXPECT_TRUE(NewSimFdKinds()->CheckVm(vm.borrow()).ok());
   ExpectWrong(NewKvmFdKinds()->CheckVm(vm.borrow()), "a memfd");
+}
+
+// That the daemon is short of memory is no fault of the agent's.
+TEST(FdKinds, WhatCannotBeLookedAtIsNotCalledWrong) {
+  const UniqueFd memory = Memfd("ram", MFD_ALLOW_SEALING);
+  for (const long call : {SYS_readlink, SYS_fcntl, SYS_fstatfs}) {
+    testing_support::RunWhileFailing(call, ENOMEM, [&] {
+      for (const auto& kinds : {NewKvmFdKinds(), NewSimFdKinds()}) {
+        EXPECT_EQ(ReasonOf(kinds->CheckMemory(memory.borrow())), "SYSCALL_FAILED") << call;
+        EXPECT_EQ(ReasonOf(kinds->CheckConfig(memory.borrow())), "SYSCALL_FAILED") << call;
+      }
+    });
+  }
 }
 
 TEST(FdKinds, ConfigIsSealedAndOfBoundedSize) {

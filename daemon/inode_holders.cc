@@ -23,6 +23,7 @@
 #include "daemon/reasons.h"
 #include "kvmglue/fd.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
 #include "vmm/agent/handover_block.h"
 
 namespace rehome {
@@ -55,13 +56,19 @@ absl::Status UnlessGone(const absl::Status& status) {
 absl::StatusOr<std::optional<InodeId>> FileBehind(int directory, const std::string& name) {
   struct statx file = {};
   constexpr int kFlags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | AT_EMPTY_PATH;
-  if (statx(directory, name.c_str(), kFlags, STATX_INO, &file) == 0) {
+  const SysResult result =
+      Uninterrupted([&] { return statx(directory, name.c_str(), kFlags, STATX_INO, &file); });
+  if (result.ok()) {
     return InodeId{.device = makedev(file.stx_dev_major, file.stx_dev_minor),
                    .inode = file.stx_ino};
   }
-  if (errno == EACCES || errno == EPERM) {
-    return MakeStatus(absl::StatusCode::kPermissionDenied, reason::kProcUnreadable,
-                      absl::StrCat(name, ": ", strerror(errno)));
+  const std::string text = absl::StrCat(name, ": ", strerror(result.error));
+  if (result.error == EACCES || result.error == EPERM) {
+    return MakeStatus(absl::StatusCode::kPermissionDenied, reason::kProcUnreadable, text);
+  }
+  // That we could not look says nothing about the file.
+  if (result.error == ENOMEM) {
+    return MakeStatus(absl::StatusCode::kInternal, reason::kProcUnreadable, text);
   }
   // Closed or gone meanwhile, or a file that cannot be asked (ESTALE of a dead server): not a
   // guest_memfd or memfd, which can always be asked.
@@ -205,13 +212,15 @@ bool IsShieldedInit(int32_t pid, const absl::Status& status) {
   return pid == kInitPid && absl::IsPermissionDenied(status) && HasPtraceCapability();
 }
 
-HolderClass ClassOf(int32_t pid, const std::vector<ProcessIdentity>& allowed) {
+absl::StatusOr<HolderClass> ClassOf(int32_t pid, const std::vector<ProcessIdentity>& allowed) {
   if (pid == getpid()) return HolderClass::kDaemon;
-  const bool is_allowed =
-      std::any_of(allowed.begin(), allowed.end(), [pid](const ProcessIdentity& process) {
-        return process.pid == pid && IsSameProcess(process);
-      });
-  return is_allowed ? HolderClass::kTarget : HolderClass::kForeign;
+  for (const ProcessIdentity& process : allowed) {
+    if (process.pid != pid) continue;
+    absl::StatusOr<bool> same = IsSameProcess(process);
+    if (!same.ok()) return same.status();
+    if (*same) return HolderClass::kTarget;
+  }
+  return HolderClass::kForeign;
 }
 
 // The listed ones are the wanted ones first, then foreign ones, as far as there is room.
@@ -227,14 +236,19 @@ void AddHolder(InodeHolder holder, InodeSearch* search) {
 }
 
 // `first` is where the query's inodes begin among those that were looked for.
-void AddFinds(int32_t pid, const std::string& command, const HolderQuery& query, const Finds& finds,
-              size_t first, HolderSearch* search) {
+absl::Status AddFinds(int32_t pid, const std::string& command, const HolderQuery& query,
+                      const Finds& finds, size_t first, HolderSearch* search) {
   std::optional<HolderClass> holder_class;
   for (size_t i = 0; i < search->memory.size(); ++i) {
     if (finds.how(first + i).empty()) continue;
-    if (!holder_class.has_value()) holder_class = ClassOf(pid, query.allowed);
+    if (!holder_class.has_value()) {
+      absl::StatusOr<HolderClass> found = ClassOf(pid, query.allowed);
+      if (!found.ok()) return found.status();
+      holder_class = *found;
+    }
     AddHolder({pid, command, finds.how(first + i), *holder_class}, &search->memory[i]);
   }
+  return absl::OkStatus();
 }
 
 std::vector<HolderSearch> NewSearches(const std::vector<HolderQuery>& queries) {
@@ -282,7 +296,8 @@ absl::StatusOr<std::vector<HolderSearch>> FindInodeHolders(
     const std::string command = CommandOf(pid);
     size_t first = 0;
     for (size_t i = 0; i < queries.size(); ++i) {
-      AddFinds(pid, command, queries[i], *finds, first, &searches[i]);
+      absl::Status added = AddFinds(pid, command, queries[i], *finds, first, &searches[i]);
+      if (!added.ok()) return Unreadable(pid, added);
       first += queries[i].inodes.size();
     }
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
 
 namespace rehome {
 
@@ -28,7 +29,7 @@ bool Interrupt::Raise(StopCause cause) {
   if (!cause_.compare_exchange_strong(none, cause)) return false;
   const uint64_t one = 1;
   // Cannot fail: the descriptor is ours, and a first write of 1 does not overflow the counter.
-  [[maybe_unused]] const ssize_t written = write(event_.borrow().raw(), &one, sizeof(one));
+  (void)Uninterrupted([&] { return write(event_.borrow().raw(), &one, sizeof(one)); });
   return true;
 }
 

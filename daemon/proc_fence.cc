@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <errno.h>
-#include <poll.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
 
-#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/fence.h"
 #include "daemon/inode_holders.h"
 #include "daemon/proc_files.h"
+#include "daemon/process_identity.h"
 #include "daemon/reasons.h"
 #include "daemon/shared_search.h"
 #include "kvmglue/fd_passing.h"
@@ -36,21 +31,6 @@ constexpr uint32_t kPfExiting = 0x4;
 constexpr int kEagerLooks = 2;
 constexpr nanoseconds kLookPause{20'000};
 constexpr unsigned long kTimerSlackNs = 1000;
-
-// Whether the pidfd has become readable (its process has exited) within `wait`.
-bool PollExit(BorrowedFd pidfd, nanoseconds wait) {
-  const auto deadline = steady_clock::now() + wait;
-  pollfd entry = {.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
-  int ready = -1;
-  do {
-    constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
-    const auto left = std::max(nanoseconds(0), nanoseconds(deadline - steady_clock::now()));
-    const timespec timeout = {.tv_sec = left.count() / kNanosecondsPerSecond,
-                              .tv_nsec = left.count() % kNanosecondsPerSecond};
-    ready = ppoll(&entry, 1, &timeout, nullptr);
-  } while (ready < 0 && errno == EINTR);
-  return ready > 0;
-}
 
 // The kernel adds 50 us to each sleep of an ordinary thread. Not so while this lives; afterwards
 // again, because a process that this thread starts inherits it.
@@ -112,17 +92,14 @@ class ProcFence final : public Fence {
       if (steady_clock::now() >= deadline) {
         return FenceTimeout(absl::StrCat("process ", process.pid, " has tasks that do not exit"));
       }
-      if (look >= kEagerLooks && PollExit(pidfd, kLookPause)) return rehome_monotonic_ns();
+      if (look >= kEagerLooks && AwaitExitOf(pidfd, kLookPause)) return rehome_monotonic_ns();
     }
   }
 
   absl::StatusOr<uint64_t> AwaitExit(BorrowedFd pidfd, milliseconds timeout) override {
-    if (!PollExit(pidfd, timeout)) return FenceTimeout("the process does not exit");
+    if (!AwaitExitOf(pidfd, timeout)) return FenceTimeout("the process does not exit");
     const uint64_t now = rehome_monotonic_ns();
-    // ECHILD: not our child, or reaped by somebody else (process_launcher.h).
-    siginfo_t info = {};
-    (void)waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.raw()), &info,
-                 WEXITED | WNOHANG);
+    ReapIfExited(pidfd);  // process_launcher.h
     return now;
   }
 

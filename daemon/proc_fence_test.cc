@@ -2,6 +2,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,6 +19,7 @@
 #include "daemon/inode_holders.h"
 #include "daemon/proc_files.h"
 #include "daemon/testing/child_harness.h"
+#include "daemon/testing/failing_call.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kvmglue/status_reason.h"
@@ -32,6 +35,7 @@ using testing_support::AwaitReadable;
 using testing_support::CountOpenFds;
 using testing_support::kPatience;
 using testing_support::MakeMemfd;
+using testing_support::RunWhileFailing;
 using testing_support::StartTestChild;
 using testing_support::TestChild;
 
@@ -109,6 +113,29 @@ TEST_F(ProcFenceTest, ReapsAZombie) {
   EXPECT_FALSE(IsReaped(child));
   EXPECT_TRUE(fence_->AwaitExit(child.pidfd.borrow(), kPatience).ok());
   EXPECT_TRUE(IsReaped(child));
+}
+
+// The host is short of memory: what could not be looked at is not taken for something else.
+TEST_F(ProcFenceTest, ADescriptorThatCannotBeLookedAtMakesTheSearchFail) {
+  const UniqueFd memory = MakeMemfd();
+  const TestChild child = StartTestChild({"wait"}, memory.borrow());
+  const InodeId inode = InodeOf(memory);
+  for (const int error : {ENOMEM, EACCES}) {
+    RunWhileFailing(SYS_statx, error, [&] {
+      const absl::Status status = fence_->FindHolders({inode}, {}).status();
+      EXPECT_EQ(ReasonOf(status), "HOLDERS_UNREADABLE") << strerrorname_np(error);
+    });
+  }
+}
+
+TEST_F(ProcFenceTest, AHolderThatCannotBeToldFromAnotherOneMakesTheSearchFail) {
+  const UniqueFd memory = MakeMemfd();
+  const TestChild child = StartTestChild({"wait"}, memory.borrow());
+  const InodeId inode = InodeOf(memory);
+  RunWhileFailing(SYS_read, ENOMEM, [&] {
+    const absl::Status status = fence_->FindHolders({inode}, {child.process}).status();
+    EXPECT_EQ(ReasonOf(status), "HOLDERS_UNREADABLE");
+  });
 }
 
 TEST_F(ProcFenceTest, FindsAHolderByItsDescriptor) {

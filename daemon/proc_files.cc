@@ -17,6 +17,7 @@
 #include "daemon/reasons.h"
 #include "kvmglue/procmap.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
 
 namespace rehome {
 namespace {
@@ -45,19 +46,17 @@ absl::Status ProcError(const std::string& path, int error) {
 }
 
 absl::StatusOr<UniqueFd> OpenProc(const std::string& path, int flags) {
-  UniqueFd fd(open(path.c_str(), flags | O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return ProcError(path, errno);
-  return fd;
+  const SysResult fd =
+      Uninterrupted([&] { return open(path.c_str(), flags | O_RDONLY | O_CLOEXEC); });
+  if (!fd.ok()) return ProcError(path, fd.error);
+  return UniqueFd(static_cast<int>(fd.value));
 }
 
 // Up to `size` bytes; 0 at the end.
 absl::StatusOr<size_t> ReadSome(const std::string& path, BorrowedFd fd, char* data, size_t size) {
-  ssize_t count = -1;
-  do {
-    count = read(fd.raw(), data, size);
-  } while (count < 0 && errno == EINTR);
-  if (count < 0) return ProcError(path, errno);
-  return static_cast<size_t>(count);
+  const SysResult count = Uninterrupted([&] { return read(fd.raw(), data, size); });
+  if (!count.ok()) return ProcError(path, count.error);
+  return static_cast<size_t>(count.value);
 }
 
 template <typename T>
@@ -109,10 +108,11 @@ absl::StatusOr<std::vector<int32_t>> ListNumbers(BorrowedFd directory, const std
   // reads two for each process.
   alignas(dirent64) std::array<char, kDirectoryPieceBytes> piece;
   for (;;) {
-    const ssize_t count = getdents64(directory.raw(), piece.data(), piece.size());
-    if (count < 0) return ProcError(path, errno);
-    if (count == 0) return numbers;
-    for (ssize_t at = 0; at < count;) {
+    const SysResult count =
+        Uninterrupted([&] { return getdents64(directory.raw(), piece.data(), piece.size()); });
+    if (!count.ok()) return ProcError(path, count.error);
+    if (count.value == 0) return numbers;
+    for (ssize_t at = 0; at < count.value;) {
       const auto* const entry = reinterpret_cast<const dirent64*>(piece.data() + at);
       int32_t number = 0;
       if (ParseNumber(entry->d_name, 10, &number)) numbers.push_back(number);

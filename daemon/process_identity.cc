@@ -2,15 +2,19 @@
 #include "daemon/process_identity.h"
 
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstring>
+#include <ctime>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +22,7 @@
 #include "daemon/reasons.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
 
 namespace rehome {
 namespace {
@@ -26,11 +31,16 @@ namespace {
 // on the one inode of anon_inodefs, whose number identifies nothing.
 constexpr long kPidfsMagic = 0x50494446;
 
-uint64_t PidfdInode(BorrowedFd pidfd) {
+absl::StatusOr<uint64_t> PidfdInode(BorrowedFd pidfd) {
   struct statfs file_system = {};
-  if (fstatfs(pidfd.raw(), &file_system) != 0 || file_system.f_type != kPidfsMagic) return 0;
+  if (fstatfs(pidfd.raw(), &file_system) != 0) {
+    return MakeStatus(absl::StatusCode::kInternal, reason::kProcUnreadable,
+                      absl::StrCat("fstatfs of a pidfd: ", strerror(errno)));
+  }
+  if (file_system.f_type != kPidfsMagic) return 0;
   absl::StatusOr<FileIdentity> file = Identify(pidfd);
-  return file.ok() ? file->id.inode : 0;
+  if (!file.ok()) return file.status();
+  return file->id.inode;
 }
 
 absl::Status ProcessGone(std::string_view what) {
@@ -52,9 +62,10 @@ std::optional<int32_t> ParsePidfdInfo(std::string_view fdinfo) {
 
 absl::StatusOr<int32_t> PidOf(BorrowedFd pidfd) {
   absl::StatusOr<std::string> text = ReadProcFile(absl::StrCat("/proc/self/fdinfo/", pidfd.raw()));
-  if (!text.ok()) {
+  if (absl::IsNotFound(text.status())) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not an open descriptor");
   }
+  if (!text.ok()) return text.status();
   const std::optional<int32_t> number = ParsePidfdInfo(*text);
   if (!number.has_value()) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, reason::kBadFd, "not a pidfd");
@@ -73,8 +84,10 @@ absl::StatusOr<ProcessIdentity> IdentifyProcess(BorrowedFd pidfd) {
   // when the file had been read, so the file was this process's.
   absl::StatusOr<int32_t> again = PidOf(pidfd);
   if (!again.ok()) return again.status();
-  return ProcessIdentity{
-      .pid = *pid, .start_ticks = stat->start_ticks, .pidfd_inode = PidfdInode(pidfd)};
+  // Not left out if it cannot be had: without it the process would be taken for another one later.
+  absl::StatusOr<uint64_t> inode = PidfdInode(pidfd);
+  if (!inode.ok()) return inode.status();
+  return ProcessIdentity{.pid = *pid, .start_ticks = stat->start_ticks, .pidfd_inode = *inode};
 }
 
 ProcessIdentity IdentifySelf() {
@@ -84,9 +97,11 @@ ProcessIdentity IdentifySelf() {
   return self.ok() ? *self : ProcessIdentity{.pid = getpid()};
 }
 
-bool IsSameProcess(const ProcessIdentity& process) {
+absl::StatusOr<bool> IsSameProcess(const ProcessIdentity& process) {
   absl::StatusOr<TaskStat> stat = ReadTaskStat(ProcPath(process.pid) + "/stat");
-  return stat.ok() && stat->start_ticks == process.start_ticks;
+  if (absl::IsNotFound(stat.status())) return false;
+  if (!stat.ok()) return stat.status();
+  return stat->start_ticks == process.start_ticks;
 }
 
 absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process) {
@@ -100,6 +115,31 @@ absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process) {
   const bool same = found->pid == process.pid && found->start_ticks == process.start_ticks &&
                     found->pidfd_inode == process.pidfd_inode;
   return same ? *std::move(pidfd) : UniqueFd();
+}
+
+bool AwaitExitOf(BorrowedFd pidfd, std::chrono::nanoseconds wait) {
+  using std::chrono::nanoseconds;
+  using std::chrono::steady_clock;
+  constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
+  const auto deadline = steady_clock::now() + wait;
+  pollfd entry = {.fd = pidfd.raw(), .events = POLLIN, .revents = 0};
+  int ready = -1;
+  do {
+    const auto left = std::max(nanoseconds(0), nanoseconds(deadline - steady_clock::now()));
+    const timespec timeout = {.tv_sec = left.count() / kNanosecondsPerSecond,
+                              .tv_nsec = left.count() % kNanosecondsPerSecond};
+    ready = ppoll(&entry, 1, &timeout, nullptr);
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0 && (entry.revents & POLLIN) != 0;
+}
+
+void ReapIfExited(BorrowedFd pidfd) {
+  siginfo_t info = {};
+  // ECHILD: not our child, or somebody else was faster.
+  (void)Uninterrupted([&] {
+    return waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.raw()), &info,
+                  WEXITED | WNOHANG);
+  });
 }
 
 absl::StatusOr<UniqueFd> OpenDeadProcess() {

@@ -34,8 +34,8 @@ ProcessIdentity IdentifySelf();
 
 // Whether the process that has the number now is the one that was meant: same start time (in clock
 // ticks; all numbers up to pid_max would have to be used up within one for a mistake). False if
-// there is none.
-bool IsSameProcess(const ProcessIdentity& process);
+// there is none. An error, as ReadTaskStat() but for NOT_FOUND, says nothing about the process.
+absl::StatusOr<bool> IsSameProcess(const ProcessIdentity& process);
 
 // A pidfd of the process of that identity; invalid if there is none any more (a zombie is one), or
 // if it is all 0. An error says nothing about the process: as OpenPidfd(), but for NOT_FOUND.
@@ -44,6 +44,13 @@ absl::StatusOr<UniqueFd> FindProcess(const ProcessIdentity& process);
 // A pidfd of a process that is dead, for a peer that is to be told so: that of another one cannot
 // be had any more. UNAVAILABLE / NO_STAND_IN, RESOURCE_EXHAUSTED / FD_LIMIT.
 absl::StatusOr<UniqueFd> OpenDeadProcess();
+
+// Whether the process has exited, a zombie or reaped, within `wait`. False also if it cannot be
+// asked, and of what is no pidfd.
+bool AwaitExitOf(BorrowedFd pidfd, std::chrono::nanoseconds wait);
+
+// Reaps a child that has exited. Nothing happens if it has not, or if it is not ours to reap.
+void ReapIfExited(BorrowedFd pidfd);
 
 // "/proc/PID".
 std::string ProcPath(int32_t pid);

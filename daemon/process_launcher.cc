@@ -16,6 +16,7 @@
 #include "daemon/vmm_log.h"
 #include "kvmglue/fd_passing.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
 
 namespace rehome {
 namespace {
@@ -69,10 +70,11 @@ absl::StatusOr<LaunchedVmm> ProcessLauncher::Launch(const std::string& profile_n
   }
   absl::StatusOr<UniqueFd> log = OpenVmmLog(LogDirectory(options_), migration_id);
   if (!log.ok()) return log.status();
-  const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  if (!null.valid()) {
+  const SysResult opened = Uninterrupted([] { return open("/dev/null", O_RDONLY | O_CLOEXEC); });
+  const UniqueFd null(static_cast<int>(opened.value));
+  if (!opened.ok()) {
     return MakeStatus(absl::StatusCode::kUnavailable, reason::kLaunchFailed,
-                      absl::StrCat("/dev/null: ", strerror(errno)));
+                      absl::StrCat("/dev/null: ", strerror(opened.error)));
   }
   absl::StatusOr<SocketPair> connection = CreateSocketPair();
   if (!connection.ok()) return connection.status();

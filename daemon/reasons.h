@@ -135,6 +135,8 @@ inline constexpr std::string_view kProcessGone = "PROCESS_GONE";
 inline constexpr std::string_view kProcUnreadable = "PROC_UNREADABLE";
 // Not an open descriptor, or not of the kind that the call needs: a bug of ours.
 inline constexpr std::string_view kBadFd = "BAD_FD";
+// A call that fails on no healthy system (kvmglue/errno_status.cc uses the same word).
+inline constexpr std::string_view kSyscallFailed = "SYSCALL_FAILED";
 // A process was not proven stopped, or did not exit, in time.
 inline constexpr std::string_view kFenceTimeout = "FENCE_TIMEOUT";
 // A process could not be inspected (no CAP_SYS_PTRACE, or /proc hides it): whether it holds the

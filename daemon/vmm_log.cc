@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
 
 namespace rehome {
 namespace {
@@ -72,11 +73,11 @@ absl::StatusOr<UniqueFd> OpenVmmLog(const std::string& directory, const std::str
   }
   MakeRoom(directory);
   const std::string path = absl::StrCat(directory, "/", migration_id, kSuffix);
-  UniqueFd log(
-      open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0600));
-  if (log.valid()) return log;
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY;
+  const SysResult log = Uninterrupted([&] { return open(path.c_str(), kFlags, 0600); });
+  if (log.ok()) return UniqueFd(static_cast<int>(log.value));
   return MakeStatus(absl::StatusCode::kUnavailable, reason::kLaunchFailed,
-                    absl::StrCat("log file ", path, ": ", strerror(errno)));
+                    absl::StrCat("log file ", path, ": ", strerror(log.error)));
 }
 
 }  // namespace rehome

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/reasons.h"
 #include "kvmglue/status_reason.h"
+#include "kvmglue/sys_result.h"
 
 namespace rehome {
 
@@ -25,12 +26,12 @@ absl::StatusOr<Wakeup> Wakeup::Create() {
 void Wakeup::Signal() {
   // Fails only when the counter is full, and then it is signalled.
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(event_.borrow().raw(), &one, sizeof(one));
+  (void)Uninterrupted([&] { return write(event_.borrow().raw(), &one, sizeof(one)); });
 }
 
 void Wakeup::Clear() {
   uint64_t count = 0;
-  [[maybe_unused]] const ssize_t bytes = read(event_.borrow().raw(), &count, sizeof(count));
+  (void)Uninterrupted([&] { return read(event_.borrow().raw(), &count, sizeof(count)); });
 }
 
 Wakeup::Result Wakeup::Wait(std::chrono::steady_clock::time_point deadline,

@@ -104,7 +104,7 @@ absl::Status SendMessage(BorrowedFd socket, std::span<const std::byte> bytes,
     }
   }
   const SysResult result =
-      CaptureErrno(sendmsg(socket.raw(), &message, MSG_DONTWAIT | MSG_NOSIGNAL));
+      Uninterrupted([&] { return sendmsg(socket.raw(), &message, MSG_DONTWAIT | MSG_NOSIGNAL); });
   if (!result.ok()) {
     return ErrnoStatus(KernelCall::kSendMessage, result.error,
                        absl::StrCat(bytes.size(), " bytes, ", fds.size(), " descriptors"));
@@ -122,8 +122,8 @@ absl::StatusOr<ReceivedMessage> ReceiveMessage(BorrowedFd socket, size_t max_byt
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
-  const SysResult result =
-      CaptureErrno(recvmsg(socket.raw(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+  const SysResult result = Uninterrupted(
+      [&] { return recvmsg(socket.raw(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
   if (!result.ok()) return ErrnoStatus(KernelCall::kReceiveMessage, result.error, "");
 
   received.fds = AdoptAllFds(message);

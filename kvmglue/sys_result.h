@@ -17,6 +17,17 @@ struct SysResult {
 // Wraps a system call in the expression that makes it: CaptureErrno(fstat(fd, &buffer)).
 inline SysResult CaptureErrno(long value) { return {value, value < 0 ? errno : 0}; }
 
+// Makes the call, which is a function object, again as long as a signal interrupts it. For calls
+// that do not wait: a timeout would begin anew.
+template <typename Call>
+SysResult Uninterrupted(Call call) {
+  SysResult result;
+  do {
+    result = CaptureErrno(call());
+  } while (result.error == EINTR);
+  return result;
+}
+
 }  // namespace rehome
 
 #endif  // REHOME_KVMGLUE_SYS_RESULT_H_

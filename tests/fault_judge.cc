@@ -29,7 +29,15 @@ class Judge {
     } else {
       Must(!record_.error().message().empty(), "a failure without a reason");
     }
-    if (fault_.what == SweptFault::What::kNothing) {
+    const std::string reason = DetailsOf(record_.error()).info.reason();
+    Must(fault_.what != SweptFault::What::kDaemonCall || reason != "AGENT_PROTOCOL_VIOLATION",
+         "the agent is blamed for what the daemon could not do");
+    Must(!fault_.every_second || strategy_.held || record_.state() == Migration::SUCCEEDED,
+         "a signal that interrupts a call fails a migration");
+    if (strategy_.held) {
+      Must(record_.state() == Migration::FAILED && record_.guest_owner() == Migration::SOURCE,
+           "a guest is moved whose memory another process holds");
+    } else if (fault_.what == SweptFault::What::kNothing) {
       Must(record_.state() == Migration::SUCCEEDED && record_.strategy() == strategy_.strategy,
            "a migration without a fault fails");
     }
@@ -118,12 +126,31 @@ class Judge {
 // and no message is in that place: before it the source, after it the saved state can go on.
 bool MayBeLost(const SweptFault& fault) { return FailsTheGuest(fault); }
 
+namespace {
+
+// A daemon that can send or receive nothing, or has nothing to wait with for an answer, is cut off
+// from both VMMs.
+bool CutsOff(DaemonCall call) {
+  return call == DaemonCall::kSendmsg || call == DaemonCall::kRecvmsg ||
+         call == DaemonCall::kEventfd;
+}
+
+// The calls of the search for holders: while they fail there is no proof, and so no success.
+bool Blinds(DaemonCall call) {
+  return call == DaemonCall::kOpen || call == DaemonCall::kRead || call == DaemonCall::kGetdents ||
+         call == DaemonCall::kStatx;
+}
+
+}  // namespace
+
 // Once: never, because every question is asked again. For good there are two ways.
 bool MayBeUndecided(const SweptFault& fault, const SweptStrategy& strategy) {
   if (fault.once) return false;
   switch (fault.what) {
     case SweptFault::What::kNothing:
       return false;
+    case SweptFault::What::kDaemonCall:
+      return !fault.every_second && CutsOff(fault.call);
     // The target is the one that fails behind MOVE, and every target of a rescue fails like it: the
     // saved state stays in escrow. Without MOVE the source takes the guest back.
     case SweptFault::What::kKernelCall:
@@ -138,9 +165,13 @@ bool MayBeUndecided(const SweptFault& fault, const SweptStrategy& strategy) {
   return false;
 }
 
-// A target that has the guest and can never again say that it runs it: it is left alone, and not
-// called a success that nobody saw.
+// A target that has the guest and can never again say that it runs it, or a daemon that can never
+// again look who holds the memory: the guest is left alone, and not called a success that nobody
+// saw.
 bool MayBeUnconfirmed(const SweptFault& fault) {
+  if (fault.what == SweptFault::What::kDaemonCall) {
+    return !fault.once && !fault.every_second && (CutsOff(fault.call) || Blinds(fault.call));
+  }
   if (fault.what != SweptFault::What::kMessage || fault.once) return false;
   if (fault.side != Side::kTarget) return false;
   return fault.nth >=

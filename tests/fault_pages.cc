@@ -2,31 +2,22 @@
 #include "tests/fault_pages.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "absl/strings/str_cat.h"
-#include "kvmglue/fd.h"
+#include "tests/preload_page.h"
 
 namespace rehome {
 namespace {
 
 constexpr Side kSides[] = {Side::kSource, Side::kTarget};
 
-// Stays mapped for the life of the process, like a FaultPage.
-MessageFaultPage* MapMessagePage(const std::string& path) {
-  const UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!file || ftruncate(file.borrow().raw(), sizeof(MessageFaultPage)) != 0) return nullptr;
-  void* address = mmap(nullptr, sizeof(MessageFaultPage), PROT_READ | PROT_WRITE, MAP_SHARED,
-                       file.borrow().raw(), 0);
-  return address == MAP_FAILED ? nullptr : static_cast<MessageFaultPage*>(address);
-}
-
 }  // namespace
 
 std::string FaultPages::KernelFile(Side side) const {
   return directory_.File(absl::StrCat("kernel-", static_cast<int>(side)));
 }
+
+std::string FaultPages::DaemonFile() const { return directory_.File("daemon"); }
 
 std::string FaultPages::MessageFile(Side side) const {
   return directory_.File(absl::StrCat("messages-", static_cast<int>(side)));
@@ -37,10 +28,12 @@ absl::Status FaultPages::Open() {
   for (const Side side : kSides) {
     const absl::StatusOr<FaultPage*> kernel = FaultPage::Open(KernelFile(side));
     if (!kernel.ok()) return kernel.status();
-    MessageFaultPage* messages = MapMessagePage(MessageFile(side));
+    auto* const messages = MapPreloadPage<MessageFaultPage>(MessageFile(side).c_str(), O_CREAT);
     if (messages == nullptr) return absl::UnavailableError("no message fault page");
     pages_[static_cast<int>(side)] = {*kernel, messages};
   }
+  daemon_ = MapPreloadPage<SyscallFaultPage>(DaemonFile().c_str(), O_CREAT);
+  if (daemon_ == nullptr) return absl::UnavailableError("no system call fault page");
   return absl::OkStatus();
 }
 
@@ -51,6 +44,11 @@ std::vector<std::string> FaultPages::ArgumentsFor(Side side) const {
 std::map<std::string, std::string> FaultPages::EnvironmentFor(Side side) const {
   return {{"LD_PRELOAD", harness::BinaryPath("tests/libmessage_faults.so")},
           {kMessageFaultVariable, MessageFile(side)}};
+}
+
+std::map<std::string, std::string> FaultPages::EnvironmentForDaemon() const {
+  return {{"LD_PRELOAD", harness::BinaryPath("tests/syscall_sweep/libsyscall_faults.so")},
+          {kSyscallFaultVariable, DaemonFile()}};
 }
 
 void FaultPages::Arm(const SweptFault& fault) {
@@ -68,6 +66,14 @@ void FaultPages::Arm(const SweptFault& fault) {
     page.message = fault.nth;
     page.armed.store(1);
   }
+  for (auto& count : daemon_->counts) count.store(0);
+  daemon_->injected.store(0);
+  daemon_->call = fault.call;
+  daemon_->error = fault.what == SweptFault::What::kDaemonCall ? fault.error : 0;
+  daemon_->pattern = fault.once ? FaultPattern::kOnce : FaultPattern::kForGood;
+  if (fault.every_second) daemon_->pattern = FaultPattern::kEverySecond;
+  daemon_->nth = fault.nth;
+  daemon_->armed.store(1);
 }
 
 void FaultPages::Disarm() {
@@ -75,6 +81,7 @@ void FaultPages::Disarm() {
     pages.kernel->Disarm();
     pages.messages->armed.store(0);
   }
+  daemon_->armed.store(0);
 }
 
 SideCounts FaultPages::Counts(Side side) const {
@@ -83,8 +90,14 @@ SideCounts FaultPages::Counts(Side side) const {
   return counts;
 }
 
+DaemonCounts FaultPages::CountsOfDaemon() const {
+  DaemonCounts counts;
+  for (size_t i = 0; i < kDaemonCalls; ++i) counts[i] = daemon_->counts[i].load();
+  return counts;
+}
+
 uint64_t FaultPages::injected() const {
-  uint64_t injected = 0;
+  uint64_t injected = daemon_->injected.load();
   for (const Pages& pages : pages_) {
     injected += pages.kernel->injected() + pages.messages->injected.load();
   }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/fault_sweep.h"
 
+#include <fcntl.h>
 #include <signal.h>
 
 #include <chrono>
+#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -61,7 +63,8 @@ pid_t RunnerBy(const SweptFault& fault, const Migration& record, pid_t source) {
   if (record.guest_owner() == Migration::SOURCE) return source;
   if (record.guest_owner() == Migration::TARGET) return record.target().pid();
   const bool cut_off =
-      record.state() == Migration::INDETERMINATE && fault.what == SweptFault::What::kMessage;
+      record.state() == Migration::INDETERMINATE &&
+      (fault.what == SweptFault::What::kMessage || fault.what == SweptFault::What::kDaemonCall);
   return cut_off ? source : 0;
 }
 
@@ -85,7 +88,9 @@ absl::Status SweptHost::EnsureHost() {
   for (const std::string& argument : pages_.ArgumentsFor(Side::kTarget)) {
     profile.command.push_back(argument);
   }
-  auto host = harness::HostUnderTest::Start({.kernel = strategy_.kernel, .profiles = {profile}});
+  auto host = harness::HostUnderTest::Start({.kernel = strategy_.kernel,
+                                             .daemon_environment = pages_.EnvironmentForDaemon(),
+                                             .profiles = {profile}});
   if (!host.ok()) return host.status();
   host_ = *std::move(host);
   return absl::OkStatus();
@@ -101,6 +106,15 @@ absl::StatusOr<Migration> SweptHost::Watch(const std::string& name) {
       absl::StrCat(last.status().ToString(), now.ok() ? now->ShortDebugString() : ""));
 }
 
+absl::Status SweptHost::Refused(const SweptFault& fault, const absl::Status& why, SweptRun& run) {
+  if (fault.what != SweptFault::What::kDaemonCall) return why;
+  // As a record that says what the client was told: nothing has begun.
+  run.record.set_state(Migration::FAILED);
+  run.record.set_guest_owner(Migration::SOURCE);
+  run.record.mutable_error()->set_message(std::string(why.message()));
+  return absl::OkStatus();
+}
+
 absl::Status SweptHost::Migrate(const SweptFault& fault, SweptRun& run) {
   v1::CreateMigrationRequest request;
   request.set_vm("virtualMachines/guest");
@@ -111,7 +125,7 @@ absl::Status SweptHost::Migrate(const SweptFault& fault, SweptRun& run) {
   request.mutable_deadline()->set_seconds(drops ? kDropDeadlineSeconds : kDeadlineSeconds);
   if (!ComesInMidst(fault)) pages_.Arm(fault);
   const absl::StatusOr<Migration> created = host_->client().CreateMigration(request);
-  if (!created.ok()) return created.status();
+  if (!created.ok()) return Refused(fault, created.status(), run);
   if (ComesInMidst(fault)) pages_.Arm(fault);
   absl::StatusOr<Migration> last = Watch(created->name());
   if (!last.ok()) return last.status();
@@ -151,10 +165,32 @@ absl::StatusOr<SweptHost::Guest> SweptHost::StartGuest(const SweptFault& fault) 
   const absl::StatusOr<GuestProbe> probe = GuestProbe::Attach(guest.source);
   if (!probe.ok()) return probe.status();
   for (const harness::GuestMemoryFile& file : probe->files()) guest.inodes.push_back(file.inode);
+  if (strategy_.held) {
+    if (absl::Status status = StartStranger(guest); !status.ok()) return status;
+  }
   absl::StatusOr<harness::Footprint> before = harness::FootprintOf(*host_);
   if (!before.ok()) return before.status();
   guest.before = *std::move(before);
   return guest;
+}
+
+absl::Status SweptHost::StartStranger(Guest& guest) {
+  const std::string directory = absl::StrCat("/proc/", guest.source, "/fd");
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
+    const UniqueFd file(open(entry.path().c_str(), O_PATH | O_CLOEXEC));
+    const absl::StatusOr<FileIdentity> identity = Identify(file.borrow());
+    if (!identity.ok() || identity->id != guest.inodes.front()) continue;
+    absl::StatusOr<harness::Process> stranger =
+        harness::Process::Start({.argv = {"/bin/sleep", "infinity"},
+                                 .environment = {},
+                                 .log_path = "/dev/null",
+                                 .inherited = {file.borrow()}});
+    if (!stranger.ok()) return stranger.status();
+    guest.stranger = *std::move(stranger);
+    return absl::OkStatus();
+  }
+  return absl::NotFoundError("the source has no descriptor of its guest's memory");
 }
 
 absl::StatusOr<SweptRun> SweptHost::Run(const SweptFault& fault) {
@@ -171,6 +207,7 @@ absl::StatusOr<SweptRun> SweptHost::Run(const SweptFault& fault) {
   for (const Side side : {Side::kSource, Side::kTarget}) {
     run.counts[static_cast<int>(side)] = pages_.Counts(side);
   }
+  run.daemon_calls = pages_.CountsOfDaemon();
   if (!migrated.ok()) {
     run.problems.push_back(absl::StrCat("the migration does not end: ", migrated.ToString()));
   } else if (!undecided) {
@@ -228,6 +265,8 @@ std::vector<pid_t> SweptHost::JudgeNow(const SweptFault& fault, bool lifted, con
 void SweptHost::JudgeEnd(const SweptFault& fault, bool lifted, const Guest& guest,
                          const Migration& record, SweptRun& run) {
   const std::vector<pid_t> running = JudgeNow(fault, lifted, guest, record, run);
+  std::vector<pid_t> holders = running;
+  if (guest.stranger.pid() > 0) holders.push_back(guest.stranger.pid());
   const bool is_known =
       running.size() != 1 || Eventually(kPatience, [&] {
         const absl::StatusOr<v1::VirtualMachine> vm = host_->GetVm("guest");
@@ -235,7 +274,7 @@ void SweptHost::JudgeEnd(const SweptFault& fault, bool lifted, const Guest& gues
       });
   if (!is_known) run.problems.push_back("the daemon does not find back to the guest");
   for (const std::string& left :
-       harness::FindLeftovers(*host_, guest.before, running, guest.inodes, kLeaves)) {
+       harness::FindLeftovers(*host_, guest.before, holders, guest.inodes, kLeaves)) {
     run.problems.push_back("left over: " + left);
   }
 }
@@ -264,6 +303,7 @@ void SweptHost::JudgeGuest(pid_t runner, SweptRun& run) {
 }
 
 void SweptHost::EndGuest(Guest& guest) {
+  guest.stranger.KillAndReap();
   guest.vmm.KillAndReap();
   // A daemon that goes on by itself may start another one meanwhile.
   Eventually(kPatience, [&] {

@@ -25,6 +25,7 @@ struct SweptRun {
   v1::Migration record;               // as the migration ended while the fault was there
   std::vector<std::string> problems;  // sentences; empty: all that must be true is
   SideCounts counts[2];               // by Side
+  DaemonCounts daemon_calls = {};
   uint64_t injected = 0;
 };
 
@@ -42,11 +43,15 @@ class SweptHost {
     harness::Process vmm;
     pid_t source = 0;
     std::vector<InodeId> inodes;
+    harness::Process stranger;  // of a strategy that is held
     harness::Footprint before;
   };
 
   absl::Status EnsureHost();
   absl::StatusOr<Guest> StartGuest(const SweptFault& fault);
+  absl::Status StartStranger(Guest& guest);
+  // A daemon that lacks what it takes may say so at once.
+  absl::Status Refused(const SweptFault& fault, const absl::Status& why, SweptRun& run);
   absl::Status Migrate(const SweptFault& fault, SweptRun& run);
   absl::StatusOr<v1::Migration> Watch(const std::string& name);
   // The last words between daemon and target come after the migration's end.

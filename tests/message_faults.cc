@@ -4,8 +4,6 @@
 // passes, and fails the one that the test names. The agent and its socket are the real ones, and so
 // is what the daemon sees of them.
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,10 +11,10 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 
 #include "tests/message_fault_page.h"
+#include "tests/preload_page.h"
 #include "vmm/agent/protocol.h"
 
 namespace rehome {
@@ -24,19 +22,9 @@ namespace {
 
 using MessageCall = ssize_t (*)(int, msghdr*, int);
 
-MessageFaultPage* MapPage() {
-  const char* path = getenv(kMessageFaultVariable);
-  const int file = path == nullptr ? -1 : open(path, O_RDWR | O_CLOEXEC);
-  if (file < 0) return nullptr;
-  void* address =
-      mmap(nullptr, sizeof(MessageFaultPage), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  close(file);
-  return address == MAP_FAILED ? nullptr : static_cast<MessageFaultPage*>(address);
-}
-
 // What has to happen to this message, the next in its direction.
 MessageFault Next(Direction direction) {
-  static MessageFaultPage* const page = MapPage();
+  static MessageFaultPage* const page = MapPreloadPageOf<MessageFaultPage>(kMessageFaultVariable);
   if (page == nullptr || page->armed.load() == 0) return MessageFault::kNone;
   const uint64_t message = page->counts[static_cast<uint32_t>(direction)].fetch_add(1) + 1;
   if (page->fault == MessageFault::kNone || direction != page->direction) {

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kvmglue/sim/fault_injector.h"
+#include "tests/syscall_sweep/daemon_calls.h"
 
 namespace rehome {
 namespace {
@@ -39,6 +40,10 @@ bool FailsTheGuest(const SweptFault& fault) {
 std::string Describe(const SweptFault& fault) {
   if (fault.what == SweptFault::What::kNothing) return "no fault";
   const std::string tail = absl::StrCat(" #", fault.nth, fault.once ? " once" : " for good");
+  if (fault.what == SweptFault::What::kDaemonCall) {
+    return absl::StrCat("daemon: ", NameOf(fault.call), " ", strerrorname_np(fault.error),
+                        fault.every_second ? " every second time" : tail);
+  }
   const char* side = fault.side == Side::kSource ? "source: " : "target: ";
   if (fault.what == SweptFault::What::kKernelCall) {
     return absl::StrCat(side, FaultOperationName(fault.operation), " ",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The faults of the sweep: one kernel call or one message of one side, failed once or for good.
+// The faults of the sweep: one kernel call or one message of one side, or one system call of the
+// daemon, failed once or for good.
 #ifndef REHOME_TESTS_SWEPT_FAULT_H_
 #define REHOME_TESTS_SWEPT_FAULT_H_
 
@@ -11,6 +12,7 @@
 #include "client/migration_client.h"
 #include "kvmglue/sim/fault_operation.h"
 #include "tests/message_fault_page.h"
+#include "tests/syscall_sweep/syscall_fault_page.h"
 
 namespace rehome {
 
@@ -24,6 +26,9 @@ struct SweptStrategy {
   v1::Migration::Strategy strategy = v1::Migration::MAP;
   // What is asked for; with MOVE the kernel is the fence.
   v1::Migration::FencePolicy fence_policy = v1::Migration::FENCE_POLICY_UNSPECIFIED;
+  // A process that has nothing to do with it holds the guest's memory all the time, so that no
+  // migration may be begun.
+  bool held = false;
   bool moves() const {
     return strategy == v1::Migration::LINK_MOVE || strategy == v1::Migration::MAP_MOVE;
   }
@@ -40,13 +45,17 @@ inline constexpr uint64_t kTargetFirstRun = 4;
 inline constexpr uint64_t kTargetRegistered = 5;
 
 struct SweptFault {
-  enum class What { kNothing, kKernelCall, kMessage };
+  enum class What { kNothing, kKernelCall, kMessage, kDaemonCall };
   What what = What::kNothing;
   Side side = Side::kSource;
   uint64_t nth = 1;
   bool once = true;  // or from that one on, as long as the fault is armed
   // kKernelCall
   FaultOperation operation;
+  // kDaemonCall, which has no side
+  DaemonCall call = DaemonCall::kOpen;
+  bool every_second = false;  // instead of the Nth
+  // of either
   int error = 0;
   // kMessage
   MessageFault message = MessageFault::kNone;

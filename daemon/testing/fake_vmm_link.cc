@@ -108,6 +108,10 @@ absl::StatusOr<LinkEvent> FakeVmmLink::AwaitEvent(const std::string& migration_i
                                                   const std::vector<LinkEvent::Kind>& kinds,
                                                   std::chrono::milliseconds timeout,
                                                   Interrupt* interrupt) {
+  if (const absl::Status status = script.await_event ? script.await_event() : absl::OkStatus();
+      !status.ok()) {
+    return status;
+  }
   const auto wanted = [&](const LinkEvent& event) {
     // GUEST_STOPPED belongs to no migration and interests every one.
     return (event.migration_id == migration_id || event.migration_id.empty()) &&

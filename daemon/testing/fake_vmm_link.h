@@ -31,6 +31,7 @@ class FakeVmmLink : public VmmLink {
     std::function<absl::StatusOr<Probe>(const std::string& migration_id)> probe;
     std::function<absl::StatusOr<HandedIn>(const std::string& migration_id)> hand_in;
     std::function<absl::Status(BorrowedFd area)> offer_trace;
+    std::function<absl::Status()> await_event;  // an error: the daemon cannot wait
   };
 
   explicit FakeVmmLink(ProcessIdentity process = {}, VmmHello hello = {})

@@ -5,34 +5,22 @@
 // just after the one that the test names, or holds it there. The daemon is the real one, and so is
 // what it leaves on disk.
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <sqlite3.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 
 #include "tests/crash_sweep/journal_crash_page.h"
+#include "tests/preload_page.h"
 
 namespace rehome {
 namespace {
 
 using StepCall = int (*)(sqlite3_stmt*);
-
-JournalCrashPage* MapPage() {
-  const char* path = getenv(kJournalCrashVariable);
-  const int file = path == nullptr ? -1 : open(path, O_RDWR | O_CLOEXEC);
-  if (file < 0) return nullptr;
-  void* address =
-      mmap(nullptr, sizeof(JournalCrashPage), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  close(file);
-  return address == MAP_FAILED ? nullptr : static_cast<JournalCrashPage*>(address);
-}
 
 // As from SIGKILL, because it is one: no destructor runs, no thread takes another step.
 [[noreturn]] void Die(JournalCrashPage* page) {
@@ -78,7 +66,8 @@ bool EndsAppend(const char* sql) {
 
 extern "C" int sqlite3_step(sqlite3_stmt* statement) {
   static const auto real = reinterpret_cast<rehome::StepCall>(dlsym(RTLD_NEXT, "sqlite3_step"));
-  static rehome::JournalCrashPage* const page = rehome::MapPage();
+  static auto* const page =
+      rehome::MapPreloadPageOf<rehome::JournalCrashPage>(rehome::kJournalCrashVariable);
   const bool ends_append = rehome::EndsAppend(sqlite3_sql(statement));
   if (page == nullptr || !ends_append || page->armed.load() == 0) return real(statement);
   const bool is_its_turn = page->appends.fetch_add(1) + 1 == page->crash_at.load();

@@ -71,8 +71,15 @@ static int write_header(int fd, const struct rehome_block_params *params) {
       .verdict_word = REHOME_VERDICT_OPEN,
   };
   memcpy(header.migration_id, params->migration_id, strlen(params->migration_id));
-  if (ftruncate(fd, (off_t)header.total_size) != 0) return -errno;
-  ssize_t written = pwrite(fd, &header, sizeof(header), 0);
+  int truncated;
+  do {
+    truncated = ftruncate(fd, (off_t)header.total_size);
+  } while (truncated != 0 && errno == EINTR);
+  if (truncated != 0) return -errno;
+  ssize_t written;
+  do {
+    written = pwrite(fd, &header, sizeof(header), 0);
+  } while (written < 0 && errno == EINTR);
   if (written < 0) return -errno;
   if (written != (ssize_t)sizeof(header)) return -EIO;
   return fcntl(fd, F_ADD_SEALS, kSeals) == 0 ? 0 : -errno;
