@@ -78,6 +78,9 @@ Action TakeFromTarget(const Observation& seen) {
 
 // Whether killing the claimant leaves somebody who has the guest.
 bool MayStopClaimant(const Observation& seen) {
+  // Once it is dead, a word that is no proof lets nobody go on from CLAIMED (IsOut()).
+  const bool unproven = seen.source == SourceSight::kVmDeadUnproven;
+  if (unproven && seen.moves && seen.verdict == REHOME_VERDICT_CLAIMED) return false;
   if (CanGoOn(seen)) return true;
   if (seen.moves) {
     // It may have MOVEd: then it is the only place where the guest is, however slow.

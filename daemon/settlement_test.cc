@@ -115,6 +115,10 @@ TEST(SettlementTest, ARescueNeedsASavedStateThatNobodyWentOnFrom) {
 TEST(SettlementTest, TheWordOfAnOldAgentEndsNothingAndIsBelievedOnlyWhereTheVerdictSaysTheSame) {
   ForAll([](const Observation& o, Action action) {
     if (o.source != SourceSight::kVmDeadUnproven) return;
+    // From CLAIMED nobody could go on behind it, whatever the escrow holds.
+    if (o.moves && o.verdict == REHOME_VERDICT_CLAIMED) {
+      EXPECT_NE(action, Action::kCondemnTarget);
+    }
     EXPECT_NE(action, Action::kEndEmptySource);
     EXPECT_NE(action, Action::kLost);
     if (action != Action::kStranded) return;
