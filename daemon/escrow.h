@@ -57,6 +57,8 @@ struct Escrow {
   // Of a migration taken over: nothing of it was with the service manager, and what was there could
   // be told apart.
   bool store_was_empty = false;
+  // The manager may still have something of it that we could not tell apart, or not look at.
+  bool store_was_unread = false;
   // What was lent to whom, for the trace; null: nothing. No guest memory, so CloseMemory() leaves
   // it.
   std::unique_ptr<TraceArea> source_trace;

@@ -46,6 +46,12 @@ absl::Status Damaged(const std::string& what) {
                     absl::StrCat("escrow from the service manager: ", what));
 }
 
+// That we could not look at an item is no damage: the next daemon gets it again.
+absl::Status SpoiltBy(const absl::Status& status) {
+  return ReasonOf(status) == reason::kSyscallFailed ? status
+                                                    : Damaged(std::string(status.message()));
+}
+
 absl::StatusOr<UniqueFd> SealedFile(std::span<const std::byte> bytes) {
   UniqueFd file(memfd_create("rehome-escrow", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   const int raw = file.borrow().raw();
@@ -164,13 +170,15 @@ absl::StatusOr<Descriptions> Parse(std::span<const std::byte> bytes) {
 
 absl::StatusOr<Descriptions> Read(BorrowedFd file, const FdKinds& kinds) {
   // The same demands as on an agent's CONFIG: a memfd that nobody can change any more.
-  if (absl::Status status = kinds.CheckConfig(file); !status.ok()) {
-    return Damaged(std::string(status.message()));
-  }
+  if (absl::Status status = kinds.CheckConfig(file); !status.ok()) return SpoiltBy(status);
   std::vector<std::byte> bytes(kMaxEscrowDescriptionBytes + 1);
   const ssize_t size = pread(file.raw(), bytes.data(), bytes.size(), 0);
-  if (size < 0 || static_cast<size_t>(size) > kMaxEscrowDescriptionBytes) {
-    return Damaged("the description cannot be read or is too long");
+  if (size < 0) {
+    return MakeStatus(absl::StatusCode::kInternal, reason::kSyscallFailed,
+                      absl::StrCat("pread of the escrow's description: ", strerror(errno)));
+  }
+  if (static_cast<size_t>(size) > kMaxEscrowDescriptionBytes) {
+    return Damaged("the description is too long");
   }
   return Parse(std::span(bytes).first(static_cast<size_t>(size)));
 }
@@ -217,7 +225,7 @@ absl::StatusOr<VmDescription> Assemble(const WireDescription& wire,
                                        const FdKinds& kinds) {
   if (!fds.ok()) return fds.status();
   absl::StatusOr<VmDescription> vm = AssembleDescription(wire, *std::move(fds), kinds);
-  if (!vm.ok()) return Damaged(std::string(vm.status().message()));
+  if (!vm.ok()) return SpoiltBy(vm.status());
   return vm;
 }
 
@@ -284,7 +292,7 @@ absl::StatusOr<RestoredEscrow> RestoreEscrow(std::vector<NamedFd> fds, const FdK
     ContextVm rescue{.vm = items.TakeIfThere(absl::StrCat(kEscrowRescueVmPrefix, i)), .memory = {}};
     if (!rescue.vm.valid()) continue;
     if (absl::Status status = kinds.CheckVm(rescue.vm.borrow()); !status.ok()) {
-      return Damaged(std::string(status.message()));
+      return SpoiltBy(status);
     }
     for (size_t n = 0; n < REHOME_MAX_MEMORIES; ++n) {
       UniqueFd memory =

@@ -67,6 +67,7 @@ absl::StatusOr<std::unique_ptr<HandoverBlock>> HandoverBlock::Adopt(
   std::unique_ptr<HandoverBlock> adopted(new HandoverBlock(std::move(fd)));
   const int mapped = adopted->Map();
   if (mapped == 0 && migration_id == adopted->block_.migration_id) return adopted;
+  if (mapped == -ENOMEM) return BlockError("mapping a handover block", mapped);
   const std::string what = mapped < 0 ? strerror(-mapped) : adopted->block_.migration_id;
   return MakeStatus(absl::StatusCode::kDataLoss, "ESCROW_DAMAGED",
                     absl::StrCat("no handover block of ", migration_id, ": ", what));

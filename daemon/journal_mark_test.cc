@@ -35,17 +35,20 @@ bool CanChangeAFile(uint64_t number) {
 }
 
 // Runs `child` in a process of its own, and kills it before its call number `count` of those.
+constexpr int kNoPtrace = 77;
+
 // False: it came to its end first.
 bool DieBefore(int count, const std::function<void()>& child) {
   const pid_t pid = fork();
   if (pid == 0) {
-    ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+    if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(kNoPtrace);
     raise(SIGSTOP);
     child();
     _exit(0);
   }
   int how = 0;
   EXPECT_EQ(waitpid(pid, &how, 0), pid);
+  EXPECT_FALSE(WIFEXITED(how)) << "ptrace is forbidden here";
   ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
   for (int seen = 0; WIFSTOPPED(how);) {
     __ptrace_syscall_info call{};

@@ -2,6 +2,7 @@
 #include "daemon/journal_repair.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -202,7 +203,9 @@ absl::Status MarkRepair(const std::string& directory) {
   return mark.valid() ? absl::OkStatus() : UnusablePath(path, errno);
 }
 
-bool IsRepairMarked(const std::string& directory) { return Exists(directory + kMark); }
+bool IsRepairMarked(const std::string& directory) {
+  return access((directory + kMark).c_str(), F_OK) == 0 || errno != ENOENT;
+}
 
 absl::Status UnmarkRepair(const std::string& directory) {
   const std::string path = directory + kMark;

@@ -227,7 +227,8 @@ absl::Status Serve(const DaemonConfig& config, const sigset_t& ending, ServiceMa
   int signal_number = AwaitRecovered(**registry, ending);
   if (signal_number == 0) {
     (*api)->SetServing(true);
-    EndRepair(**journal);
+    // One that is not settled has to be doubted by the next daemon too.
+    if ((*registry)->Unfinished().empty()) EndRepair(**journal);
     Tell(*manager, "READY=1");
     spdlog::info("rehomed {} serves {} on {}, agents on {}", kVersion, backend.capabilities.backend,
                  config.api_socket, config.agent_socket);

@@ -29,11 +29,15 @@ void TakeFromStore(EffectContext& context, const Migration& record) {
   EscrowStore& store = *context.dependencies.store;
   std::vector<NamedFd> fds = store.Take(record.id);
   escrow.store_was_empty = fds.empty() && store.all_came_back();
+  escrow.store_was_unread = !store.all_came_back();
   if (fds.empty()) return;
-  // A damaged one is as good as none: the agents are asked instead.
   absl::StatusOr<RestoredEscrow> restored =
       RestoreEscrow(std::move(fds), *context.dependencies.fd_kinds);
-  if (restored.ok()) FillEscrow(*std::move(restored), record, escrow).IgnoreError();
+  const absl::Status filled =
+      restored.ok() ? FillEscrow(*std::move(restored), record, escrow) : restored.status();
+  // A damaged one is as good as none: the agents are asked instead. One that we could not look at
+  // is still with the manager, for the next daemon.
+  if (!filled.ok() && ReasonOf(filled) != reason::kEscrowDamaged) escrow.store_was_unread = true;
 }
 
 // A living process's connection, or a link that says that there is none. Bounded by `rejoin`; a
@@ -196,8 +200,9 @@ Event EventOf(const Findings& found) {
   if (found.target_runs_guest || found.verdict == REHOME_VERDICT_RUNNING) {
     return Event::kVerdictRunning;
   }
+  const Event both_dead = found.in_doubt ? Event::kUnreachable : Event::kSourceLost;
   if (found.before_start && !HasStarted(found)) {
-    return source_dead ? Event::kSourceLost : Event::kSourceResumed;
+    return source_dead ? both_dead : Event::kSourceResumed;
   }
   if (found.verdict.has_value()) {
     const bool resumed =
@@ -206,8 +211,8 @@ Event EventOf(const Findings& found) {
   }
   // A source drops its block once it runs the guest again.
   if (found.source == SourceSight::kRunsGuest) return Event::kSourceResumed;
-  const bool lost = (source_dead && found.target_dead) || IsEmptiedForGood(found);
-  return lost ? Event::kSourceLost : Event::kUnreachable;
+  if (source_dead && found.target_dead) return both_dead;
+  return IsEmptiedForGood(found) ? Event::kSourceLost : Event::kUnreachable;
 }
 
 Outcome RecoverEffect(EffectContext& context, Migration record) {
@@ -231,6 +236,7 @@ Outcome RecoverEffect(EffectContext& context, Migration record) {
     found.moves = HasMove(record.strategy);
     found.target_on_record = record.target.pid != 0 && !MayMissRecords(context);
     found.nothing_is_left = NothingIsLeft(escrow, of_source);
+    found.in_doubt = MayMissRecords(context) || escrow.store_was_unread;
   }
   const Event event = EventOf(found);
   const Failure cause = CauseOf(event, found, record);

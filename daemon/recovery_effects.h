@@ -35,6 +35,9 @@ struct Findings {
   bool moves = false;             // the strategy has MOVE: what is gone from the source is gone
   bool target_on_record = false;  // a process, and no later record of another may be missing
   bool nothing_is_left = false;   // of the target, by answers and not by silence (NothingIsLeft())
+  // A later record, or what is left of the guest, may exist and be out of our sight. Then two
+  // deaths are no loss.
+  bool in_doubt = false;
 };
 // Pure and total. Never kSourceLost while somebody might have the guest or might still get it.
 Event EventOf(const Findings& found);

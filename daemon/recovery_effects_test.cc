@@ -74,6 +74,18 @@ TEST(EventOfTest, WhereNothingSpeaksAgainstTheRecordAGuestThatWasNotStartedIsWhe
   }
 }
 
+TEST(EventOfTest, TwoDeathsAreNoLossWhileALaterRecordOrAnEscrowMayBeOutOfSight) {
+  for (bool before_start : {false, true}) {
+    Findings found = {
+        .before_start = before_start, .source = SourceSight::kDead, .target_dead = true};
+    EXPECT_EQ(EventOf(found), Event::kSourceLost);
+    found.in_doubt = true;
+    EXPECT_EQ(EventOf(found), Event::kUnreachable);
+    found.verdict = REHOME_VERDICT_CLAIMED;
+    EXPECT_EQ(EventOf(found), Event::kStuck) << "who has the block knows";
+  }
+}
+
 // What one piece less is worth: nothing. Over everything that can be found without a verdict.
 TEST(EventOfTest, AGuestIsCalledLostWithItsSourceAliveOnAFullProofOnly) {
   int lost = 0;
