@@ -27,6 +27,7 @@ PAGING = "shadow"
 # On this host. Where KVM runs Linux at all, the guest is ready within two seconds; where it does not,
 # the guest dies at its first system call, or comes nowhere.
 HOST_BOOT_SECONDS = 20
+OWN_NETWORK = ("unshare", "--net")
 # bench/linux_demo.cc: kNotBooted.
 NOT_BOOTED = 3
 
@@ -64,17 +65,22 @@ def why_not_here():
     """What the host lacks that can be seen without trying; "" if nothing."""
     if os.geteuid() != 0:
         return "the guest's network needs root"
+    for device in ("/dev/kvm", "/dev/net/tun"):
+        try:
+            os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            return f"{device}: {error.strerror}"
     try:
-        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+        made = subprocess.run([*OWN_NETWORK, "true"], stderr=subprocess.PIPE, text=True, check=False)
     except OSError as error:
-        return f"/dev/kvm: {error.strerror}"
-    return ""
+        return f"unshare: {error.strerror}"
+    return made.stderr.strip() if made.returncode else ""
 
 
 def host_command(bazel_bin, image, hops, arguments):
     """The program as it runs on this host, in a network of its own: the host's has nothing to do
     with the guest's, and may use its addresses."""
-    return ["unshare", "--net", str(bazel_bin / "bench/linux_demo"), "--image", str(image),
+    return [*OWN_NETWORK, str(bazel_bin / "bench/linux_demo"), "--image", str(image),
             "--initramfs", str(bazel_bin / "bench/linux_guest/initramfs.cpio"),
             "--hops", str(hops), "--boot-seconds", str(HOST_BOOT_SECONDS), *arguments]
 

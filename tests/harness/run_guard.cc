@@ -26,6 +26,8 @@ namespace {
 // For what was killed to be gone: on a machine with ten times the work that it can do, a VM has
 // taken more than 10 s.
 constexpr std::chrono::milliseconds kGone{60'000};
+// Longer together than a fork takes until its exec names the directory.
+constexpr int kEmptyLooks = 20;
 
 bool BelongsTo(pid_t pid, const std::string& directory) {
   return EnvironmentVariable(pid, kHostVariable).starts_with(directory + "/");
@@ -58,8 +60,12 @@ void StandAside() {
   char byte;
   while (read(run.borrow().raw(), &byte, 1) < 0 && errno == EINTR) {
   }
-  // Again, for who was just being started.
-  Eventually(kGone, [&] { return !KillAllOf(directory); });
+  // Again, for who was just being started: nobody has to be there at several looks in a row.
+  int empty_looks = 0;
+  Eventually(kGone, [&] {
+    empty_looks = KillAllOf(directory) ? 0 : empty_looks + 1;
+    return empty_looks >= kEmptyLooks;
+  });
   std::error_code ignored;
   std::filesystem::remove_all(directory, ignored);
   _exit(0);
