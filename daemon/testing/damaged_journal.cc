@@ -57,7 +57,9 @@ Files ReadFiles(const fs::path& directory) {
   // The lock; and the index, which every reader makes anew.
   for (const char* name : {"rehomed.lock", "journal.db-shm"}) files.erase(name);
   // A log without a byte says nothing.
-  std::erase_if(files, [](const auto& file) { return file.second.empty(); });
+  if (const auto log = files.find(kWal); log != files.end() && log->second.empty()) {
+    files.erase(log);
+  }
   return files;
 }
 
