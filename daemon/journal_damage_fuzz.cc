@@ -49,9 +49,10 @@ void CheckSetAside(const JournalRepair& repair, const Files& before) {
 }
 
 // Nothing tells a log that has lost its end, or one whose frames look like those of an earlier log,
-// from a whole one that is shorter. A header that claims what is not true is no damage.
+// from a whole one that is shorter; nor a last transaction whose last frame is gone from one that a
+// crash has torn. A header that claims what is not true is no damage.
 bool IsBeyondTelling(const Damage& damage) {
-  return damage.is_cut || damage.looks_earlier || damage.has_mended;
+  return damage.is_cut || damage.hides_commit || damage.looks_earlier || damage.has_mended;
 }
 
 void CheckRecords(const Damage& damage, const std::vector<Migration>& records,

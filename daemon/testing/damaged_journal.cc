@@ -211,6 +211,19 @@ bool LooksEarlier(std::string_view log) {
   return false;
 }
 
+// Whether a frame that ends a transaction in `before` does not in `log`: bytes 4 to 7 of its
+// header, the size of the database then, are zero (sqlite.org/fileformat2.html, 4.1).
+bool HidesCommit(std::string_view before, std::string_view log) {
+  constexpr std::string_view kNone("\0\0\0\0", 4);
+  for (size_t at = kWalHeader; at + kFrame <= before.size(); at += kFrame) {
+    const bool has_frame = at + kFrame <= log.size();
+    if (before.substr(at + 4, 4) != kNone && has_frame && log.substr(at + 4, 4) == kNone) {
+      return true;
+    }
+  }
+  return false;
+}
+
 void RunSql(const fs::path& path, const Head& head) {
   sqlite3* db = nullptr;
   REHOME_PROMISE(sqlite3_open(path.c_str(), &db) == SQLITE_OK);
@@ -289,6 +302,7 @@ Damage MakeDamagedJournal(Input in) {
                          (on_log || blow.kind == BlowKind::kCut || blow.kind == BlowKind::kPage ||
                           blow.kind == BlowKind::kGrow || blow.kind == BlowKind::kDrop);
   }
+  damage.hides_commit = files.contains(kWal) && HidesCommit(whole.logged.at(kWal), files[kWal]);
   damage.looks_earlier = files.contains(kWal) && LooksEarlier(files[kWal]);
   Place().Fill(files);
   return damage;

@@ -70,6 +70,7 @@ struct Damage {
   bool any = false;
   bool is_cut = false;         // a file has lost bytes, and nothing says how many
   bool has_mended = false;     // a header that is wrong and says that it is right
+  bool hides_commit = false;   // a frame that ended a transaction does not say so any more
   bool looks_earlier = false;  // a frame of the log as an earlier log leaves some behind this one
   bool whole_pages = true;     // within each page of the database nothing has changed
   bool has_sql = false;
