@@ -67,28 +67,12 @@ bool DieBefore(int count, const std::function<void()>& child) {
 
 class JournalMarkTest : public testing_support::JournalFixture {
  protected:
-  std::string db() const { return directory_ / "journal.db"; }
-  std::string wal() const { return directory_ / "journal.db-wal"; }
   fs::path kept() const { return directory_.string() + "-kept"; }
   void TearDown() override {
     fs::remove_all(kept());
     JournalFixture::TearDown();
   }
 
-  // As a daemon leaves it that is killed: everything is in the log.
-  void AppendAndDie(uint64_t count) {
-    const pid_t child = fork();
-    if (child == 0) {
-      auto journal = OpenSqliteJournal(directory_);
-      for (uint64_t number = 1; number <= count && journal.ok(); ++number) {
-        if (!(*journal)->Append(Record(number, 1)).ok()) _exit(1);
-      }
-      raise(SIGKILL);
-    }
-    int how = 0;
-    ASSERT_EQ(waitpid(child, &how, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(how));
-  }
   void TearLog() {
     AppendAndDie(20);
     const uint64_t frames = (fs::file_size(wal()) - 32) / (24 + 4096);

@@ -28,24 +28,6 @@ using testing_support::Record;
 
 class JournalRepairTest : public testing_support::JournalFixture {
  protected:
-  std::string db() const { return directory_ / "journal.db"; }
-  std::string wal() const { return directory_ / "journal.db-wal"; }
-
-  // As a daemon leaves it that is killed after `count` appends: everything is in the log.
-  void AppendAndDie(uint64_t count) {
-    const pid_t child = fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      auto journal = OpenSqliteJournal(directory_);
-      for (uint64_t number = 1; number <= count && journal.ok(); ++number) {
-        if (!(*journal)->Append(Record(number, 1)).ok()) _exit(1);
-      }
-      raise(SIGKILL);
-    }
-    int how = 0;
-    ASSERT_EQ(waitpid(child, &how, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(how));
-  }
   static void Overwrite(const std::string& path, uint64_t at, const std::string& bytes) {
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(static_cast<std::streamoff>(at));

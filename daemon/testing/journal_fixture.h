@@ -5,7 +5,9 @@
 #define REHOME_DAEMON_TESTING_JOURNAL_FIXTURE_H_
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sqlite3.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -63,6 +65,23 @@ class JournalFixture : public testing::Test {
     EXPECT_TRUE(status.ok()) << status;
     repair_ = journal.repair();
     return records;
+  }
+  std::string db() const { return directory_ / "journal.db"; }
+  std::string wal() const { return directory_ / "journal.db-wal"; }
+  // As a daemon leaves it that is killed after `count` appends: everything is in the log.
+  void AppendAndDie(uint64_t count) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      auto journal = OpenSqliteJournal(directory_);
+      for (uint64_t number = 1; number <= count && journal.ok(); ++number) {
+        if (!(*journal)->Append(Record(number, 1)).ok()) _exit(1);
+      }
+      raise(SIGKILL);
+    }
+    int how = 0;
+    ASSERT_EQ(waitpid(child, &how, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(how));
   }
   // Runs SQL on the file from outside; the first column of the last row.
   std::string Sql(const std::string& sql) {
